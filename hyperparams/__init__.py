@@ -1,0 +1,1 @@
+"""Hyperparameters as rl-zoo YAML: data only."""

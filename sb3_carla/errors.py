@@ -1,0 +1,51 @@
+"""Every error that sb3_carla raises on purpose, in one hierarchy."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CarlaLaneError",
+    "MapError",
+    "ServerError",
+    "ServerStartError",
+    "ServerTimeoutError",
+    "SimulatorError",
+    "SpawnError",
+    "TownNotFoundError",
+    "VersionMismatchError",
+]
+
+
+class CarlaLaneError(Exception):
+    """Base class: ``except CarlaLaneError`` catches whatever this package reports."""
+
+
+class SimulatorError(CarlaLaneError):
+    """The packaged simulator cannot do what was asked."""
+
+
+class MapError(SimulatorError, ValueError):
+    """An OpenDRIVE map is unknown, unreadable, or has nothing to drive on."""
+
+
+class SpawnError(SimulatorError):
+    """An actor cannot be put into the world: unknown blueprint, or its place is taken."""
+
+
+class ServerError(CarlaLaneError):
+    """A CARLA server does not do its part."""
+
+
+class ServerStartError(ServerError):
+    """The embedded server did not come up."""
+
+
+class ServerTimeoutError(ServerError):
+    """A server does not answer in time, or not at all."""
+
+
+class VersionMismatchError(ServerError):
+    """Server and client speak different CARLA versions."""
+
+
+class TownNotFoundError(ServerError, ValueError):
+    """The server knows no town of that name."""
