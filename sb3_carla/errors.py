@@ -12,6 +12,7 @@ __all__ = [
     "SpawnError",
     "TownNotFoundError",
     "VersionMismatchError",
+    "ZooPatchError",
 ]
 
 
@@ -49,3 +50,7 @@ class VersionMismatchError(ServerError):
 
 class TownNotFoundError(ServerError, ValueError):
     """The server knows no town of that name."""
+
+
+class ZooPatchError(CarlaLaneError):
+    """The installed rl-zoo3 has not got what we hook into. No ImportError: rl-zoo3 would swallow that."""

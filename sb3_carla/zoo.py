@@ -1,0 +1,178 @@
+"""
+What makes rl-zoo3 find the environment, our TD3 and our hyperparameters, with no further flag.
+
+``python -m rl_zoo3.train --algo td3 --env CarlaLane-v0`` works because rl-zoo3 imports a top-level module called
+``custom_envs`` wherever there is one (``rl_zoo3/import_envs.py``, beside pybullet, highway-env and the others). Ours is
+``sb3_carla/zoo_hook/``; it calls :func:`install`. So does ``--gym-packages sb3_carla``, through ``import sb3_carla``.
+
+The zoo has a hook for environments, but none for algorithms and default hyperparameters. So four methods of
+``rl_zoo3.exp_manager.ExperimentManager`` (as of 2.9.2) are wrapped. For every environment that is not ours, a wrapper
+calls the original and does nothing else.
+
+1. ``__init__``: without ``--conf-file`` the zoo reads its own ``hyperparams/td3.yml``.
+   For ours: the file in ``sb3_carla.hyperparams``.
+2. ``read_hyperparameters``: the zoo *replaces* the file's ``env_kwargs`` by ``--env-kwargs``, and evaluates with no
+   ``env_kwargs`` at all if they stand in the file alone. For ours: the command line goes over the file key by key,
+   evaluation uses the result (``--eval-env-kwargs`` over it), and ``args.yml`` records it, because that is the only
+   place where ``rl_zoo3.record_video`` looks.
+3. ``setup_experiment`` and ``hyperparameters_optimization``: both look the class up in the shared dict ``ALGOS`` (a new
+   model, ``--trained-agent``, each trial). For ours: the entry is swapped while they run, and put back.
+
+``rl_zoo3.enjoy`` and ``record_video`` need nothing but the registered environment: a model that
+:class:`sb3_carla.TD3` saved loads and plays as ``stable_baselines3.TD3`` as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.resources
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+
+from sb3_carla.errors import ZooPatchError
+
+__all__ = ["ALGORITHMS", "default_config", "install", "is_ours"]
+
+# rl-zoo3's name of an algorithm -> module and class that replace it for our environments.
+ALGORITHMS: dict[str, tuple[str, str]] = {"td3": ("sb3_carla.td3", "TD3")}
+
+_PATCHED = "__sb3_carla__"  # set on a wrapper, so that a second install() leaves it alone
+_EXP_MANAGER = "rl_zoo3.exp_manager"
+_METHODS = ("__init__", "read_hyperparameters", "setup_experiment", "hyperparameters_optimization")
+_PARAMETERS = ("args", "algo", "env_id", "config")
+
+
+def is_ours(env_id: str) -> bool:
+    """
+    :param env_id: id of an environment, registered or not
+    :return: True if this package provides it
+    """
+    spec = gym.registry.get(env_id)
+    return spec is not None and str(spec.entry_point).startswith("sb3_carla.")
+
+
+def default_config(algo: str) -> str | None:
+    """
+    :param algo: rl-zoo3's name of an algorithm, for instance ``"td3"``
+    :return: path of our hyperparameter file, None if there is none for this algorithm
+    """
+    path = importlib.resources.files("sb3_carla.hyperparams") / f"{algo}.yml"
+    return str(path) if path.is_file() else None
+
+
+def install() -> None:
+    """
+    Register the environments and hook into rl-zoo3. Calling it again changes nothing.
+
+    :raises ZooPatchError: if the installed rl-zoo3 lacks what is hooked into
+    """
+    importlib.import_module("sb3_carla")  # registers
+    manager = _manager_class()
+    wrappers: dict[str, Callable[[Any], Any]] = {
+        "__init__": _with_default_config,
+        "read_hyperparameters": _with_merged_env_kwargs,
+        "setup_experiment": _with_our_algorithm,
+        "hyperparameters_optimization": _with_our_algorithm,
+    }
+    for name, wrapper in wrappers.items():
+        original = getattr(manager, name)
+        if not hasattr(original, _PATCHED):
+            patched = functools.wraps(original)(wrapper(original))
+            setattr(patched, _PATCHED, True)
+            setattr(manager, name, patched)
+
+
+def _manager_class() -> Any:
+    """
+    :return: rl-zoo3's ``ExperimentManager``, with all that the wrappers rely on
+    :raises ZooPatchError: naming what is missing
+    """
+    try:
+        module = _complete_exp_manager()
+    except ImportError as error:
+        raise ZooPatchError(f"sb3_carla cannot hook into rl-zoo3: importing {_EXP_MANAGER} failed: {error}") from error
+    manager = getattr(module, "ExperimentManager", None)
+    missing = [f"ExperimentManager.{name}" for name in _METHODS if not callable(getattr(manager, name, None))]
+    if manager is not None:
+        known = inspect.signature(manager.__init__).parameters
+        missing += [f"ExperimentManager.__init__({name}=)" for name in _PARAMETERS if name not in known]
+    missing += [f"ALGOS[{name!r}]" for name in ALGORITHMS if name not in getattr(module, "ALGOS", {})]
+    if missing:
+        version = getattr(sys.modules["rl_zoo3"], "__version__", "of unknown version")
+        raise ZooPatchError(
+            f"sb3_carla cannot hook into rl-zoo3 {version}: {_EXP_MANAGER} has no {', '.join(missing)}."
+            " Install a version that has (`pip install 'rl-zoo3>=2.7,<3'`), or uninstall sb3-carla."
+        )
+    return manager
+
+
+def _complete_exp_manager() -> Any:
+    """
+    :return: the module ``rl_zoo3.exp_manager``, executed to its end
+
+    ``rl_zoo3.train`` and ``enjoy`` import ``import_envs``, and so us, before ``exp_manager``. Where ``exp_manager``
+    comes first (``rl_zoo3.record_video``), it imports ``import_envs`` half way, and has no class yet to hook into. Then
+    a second, complete copy takes its place in ``sys.modules``: what stands there when a module's execution ends is what
+    importers get (Python reference, "The import system", section "Loading").
+    """
+    module = sys.modules.get(_EXP_MANAGER)
+    if getattr(getattr(module, "__spec__", None), "_initializing", False) and not hasattr(module, "ExperimentManager"):
+        del sys.modules[_EXP_MANAGER]
+    return importlib.import_module(_EXP_MANAGER)
+
+
+def _with_default_config(original: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(original)
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(*args, **kwargs)
+        given = bound.arguments
+        if given.get("config") is None and is_ours(given["env_id"]):
+            given["config"] = default_config(given["algo"])
+        original(*bound.args, **bound.kwargs)
+
+    return __init__
+
+
+def _with_merged_env_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
+    def read_hyperparameters(self: Any) -> Any:
+        if not is_ours(self.env_name.gym_id):
+            return original(self)
+        given, self.env_kwargs = self.env_kwargs, {}  # empty: the zoo leaves the file's env_kwargs as they are
+        hyperparams, saved = original(self)
+        merged = {**hyperparams.get("env_kwargs", {}), **given}
+        hyperparams["env_kwargs"] = saved["env_kwargs"] = merged
+        self.eval_env_kwargs = {**merged, **(self._eval_env_kwargs_args or {})}
+        self.args.env_kwargs = dict(merged)
+        return hyperparams, saved
+
+    return read_hyperparameters
+
+
+def _with_our_algorithm(original: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Any) -> Any:
+        with _swapped_algorithm(self.algo, self.env_name.gym_id):
+            return original(self)
+
+    return method
+
+
+@contextmanager
+def _swapped_algorithm(algo: str, env_id: str) -> Iterator[None]:
+    """Put our class into the zoo's shared ``ALGOS`` for one of our environments, and the zoo's own back afterwards."""
+    if algo not in ALGORITHMS or not is_ours(env_id):
+        yield
+        return
+    algos = sys.modules[_EXP_MANAGER].ALGOS
+    module, name = ALGORITHMS[algo]
+    stock, algos[algo] = algos[algo], getattr(importlib.import_module(module), name)
+    try:
+        yield
+    finally:
+        algos[algo] = stock
