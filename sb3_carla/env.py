@@ -1,0 +1,379 @@
+"""``CarlaLane-v0``: keep the lane from a front camera."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import cv2
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from sb3_carla.embedded import EmbeddedServer
+from sb3_carla.episode import Episode
+from sb3_carla.errors import ServerError
+from sb3_carla.rewards import Motion, RewardWeights, comfortable_speed, reward_terms
+from sb3_carla.route import LanePose, LaneRoute, Scenarios
+from sb3_carla.session import CameraMount, CarlaSession, VehicleState
+from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead
+
+__all__ = ["CarlaLaneEnv"]
+
+logger = logging.getLogger(__name__)
+
+RENDER_MOUNT = CameraMount(width=640, height=384, x=-6.0, z=3.2, pitch=-14.0)
+"""The camera of ``render()``, behind and above the car."""
+TIME_LIMIT_FACTOR = 3.0
+"""Time limit of an episode as a multiple of the time that its route takes at target speed."""
+BEND_PREVIEW_TIME = 1.2
+"""How far ahead bends limit the recommended speed, in seconds of driving."""
+
+
+class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
+    """
+    ## Description
+    A car keeps its lane along a route through a CARLA town, seeing only what its front camera sees. At junctions the
+    route takes the branch with the least change of heading. With no ``host`` the environment starts the packaged
+    server as a child process; with ``host`` it uses any CARLA 0.9.16 server.
+
+    ## Observation
+    ``Box(0, 255, (frame_stack, height, width), uint8)``: grey frames of the last decisions, oldest first.
+
+    ## Action
+    ``Box(-1, 1, (2,), float32)``
+
+    | index | meaning | -1 | 1 |
+    | --- | --- | --- | --- |
+    | 0 | steering | wheels 40 degrees left | 40 degrees right |
+    | 1 | pedal | full brake | full throttle |
+
+    ## Reward
+    Sum of the weighted terms in ``info["reward_terms"]``, see :mod:`sb3_carla.rewards`:
+    ``progress``, ``lane_centering``, ``heading``, ``smoothness``, ``speed``, ``safety``.
+
+    ## Start
+    At a standstill in the middle of a lane: a random place of the town, or that of the numbered ``scenario``.
+
+    ## End
+    Terminated: ``collision``; ``off_lane`` (the car's centre left its lane); ``wrong_way`` (more than 90 degrees from
+    the lane's direction); ``stuck`` (6 s below 0.3 m/s). Truncated: ``route_end`` (success), ``time_limit``,
+    ``server_lost`` (``info["server_restarted"]`` is True and the next reset connects anew). The reason is
+    ``info["end_reason"]``.
+
+    ## Arguments
+    | argument | default | meaning |
+    | --- | --- | --- |
+    | `host` | None | server's address; None starts the embedded server |
+    | `port` | 2000 | server's RPC port, with `host` |
+    | `town` | "Circuit01" | name that the server knows, path of an OpenDRIVE file, or a list of these to draw from |
+    | `scenario` | None | numbered start and route; None draws one at every reset |
+    | `n_npcs` | 0 | number of lane-following cars |
+    | `weather` | "ClearNoon" | preset of `carla.WeatherParameters`, or a mapping of its parameters |
+    | `target_speed` | 8.0 | speed on a straight road [m/s] |
+    | `route_length` | 300.0 | [m] |
+    | `frame_stack` | 4 | frames in an observation |
+    | `image_size` | (84, 84) | height and width [px] |
+    | `action_repeat` | 1 | simulation ticks of 0.05 s a decision |
+    | `reward` | None | weights by term name, replacing defaults |
+    | `render_mode` | None | "rgb_array" or "human" |
+    | `timeout` | 20.0 | for each answer of the server [s] |
+
+    `reset(options={"town": ..., "scenario": ...})` chooses for one episode.
+
+    ## Version history
+    * v0: first version
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "human"], "render_fps": 20}
+    delta_seconds = 0.05
+    """Simulated time of a tick [s]."""
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int = 2000,
+        town: str | Sequence[str] = "Circuit01",
+        scenario: int | None = None,
+        n_npcs: int = 0,
+        weather: str | Mapping[str, float] = "ClearNoon",
+        target_speed: float = 8.0,
+        route_length: float = 300.0,
+        frame_stack: int = 4,
+        image_size: Sequence[int] = (84, 84),
+        action_repeat: int = 1,
+        reward: Mapping[str, float] | None = None,
+        render_mode: str | None = None,
+        timeout: float = 20.0,
+    ) -> None:
+        self._towns = [town] if isinstance(town, str) else list(town)
+        if not self._towns or not all(isinstance(name, str) and name for name in self._towns):
+            raise ValueError(f"town: expected a name, a path or a list of these, got {town!r}")
+        _at_least("n_npcs", n_npcs, 0)
+        _at_least("frame_stack", frame_stack, 1)
+        _at_least("action_repeat", action_repeat, 1)
+        for name, value in (("target_speed", target_speed), ("timeout", timeout)):
+            if not value > 0.0:
+                raise ValueError(f"{name}: expected a positive number, got {value!r}")
+        if not route_length >= 20.0:
+            raise ValueError(f"route_length: expected at least 20 m, got {route_length!r}")
+        if len(image_size) != 2 or min(image_size) < 8:
+            raise ValueError(f"image_size: expected (height, width), each at least 8 px, got {image_size!r}")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"render_mode: expected one of {self.metadata['render_modes']}, got {render_mode!r}")
+        height, width = image_size
+        self.observation_space = spaces.Box(0, 255, (frame_stack, height, width), np.uint8)
+        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.render_mode = render_mode
+        self.target_speed = target_speed
+        self._host, self._port, self._timeout = host, port, timeout
+        self._scenario = scenario
+        self._n_npcs = n_npcs
+        self._weather = weather
+        self._route_length = route_length
+        self._action_repeat = action_repeat
+        self._weights = RewardWeights.from_mapping(reward)
+        self._camera = CameraMount(width=width, height=height)
+        self.metadata = {**self.metadata, "render_fps": round(1.0 / (self.delta_seconds * action_repeat))}
+
+        self._server: EmbeddedServer | None = None
+        self._session: CarlaSession | None = None
+        self._traffic: Traffic | None = None
+        self._scenarios: dict[str, Scenarios] = {}
+        self._frames = np.zeros(self.observation_space.shape, np.uint8)
+        self._steering = 0.0
+        self._episode: Episode | None = None
+        self._town, self._number = "", None
+        self.route: LaneRoute
+        """The present route."""
+        self.vehicle_state: VehicleState
+        """The car at the last tick."""
+        self.lane_pose: LanePose
+        """The car relative to the route at the last tick."""
+
+    # --- Gymnasium's contract ----------------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """
+        Begin an episode.
+
+        :param seed: makes the episodes from here on repeatable
+        :param options: ``town`` and ``scenario`` for this episode
+        :return: observation: shape (frame_stack, height, width), uint8; info
+        :raises ServerError: if the server cannot be reached
+        :raises MapError: if the town cannot be loaded
+        """
+        super().reset(seed=seed)
+        options = dict(options or {})
+        town = options.pop("town", None)
+        number = options.pop("scenario", self._scenario)
+        if options:
+            raise ValueError(f"reset: unknown options {sorted(options)}, expected town, scenario")
+        if town is None:
+            town = self._towns[int(self.np_random.integers(len(self._towns))) if len(self._towns) > 1 else 0]
+        session = self._enter(town)
+        scenarios = self._scenarios[town]
+        self.route = scenarios.draw(self.np_random) if number is None else scenarios[number]
+        self._town, self._number = town, number
+        x, y, z, heading, _ = self.route.pose(0.0)
+        if self._traffic is not None:
+            self._traffic.restart(scenarios, self.route, self.np_random)
+        session.place(x, y, z, heading)
+        limit = TIME_LIMIT_FACTOR * self._route_length / self.target_speed
+        self._episode = Episode(self.route.length, limit, session.half_width, self.delta_seconds)
+        self._steering = 0.0
+        self._look()
+        self._frames[:] = self._grey()
+        if self.render_mode == "human":
+            self.render()
+        return self._frames.copy(), self._info({})
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """
+        Make one decision: the same action for ``action_repeat`` ticks.
+
+        :param action: shape (2,), float32, clipped to -1..1: steering, pedal
+        :return: observation, reward, terminated, truncated, info
+        :raises RuntimeError: if the episode is over or was not begun
+        :raises ValueError: if the action is not two finite numbers
+        """
+        if self._episode is None or self._episode.end_reason:
+            raise RuntimeError("step() needs an episode that goes on: call reset() first")
+        action = np.asarray(action, dtype=np.float64).reshape(-1)
+        if action.shape != (2,) or not np.isfinite(action).all():
+            raise ValueError(f"action: expected 2 finite numbers (steering, pedal), got {action!r}")
+        steering, pedal = (min(max(value, -1.0), 1.0) for value in action.tolist())
+        before = self.lane_pose.station
+        try:
+            ticks = self._drive(steering, pedal)
+            self._frames[:-1] = self._frames[1:]
+            self._frames[-1] = self._grey()
+        except ServerError as error:
+            return self._server_lost(error)
+        terms = self._reward(before, ticks, abs(steering - self._steering))
+        self._steering = steering
+        if self.render_mode == "human":
+            self.render()
+        failed, ended = self._episode.failed, bool(self._episode.end_reason)
+        return self._frames.copy(), sum(terms.values()), failed, ended and not failed, self._info(terms)
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """
+        The car from behind.
+
+        :return: with "rgb_array": shape (384, 640, 3), uint8 RGB; with "human" the picture is shown in a window
+        """
+        if self.render_mode is None or self._session is None:
+            return None
+        picture = self._view
+        if self.render_mode == "rgb_array":
+            return np.ascontiguousarray(picture[:, :, 2::-1])
+        _show(picture)
+        return None
+
+    def close(self) -> None:
+        """Give the server its settings back and end it if it is ours; safe to call again."""
+        self._leave(server_lost=False)
+
+    # --- for drivers that read the map -------------------------------------------------------------------------
+
+    def safe_speed(self) -> float:
+        """Speed that keeps the distance to the car in front [m/s]; infinite with nobody there."""
+        if self._traffic is None:
+            return float("inf")
+        state = self.vehicle_state
+        gap, speed = gap_ahead(self.route, self.lane_pose.station, self._traffic.positions())
+        acceleration = IntelligentDriver()(state.speed, self.target_speed, gap, state.speed - speed)
+        return max(0.0, state.speed + acceleration)
+
+    # --- parts of an episode -----------------------------------------------------------------------------------
+
+    def _enter(self, town: str) -> CarlaSession:
+        """Connect where need be, and load the town."""
+        if self._session is None:
+            if self._host is None:
+                self._server = EmbeddedServer(town, timeout=max(self._timeout, 30.0))
+            host, port = self._host or self._server_address()[0], self._port if self._host else self._server_address()[1]
+            mounts = [self._camera] if self.render_mode is None else [self._camera, RENDER_MOUNT]
+            self._session = CarlaSession(
+                host, port, mounts, timeout=self._timeout, delta_seconds=self.delta_seconds
+            )
+        session = self._session
+        if session.town != town:
+            self._traffic = None
+            session.load_town(town, local_files=self._server is not None)
+            session.set_weather(self._weather)
+            if town not in self._scenarios:
+                self._scenarios[town] = Scenarios(session.world.get_map(), self._route_length)
+            if self._n_npcs:
+                self._traffic = Traffic(session, self._n_npcs, self.target_speed)
+        return session
+
+    def _server_address(self) -> tuple[str, int]:
+        assert self._server is not None
+        return self._server.host, self._server.port
+
+    def _drive(self, steering: float, pedal: float) -> int:
+        """Hold the action until the episode ends, at most ``action_repeat`` ticks; returns how many."""
+        assert self._session is not None
+        assert self._episode is not None
+        for ticks in range(1, self._action_repeat + 1):
+            if self._traffic is not None:
+                self._traffic.step(self.vehicle_state)
+            self._session.steer(steering, pedal)
+            self._session.tick()
+            self._look()
+            self._episode.update(self.vehicle_state, self.lane_pose, self._session.collisions())
+            if self._episode.end_reason:
+                break
+        return ticks
+
+    def _look(self) -> None:
+        assert self._session is not None
+        state = self._session.state()
+        self.vehicle_state = state
+        self.lane_pose = self.route.locate(state.x, state.y, state.heading)
+
+    def _grey(self) -> NDArray[np.uint8]:
+        assert self._session is not None
+        if self.render_mode is not None:
+            self._view = self._session.image(RENDER_MOUNT)
+        grey = cv2.cvtColor(self._session.image(self._camera), cv2.COLOR_BGRA2GRAY)
+        return grey  # type: ignore[return-value]
+
+    def _reward(self, station: float, ticks: int, steering_change: float) -> dict[str, float]:
+        assert self._episode is not None
+        state, pose = self.vehicle_state, self.lane_pose
+        curvature = self.route.curvature_ahead(pose.station, 2.0 + BEND_PREVIEW_TIME * state.speed)
+        motion = Motion(
+            progress_speed=(pose.station - station) / (ticks * self.delta_seconds),
+            speed=state.speed,
+            recommended_speed=comfortable_speed(curvature, self.target_speed),
+            lateral_offset=pose.lateral_offset,
+            half_width=pose.half_width,
+            heading_error=pose.heading_error,
+            steering_change=steering_change,
+            failed=self._episode.failed,
+        )
+        return reward_terms(motion, self._weights, self.target_speed)
+
+    def _info(self, terms: dict[str, float]) -> dict[str, Any]:
+        assert self._episode is not None
+        episode = self._episode
+        info: dict[str, Any] = {
+            "speed_mps": self.vehicle_state.speed,
+            "lateral_offset_m": self.lane_pose.lateral_offset,
+            "heading_error_rad": self.lane_pose.heading_error,
+            "route_completion": episode.route_completion,
+            "distance_m": episode.distance,
+            "reward_terms": terms,
+            "town": self._town,
+            "scenario": self._number,
+        }
+        if episode.end_reason:
+            info.update(episode.summary())
+        return info
+
+    def _server_lost(self, error: ServerError) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """End the episode without a verdict; the next reset connects anew."""
+        logger.warning("Episode truncated, the server is restarted at the next reset: %s", error)
+        assert self._episode is not None
+        self._episode.end_reason = "server_lost"
+        self._leave(server_lost=True)
+        info = self._info(dict.fromkeys(self._weights.__dataclass_fields__, 0.0))
+        return self._frames.copy(), 0.0, False, True, {**info, "server_restarted": True}
+
+    def _leave(self, *, server_lost: bool) -> None:
+        session, server = self._session, self._server
+        self._session = self._server = self._traffic = None
+        if session is not None:
+            session.close(server_lost=server_lost)
+        if server is not None:
+            server.close()
+        if self.render_mode == "human" and _has_display():
+            cv2.destroyAllWindows()
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or int(value) != value or value < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+
+
+def _has_display() -> bool:
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _show(picture: NDArray[np.uint8]) -> None:
+    if not _has_display():
+        # OpenCV's window system would abort the process.
+        logger.warning('render_mode "human" needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set')
+        return
+    cv2.imshow("CarlaLane-v0", picture)
+    cv2.waitKey(1)

@@ -1,0 +1,123 @@
+"""
+The reward, as named terms of comparable size.
+
+Each term is worked out per decision from what the car did, multiplied by its weight, and reported under its name in
+``info["reward_terms"]``; the reward is their sum. All terms but ``safety`` and ``smoothness`` fade with the speed:
+a car that stands off-centre is not punished at every step, so ending the episode early never pays.
+
+Source of the shape: progress times (1 - lateral error) keeps the lane in DonkeyCar and in CARLA lane-keeping work; a
+progress weight of 95 % taught a published system to rush, so here no term outweighs the sum of the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+__all__ = ["REWARD_TERMS", "Motion", "RewardWeights", "comfortable_speed", "reward_terms"]
+
+COMFORTABLE_LATERAL_ACCELERATION = 2.5
+"""Limit for choosing the speed in bends [m/s^2]; 2 to 3 is what drivers accept (Reymond et al., Human Factors 2001)."""
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """
+    Weight of each term [-].
+
+    :param progress: distance along the lane, 1 at the recommended speed
+    :param lane_centering: distance from the lane's centre, -1 at the edge of the lane
+    :param heading: angle to the lane, -1 at 45 degrees
+    :param smoothness: change of the steering, -1 for one full lock
+    :param speed: driving faster than recommended, -1 at twice the target speed
+    :param safety: -1 when the episode ends in a failure
+    """
+
+    progress: float = 1.0
+    lane_centering: float = 0.7
+    heading: float = 0.3
+    smoothness: float = 0.2
+    speed: float = 1.0
+    safety: float = 5.0
+
+    @classmethod
+    def from_mapping(cls, weights: Mapping[str, float] | None) -> RewardWeights:
+        """
+        Default weights with some replaced.
+
+        :param weights: weight by term name, or None
+        :raises ValueError: if a name is unknown or a weight is not a finite number
+        """
+        for name, weight in (weights or {}).items():
+            if name not in REWARD_TERMS:
+                raise ValueError(f"reward: unknown term {name!r}, expected some of {', '.join(REWARD_TERMS)}")
+            if not isinstance(weight, (int, float)) or not math.isfinite(weight):
+                raise ValueError(f"reward: weight of {name!r} must be a finite number, got {weight!r}")
+        return cls(**(weights or {}))
+
+
+REWARD_TERMS = tuple(field.name for field in fields(RewardWeights))
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """
+    What the reward looks at after one decision.
+
+    :param progress_speed: mean speed along the lane since the last decision [m/s]
+    :param speed: car's speed now [m/s]
+    :param recommended_speed: from :func:`comfortable_speed` [m/s]
+    :param lateral_offset: distance from the lane's centre [m]
+    :param half_width: half of the lane's width [m]
+    :param heading_error: angle to the lane [rad]
+    :param steering_change: since the last decision, in steering actions [-], 0 to 2
+    :param failed: the episode ends in a collision, off the lane, the wrong way or stuck
+    """
+
+    progress_speed: float
+    speed: float
+    recommended_speed: float
+    lateral_offset: float
+    half_width: float
+    heading_error: float
+    steering_change: float
+    failed: bool
+
+
+def comfortable_speed(curvature: float, target_speed: float) -> float:
+    """
+    Speed at which a bend is comfortable: v = sqrt(a / curvature), at most the target speed.
+
+    :param curvature: sharpest curvature ahead [1/m], >= 0
+    :param target_speed: [m/s]
+    :return: [m/s]
+    """
+    if curvature * target_speed * target_speed <= COMFORTABLE_LATERAL_ACCELERATION:
+        return target_speed
+    return math.sqrt(COMFORTABLE_LATERAL_ACCELERATION / curvature)
+
+
+def reward_terms(motion: Motion, weights: RewardWeights, target_speed: float) -> dict[str, float]:
+    """
+    The weighted terms; their sum is the reward.
+
+    :param motion: what the car did
+    :param weights: weight of each term
+    :param target_speed: speed on a straight road [m/s]
+    :return: term by name
+    """
+    limit = motion.recommended_speed
+    progress = max(-1.0, min(motion.progress_speed, limit) / limit)
+    moving = max(0.0, progress)
+    off_centre = min(abs(motion.lateral_offset) / motion.half_width, 1.0)
+    askew = min(abs(motion.heading_error) / (math.pi / 4.0), 1.0)
+    too_fast = min(max(0.0, motion.speed - limit) / target_speed, 1.0)
+    return {
+        "progress": weights.progress * progress,
+        "lane_centering": -weights.lane_centering * off_centre * moving,
+        "heading": -weights.heading * askew * moving,
+        "smoothness": -weights.smoothness * motion.steering_change,
+        "speed": -weights.speed * too_fast,
+        "safety": -weights.safety * motion.failed,
+    }

@@ -1,0 +1,299 @@
+"""Where to drive: a lane's centre line as a polyline, and where the car stands relative to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_carla.errors import MapError
+
+__all__ = ["LanePose", "LaneRoute", "Scenarios", "follow_lane", "straightest"]
+
+Waypoint = Any
+"""``carla.Waypoint``; the client library carries no types."""
+
+SPACING = 1.0
+"""Distance between two points of a route [m]."""
+SAME_TURN = math.radians(12.0)
+"""Branches whose heading changes differ by less than this count as equally straight: then the rightmost is taken."""
+START_SPACING = 10.0
+"""Distance between two numbered starts on a lane [m]."""
+
+
+@dataclass(frozen=True, slots=True)
+class LanePose:
+    """
+    A car relative to its route.
+
+    :param station: distance driven along the route [m]
+    :param lateral_offset: distance to the right of the lane's centre [m]
+    :param heading_error: car's heading minus the lane's, right positive [rad]
+    :param half_width: half of the lane's width here [m]
+    """
+
+    station: float
+    lateral_offset: float
+    heading_error: float
+    half_width: float
+
+
+def wrap_angle(angle: float) -> float:
+    """The same direction in [-pi, pi) [rad]."""
+    return (angle + math.pi) % (2.0 * math.pi) - math.pi
+
+
+def straightest(current: Waypoint, candidates: list[Waypoint]) -> Waypoint:
+    """
+    The branch that changes the heading least, judged at the branch's far end.
+
+    Where a road ends in a T, left and right turn by the same angle up to rounding of the map: then right is taken,
+    so that the choice follows from what the camera sees and not from the third decimal of a map.
+
+    :param current: where the branches begin
+    :param candidates: first waypoint of each branch, at least one
+    :return: one of the candidates
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    heading = math.radians(current.transform.rotation.yaw)
+    turns = []
+    for candidate in candidates:
+        rest = candidate.next_until_lane_end(2.0)
+        end = rest[-1] if rest else candidate
+        turns.append(wrap_angle(math.radians(end.transform.rotation.yaw) - heading))
+    least = min(abs(turn) for turn in turns)
+    near = [i for i, turn in enumerate(turns) if abs(turn) < least + SAME_TURN]
+    best = max(near, key=lambda i: (round(turns[i], 3), candidates[i].road_id, candidates[i].lane_id))
+    return candidates[best]
+
+
+def follow_lane(start: Waypoint, length: float, spacing: float = SPACING) -> list[Waypoint]:
+    """
+    Waypoints along the lane and, at junctions, along the straightest branch.
+
+    :param start: first waypoint
+    :param length: how far to follow [m]
+    :param spacing: distance between two waypoints [m]
+    :return: the waypoints, start first; fewer than asked for where the lane ends
+    """
+    waypoints = [start]
+    for _ in range(math.ceil(length / spacing)):
+        candidates = waypoints[-1].next(spacing)
+        if not candidates:
+            break
+        waypoints.append(straightest(waypoints[-1], candidates))
+    return waypoints
+
+
+class LaneRoute:
+    """
+    A lane's centre line from a start, and a cursor that follows a car along it.
+
+    :param waypoints: at least two ``carla.Waypoint``, about ``SPACING`` apart
+    """
+
+    def __init__(self, waypoints: list[Waypoint]) -> None:
+        if len(waypoints) < 2:
+            raise ValueError(f"a route needs at least 2 waypoints, got {len(waypoints)}")
+        self.waypoints = [waypoints[0]]
+        """The waypoints, without any that repeat a place."""
+        points = [_location(waypoints[0])]
+        for waypoint in waypoints[1:]:
+            point = _location(waypoint)
+            if math.dist(point[:2], points[-1][:2]) > 1e-3:
+                self.waypoints.append(waypoint)
+                points.append(point)
+        self.points: NDArray[np.float64] = np.array(points)
+        """Shape (n, 3), float64 [m]."""
+        steps = np.diff(self.points, axis=0)
+        lengths = np.hypot(steps[:, 0], steps[:, 1])
+        self.stations: NDArray[np.float64] = np.concatenate(([0.0], np.cumsum(lengths)))
+        """Distance from the start at each point: shape (n,), float64 [m]."""
+        self.headings: NDArray[np.float64] = np.arctan2(steps[:, 1], steps[:, 0])
+        """Direction of each segment: shape (n - 1,), float64 [rad]."""
+        self._half_widths = [0.5 * waypoint.lane_width for waypoint in self.waypoints]
+        self._pitches: list[float] = np.arctan2(steps[:, 2], lengths).tolist()
+        self.curvatures: NDArray[np.float64] = _curvatures(self.headings, lengths)
+        """Curvature at each segment, right positive: shape (n - 1,), float64 [1/m]."""
+        # Plain floats: the cursor reads a handful a tick, and numpy scalars cost more than the arithmetic.
+        self._xs: list[float] = self.points[:, 0].tolist()
+        self._ys: list[float] = self.points[:, 1].tolist()
+        self._lengths: list[float] = lengths.tolist()
+        self._headings: list[float] = self.headings.tolist()
+        self._stations: list[float] = self.stations.tolist()
+        self._segment = 0
+
+    @property
+    def length(self) -> float:
+        """Length of the whole route [m]."""
+        return self._stations[-1]
+
+    def restart(self) -> None:
+        """Put the cursor back to the start."""
+        self._segment = 0
+
+    def locate(self, x: float, y: float, heading: float) -> LanePose:
+        """
+        Follow the car: project it to the route near its last place.
+
+        The search goes on from the segment of the previous call, so that a road that comes back to itself is not
+        taken for a short cut.
+
+        :param x: car's position [m]
+        :param y: car's position [m]
+        :param heading: car's heading [rad]
+        :return: the car relative to the route
+        """
+        segment = self._segment
+        along, across = self._project(segment, x, y)
+        while along > self._lengths[segment] and segment + 1 < len(self._lengths):
+            segment += 1
+            along, across = self._project(segment, x, y)
+        while along < 0.0 and segment > 0:
+            segment -= 1
+            along, across = self._project(segment, x, y)
+            along = min(along, self._lengths[segment])
+            if along >= 0.0:
+                break
+        self._segment = segment
+        error = wrap_angle(heading - self._direction(segment, along))
+        return LanePose(self._stations[segment] + along, across, error, self._half_widths[segment])
+
+    def _project(self, segment: int, x: float, y: float) -> tuple[float, float]:
+        heading = self._headings[segment]
+        dx, dy = x - self._xs[segment], y - self._ys[segment]
+        cos_heading, sin_heading = math.cos(heading), math.sin(heading)
+        return dx * cos_heading + dy * sin_heading, dy * cos_heading - dx * sin_heading
+
+    def _direction(self, segment: int, along: float) -> float:
+        """Heading of the lane, interpolated between the middles of the segments [rad]."""
+        share = min(max(along / self._lengths[segment], 0.0), 1.0) - 0.5
+        other = segment + (1 if share > 0.0 else -1)
+        if not 0 <= other < len(self._headings):
+            return self._headings[segment]
+        return self._headings[segment] + abs(share) * wrap_angle(self._headings[other] - self._headings[segment])
+
+    def pose(self, station: float) -> tuple[float, float, float, float, float]:
+        """
+        Point of the centre line, and the lane's direction there.
+
+        :param station: distance from the start [m], clipped to the route
+        :return: x, y, z [m], heading, pitch [rad]
+        """
+        segment = min(max(int(np.searchsorted(self.stations, station)) - 1, 0), len(self._headings) - 1)
+        heading = self._direction(segment, station - self._stations[segment])
+        return *self.position(station), heading, self._pitches[segment]
+
+    def position(self, station: float) -> tuple[float, float, float]:
+        """
+        Point of the centre line.
+
+        :param station: distance from the start [m], clipped to the route
+        :return: x, y, z [m]
+        """
+        x, y, z = (float(np.interp(station, self.stations, self.points[:, axis])) for axis in range(3))
+        return x, y, z
+
+    def curvature_ahead(self, station: float, distance: float) -> float:
+        """
+        Sharpest bend of the next stretch.
+
+        :param station: where the stretch begins [m]
+        :param distance: its length [m]
+        :return: largest absolute curvature [1/m]
+        """
+        first = min(max(int(station / SPACING), 0), len(self._lengths) - 1)
+        last = min(first + max(1, int(distance / SPACING)), len(self._lengths))
+        return float(np.abs(self.curvatures[first:last]).max())
+
+
+def _location(waypoint: Waypoint) -> tuple[float, float, float]:
+    place = waypoint.transform.location
+    return place.x, place.y, place.z
+
+
+def _curvatures(headings: NDArray[np.float64], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Change of heading per metre over a window of five segments, which hides the map's rounding."""
+    turns = (np.diff(headings) + np.pi) % (2.0 * np.pi) - np.pi
+    bends = np.concatenate((turns, [0.0])) / lengths
+    return np.convolve(np.pad(bends, 2, mode="edge"), np.full(5, 0.2), mode="valid")
+
+
+class Scenarios:
+    """
+    The starts of a town: every ``START_SPACING`` metres of every driving lane outside junctions.
+
+    Numbered scenarios are those starts in a fixed shuffled order, without those from which the lane ends before the
+    route does.
+
+    :param carla_map: ``carla.Map``
+    :param route_length: length of each route [m]
+    :raises MapError: if the town has no start with so long a route
+    """
+
+    def __init__(self, carla_map: Any, route_length: float) -> None:
+        self._name = carla_map.name
+        self._route_length = route_length
+        starts = [w for w in carla_map.generate_waypoints(START_SPACING) if not w.is_junction]
+        starts.sort(key=lambda w: (w.road_id, w.section_id, w.lane_id, w.s))
+        order = np.random.default_rng(0).permutation(len(starts))
+        self._starts = [starts[i] for i in order]
+        self._tried = 0
+        self._numbered: list[LaneRoute] = []
+        if not self._extend(1):
+            raise MapError(f"Town {self._name!r} has no lane that can be followed for {route_length:g} m")
+
+    def __getitem__(self, number: int) -> LaneRoute:
+        """
+        Route of a numbered scenario, its cursor at the start.
+
+        :param number: from 0; the order never changes for a town and a route length
+        :raises IndexError: if the town has fewer scenarios
+        """
+        if number < 0 or not self._extend(number + 1):
+            raise IndexError(f"Town {self._name!r} has scenarios 0 to {len(self._numbered) - 1}, got {number}")
+        route = self._numbered[number]
+        route.restart()
+        return route
+
+    def draw(self, rng: np.random.Generator) -> LaneRoute:
+        """
+        Route from a random start; depends on ``rng`` alone, not on what was drawn before.
+
+        :param rng: source of randomness
+        :return: a new route
+        """
+        first = int(rng.integers(len(self._starts)))
+        for shift in range(len(self._starts)):
+            route = self._route(self._starts[(first + shift) % len(self._starts)])
+            if route is not None:
+                return route
+        raise AssertionError("the constructor found a route")
+
+    def draw_start(self, rng: np.random.Generator) -> Waypoint:
+        """
+        Random place on a driving lane outside junctions.
+
+        :param rng: source of randomness
+        :return: ``carla.Waypoint``
+        """
+        return self._starts[int(rng.integers(len(self._starts)))]
+
+    def _extend(self, count: int) -> bool:
+        """Find routes until there are ``count``; False where the town has fewer."""
+        while len(self._numbered) < count and self._tried < len(self._starts):
+            route = self._route(self._starts[self._tried])
+            self._tried += 1
+            if route is not None:
+                self._numbered.append(route)
+        return len(self._numbered) >= count
+
+    def _route(self, start: Waypoint) -> LaneRoute | None:
+        """Route from a start, or None where the lane ends too early."""
+        waypoints = follow_lane(start, self._route_length)
+        complete = (len(waypoints) - 1) * SPACING >= self._route_length - SPACING
+        return LaneRoute(waypoints) if complete else None

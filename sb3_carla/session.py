@@ -1,0 +1,377 @@
+"""
+One CARLA session: synchronous mode, one car, its camera and collision sensor, and everything put back at the end.
+
+This is where CARLA's degrees and threads stop: what comes out is in SI units and radians, and belongs to the frame of
+the last tick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import queue
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import carla
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_carla.errors import MapError, ServerError, ServerTimeoutError, TownNotFoundError, VersionMismatchError
+
+__all__ = ["CameraMount", "CarlaSession", "VehicleState"]
+
+logger = logging.getLogger(__name__)
+
+MAX_WHEEL_ANGLE = math.radians(40.0)
+"""Wheel angle of steering action 1 [rad]; enough for a turn of 3.5 m radius, and finer than CARLA's 70 degrees."""
+SETTLE_TICKS = 10
+"""Ticks after a teleport: long enough for any steering to be back at its centre and for the body to settle."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraMount:
+    """Camera's size [px], horizontal field of view [deg], and pose on the car [m, deg], as CARLA's blueprints name them."""
+
+    width: int
+    height: int
+    fov: float = 90.0
+    x: float = 1.2
+    z: float = 2.0
+    pitch: float = -15.0
+
+
+@dataclass(frozen=True, slots=True)
+class VehicleState:
+    """Car at the last tick: position [m], heading [rad], speed in the plane [m/s]."""
+
+    x: float
+    y: float
+    z: float
+    heading: float
+    speed: float
+
+
+class CameraStream:
+    """
+    A camera's frames, matched to ticks.
+
+    :param sensor: ``carla.Sensor`` of type ``sensor.camera.rgb``
+    """
+
+    def __init__(self, sensor: Any) -> None:
+        self.sensor = sensor
+        self._images: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        sensor.listen(self._images.put)
+
+    def frame(self, number: int, timeout: float) -> NDArray[np.uint8]:
+        """
+        Picture of a tick; older ones are dropped.
+
+        :param number: frame number that the tick returned
+        :param timeout: how long to wait [s]
+        :return: shape (height, width, 4), uint8 BGRA, read-only
+        :raises ServerTimeoutError: if it does not come
+        """
+        while True:
+            try:
+                image = self._images.get(timeout=timeout)
+            except queue.Empty:
+                raise ServerTimeoutError(f"The camera sent no image for frame {number} within {timeout:g} s") from None
+            if image.frame == number:
+                pixels = np.frombuffer(image.raw_data, dtype=np.uint8)
+                return pixels.reshape(image.height, image.width, 4)
+            if image.frame > number:
+                raise ServerTimeoutError(f"The camera lost frame {number}: it sent frame {image.frame} instead")
+
+
+class CarlaSession:
+    """
+    A connection to a CARLA 0.9.16 server.
+
+    :param host: name or address
+    :param port: RPC port
+    :param cameras: mounts of the cameras on the car
+    :param timeout: for every answer of the server [s]
+    :param delta_seconds: simulated time of a tick [s]
+    :param vehicle: blueprint id of the car
+    :raises ServerTimeoutError: if no server answers
+    :raises VersionMismatchError: if it speaks another version
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        cameras: Sequence[CameraMount],
+        *,
+        timeout: float = 20.0,
+        delta_seconds: float = 0.05,
+        vehicle: str = "vehicle.tesla.model3",
+    ) -> None:
+        self.delta_seconds = delta_seconds
+        self._timeout = timeout
+        self._mounts = tuple(cameras)
+        self._vehicle_id = vehicle
+        self._actors: list[Any] = []
+        self._streams: dict[CameraMount, CameraStream] = {}
+        self._collisions: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.client = _connect(host, port, timeout)
+        with _translated(f"The CARLA server at {host}:{port} does not answer"):
+            self.world = self.client.get_world()
+            self._original_settings = self.world.get_settings()
+        self.vehicle: Any = None
+        self.frame = 0
+        self.town = ""
+        self.half_width = 0.0
+        self._steer_scale = 1.0
+
+    # --- the world ---------------------------------------------------------------------------------------------
+
+    def available_towns(self) -> list[str]:
+        """Names of the towns that the server can load, without their folder."""
+        with _translated("The CARLA server did not list its towns"):
+            return sorted(Path(name).name for name in self.client.get_available_maps())
+
+    def load_town(self, town: str, *, local_files: bool) -> None:
+        """
+        Make a town the current one, with a new car in it; nothing happens if it is that already.
+
+        :param town: name that the server knows, or path of an OpenDRIVE file
+        :param local_files: the server reads paths of this machine itself (the embedded one does)
+        :raises TownNotFoundError: if the server does not know the name
+        :raises MapError: if the file cannot be read
+        """
+        if town == self.town:
+            return
+        self._remove_actors()
+        self.town = ""
+        if town.endswith(".xodr") and not local_files:
+            try:
+                opendrive = Path(town).read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise MapError(f"OpenDRIVE file {town!r} cannot be read: {error}") from error
+            with _translated(f"The server did not build a world from {town!r}"):
+                self.world = self.client.generate_opendrive_world(opendrive, reset_settings=False)
+        else:
+            self._load_named(town)
+        self._synchronise()
+        self._spawn_car()
+        self.town = town
+
+    def _load_named(self, town: str) -> None:
+        if not town.endswith(".xodr"):
+            with _translated("The CARLA server did not tell its town"):
+                current = Path(self.world.get_map().name).name
+            if current == town:
+                return
+            available = self.available_towns()
+            if town not in available:
+                raise TownNotFoundError(f"The server has no town {town!r}; it has {', '.join(available)}")
+        try:
+            self.world = self.client.load_world(town, False)
+        except RuntimeError as error:
+            if "time-out" in str(error):
+                raise ServerTimeoutError(f"The server did not load town {town!r}: {error}") from error
+            raise MapError(f"The server cannot load town {town!r}: {error}") from error
+
+    def _synchronise(self) -> None:
+        settings = self.world.get_settings()
+        settings.synchronous_mode = True
+        settings.fixed_delta_seconds = self.delta_seconds
+        with _translated("The CARLA server did not switch to synchronous mode"):
+            self.world.apply_settings(settings)
+
+    def _spawn_car(self) -> None:
+        """Put the car somewhere free; the first reset moves it to its start."""
+        library = self.world.get_blueprint_library()
+        blueprint = library.find(self._vehicle_id)
+        blueprint.set_attribute("role_name", "hero")
+        places = self.world.get_map().get_spawn_points()
+        vehicle = next((v for p in places if (v := self.world.try_spawn_actor(blueprint, p)) is not None), None)
+        if vehicle is None:
+            raise ServerError(f"None of the {len(places)} spawn points has room for a {self._vehicle_id}")
+        self.vehicle = vehicle
+        self._actors.append(vehicle)
+        collision = self.world.spawn_actor(
+            library.find("sensor.other.collision"), carla.Transform(), attach_to=self.vehicle
+        )
+        self._actors.append(collision)
+        collision.listen(lambda event: self._collisions.put(event.frame))
+        for mount in self._mounts:
+            self._streams[mount] = CameraStream(self._spawn_camera(mount))
+        self.half_width = self.vehicle.bounding_box.extent.y
+        lock = max(wheel.max_steer_angle for wheel in self.vehicle.get_physics_control().wheels)
+        self._steer_scale = min(1.0, math.degrees(MAX_WHEEL_ANGLE) / max(lock, 1.0))
+
+    def _spawn_camera(self, mount: CameraMount) -> Any:
+        blueprint = self.world.get_blueprint_library().find("sensor.camera.rgb")
+        for name, value in (("image_size_x", mount.width), ("image_size_y", mount.height), ("fov", mount.fov)):
+            blueprint.set_attribute(name, str(value))
+        pose = carla.Transform(carla.Location(x=mount.x, z=mount.z), carla.Rotation(pitch=mount.pitch))
+        sensor = self.world.spawn_actor(blueprint, pose, attach_to=self.vehicle)
+        self._actors.append(sensor)
+        return sensor
+
+    def adopt(self, actor_ids: Sequence[int]) -> None:
+        """
+        Take over actors that were spawned in a batch: they go when the session's own go.
+
+        :param actor_ids: ids of living actors
+        """
+        self._actors[:0] = self.world.get_actors(list(actor_ids))
+
+    def set_weather(self, weather: str | Mapping[str, float]) -> None:
+        """
+        :param weather: name of a preset of ``carla.WeatherParameters``, or its parameters by name
+        :raises ValueError: if the preset or a parameter is unknown
+        """
+        if isinstance(weather, str):
+            preset = getattr(carla.WeatherParameters, weather, None)
+            if not isinstance(preset, carla.WeatherParameters):
+                raise ValueError(f"weather: unknown preset {weather!r}, expected one of {', '.join(_weather_presets())}")
+            parameters = preset
+        else:
+            parameters = carla.WeatherParameters()
+            for name, value in weather.items():
+                if not isinstance(getattr(parameters, name, None), float):
+                    raise ValueError(f"weather: unknown parameter {name!r} of carla.WeatherParameters")
+                setattr(parameters, name, float(value))
+        self.world.set_weather(parameters)
+
+    # --- the car -----------------------------------------------------------------------------------------------
+
+    def place(self, x: float, y: float, z: float, heading: float) -> None:
+        """
+        Teleport the car to a standstill and let it settle.
+
+        :param x: [m]
+        :param y: [m]
+        :param z: height of the road [m]
+        :param heading: [rad]
+        """
+        pose = carla.Transform(carla.Location(x, y, z + 0.2), carla.Rotation(yaw=math.degrees(heading)))
+        self.vehicle.apply_control(carla.VehicleControl(brake=1.0, hand_brake=True))
+        self.vehicle.set_target_velocity(carla.Vector3D())
+        self.vehicle.set_transform(pose)
+        for _ in range(SETTLE_TICKS):
+            self.tick()
+        self.collisions()
+
+    def steer(self, steering: float, pedal: float) -> None:
+        """
+        Inputs for the next tick.
+
+        :param steering: -1 (left) to 1 (right), 1 being ``MAX_WHEEL_ANGLE``
+        :param pedal: full brake -1, full throttle 1
+        """
+        self.vehicle.apply_control(
+            carla.VehicleControl(
+                throttle=max(0.0, pedal), steer=steering * self._steer_scale, brake=max(0.0, -pedal)
+            )
+        )
+
+    def tick(self) -> None:
+        """
+        Advance the world by one frame.
+
+        :raises ServerTimeoutError: if the server does not answer
+        """
+        with _translated("The CARLA server stopped answering"):
+            self.frame = self.world.tick(self._timeout)
+
+    def image(self, mount: CameraMount) -> NDArray[np.uint8]:
+        """
+        What a camera saw at the last tick.
+
+        :param mount: one of the session's cameras
+        :return: shape (height, width, 4), uint8 BGRA, read-only
+        :raises ServerTimeoutError: if the picture of this frame does not come
+        """
+        return self._streams[mount].frame(self.frame, self._timeout)
+
+    def state(self) -> VehicleState:
+        """The car at the last tick."""
+        transform, velocity = self.vehicle.get_transform(), self.vehicle.get_velocity()
+        place = transform.location
+        return VehicleState(
+            place.x, place.y, place.z, math.radians(transform.rotation.yaw), math.hypot(velocity.x, velocity.y)
+        )
+
+    def collisions(self) -> int:
+        """Number of contacts reported since the last call."""
+        count = 0
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._collisions.get_nowait()
+                count += 1
+        return count
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def _remove_actors(self) -> None:
+        """Sensors stop before they go, and go before the car: the other way round leaks streams in CARLA."""
+        self._streams.clear()
+        for actor in reversed(self._actors):
+            with contextlib.suppress(RuntimeError):
+                if hasattr(actor, "stop"):
+                    actor.stop()
+                actor.destroy()
+        self._actors.clear()
+        self.vehicle = None
+
+    def close(self, *, server_lost: bool = False) -> None:
+        """
+        Remove the actors and give the server its settings back.
+
+        :param server_lost: do not talk to the server any more
+        """
+        if server_lost:
+            self._streams.clear()
+            self._actors.clear()
+            return
+        self._remove_actors()
+        try:
+            self.world.apply_settings(self._original_settings)
+        except RuntimeError as error:
+            logger.warning("The server's settings could not be restored: %s", error)
+
+
+def _connect(host: str, port: int, timeout: float) -> Any:
+    try:
+        # The client would retry a refused connection until its own time-out.
+        socket.create_connection((host, port), timeout).close()
+    except OSError as error:
+        raise ServerTimeoutError(
+            f"No CARLA server answers at {host}:{port} ({error}). Start one (CarlaUE4.sh, or "
+            "python -m sb3_carla.server), or leave out host to use the embedded server"
+        ) from error
+    client = carla.Client(host, port)
+    client.set_timeout(timeout)
+    with _translated(f"Something listens at {host}:{port}, but it does not answer as a CARLA server"):
+        server = client.get_server_version()
+    expected = client.get_client_version()
+    if server != expected:
+        raise VersionMismatchError(
+            f"The server at {host}:{port} is CARLA {server}, the client library is {expected}: "
+            f"start a {expected} server or install carla=={server}"
+        )
+    return client
+
+
+@contextlib.contextmanager
+def _translated(message: str) -> Iterator[None]:
+    """Turn the client library's RuntimeError into ours, in one place."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ServerTimeoutError(f"{message}: {error}") from error
+
+
+def _weather_presets() -> list[str]:
+    presets = vars(carla.WeatherParameters).items()
+    return sorted(name for name, value in presets if isinstance(value, carla.WeatherParameters))
