@@ -1,0 +1,81 @@
+"""Reward terms against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from sb3_carla.rewards import REWARD_TERMS, Motion, RewardWeights, comfortable_speed, reward_terms
+
+PERFECT = Motion(
+    progress_speed=8.0,
+    speed=8.0,
+    recommended_speed=8.0,
+    lateral_offset=0.0,
+    half_width=1.75,
+    heading_error=0.0,
+    steering_change=0.0,
+    failed=False,
+)
+
+
+def terms(**changes: float | bool) -> dict[str, float]:
+    return reward_terms(dataclasses.replace(PERFECT, **changes), RewardWeights(), 8.0)
+
+
+def test_perfect_driving_earns_one() -> None:
+    assert sum(terms().values()) == pytest.approx(1.0)
+    assert tuple(terms()) == REWARD_TERMS
+
+
+@pytest.mark.parametrize(
+    ("changes", "term", "value"),
+    [
+        ({"progress_speed": 4.0}, "progress", 0.5),
+        ({"progress_speed": 16.0}, "progress", 1.0),
+        ({"progress_speed": -4.0}, "progress", -0.5),
+        ({"lateral_offset": -0.875}, "lane_centering", -0.35),
+        ({"lateral_offset": 9.0}, "lane_centering", -0.7),
+        ({"heading_error": math.pi / 8.0}, "heading", -0.15),
+        ({"steering_change": 0.5}, "smoothness", -0.1),
+        ({"speed": 10.0}, "speed", -0.25),
+        ({"failed": True}, "safety", -5.0),
+    ],
+)
+def test_each_term(changes: dict[str, float], term: str, value: float) -> None:
+    assert terms(**changes)[term] == pytest.approx(value)
+
+
+def test_standing_off_centre_costs_nothing_so_that_ending_early_does_not_pay() -> None:
+    assert sum(terms(progress_speed=0.0, speed=0.0, lateral_offset=1.5, heading_error=0.5).values()) == 0.0
+
+
+def test_no_term_drowns_the_others() -> None:
+    weights = dataclasses.asdict(RewardWeights())
+    weights.pop("safety")  # paid once, at the end
+    assert max(weights.values()) < sum(weights.values()) / 2.0
+
+
+def test_rushing_through_a_bend_pays_less_than_slowing_down() -> None:
+    slow = terms(progress_speed=5.0, speed=5.0, recommended_speed=5.0)
+    fast = terms(progress_speed=8.0, speed=8.0, recommended_speed=5.0)
+    assert sum(fast.values()) < sum(slow.values())
+
+
+def test_comfortable_speed_of_a_bend() -> None:
+    assert comfortable_speed(0.0, 8.0) == 8.0
+    assert comfortable_speed(0.1, 8.0) == pytest.approx(5.0)  # sqrt(2.5 / 0.1)
+
+
+def test_weights_replace_defaults_by_name() -> None:
+    assert RewardWeights.from_mapping({"heading": 2.0}) == dataclasses.replace(RewardWeights(), heading=2.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [({"speeed": 1.0}, "unknown term 'speeed'"), ({"speed": math.nan}, "finite number, got nan")]
+)
+def test_bad_weights(weights: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RewardWeights.from_mapping(weights)
