@@ -37,7 +37,7 @@ import gymnasium as gym
 
 from sb3_carla.errors import ZooPatchError
 
-__all__ = ["ALGORITHMS", "default_config", "install", "is_ours"]
+__all__ = ["ALGORITHMS", "algorithm", "default_config", "install", "is_ours"]
 
 # rl-zoo3's name of an algorithm -> module and class that replace it for our environments.
 ALGORITHMS: dict[str, tuple[str, str]] = {"td3": ("sb3_carla.td3", "TD3")}
@@ -64,6 +64,21 @@ def default_config(algo: str) -> str | None:
     """
     path = importlib.resources.files("sb3_carla.hyperparams") / f"{algo}.yml"
     return str(path) if path.is_file() else None
+
+
+def algorithm(algo: str) -> Any:
+    """
+    :param algo: rl-zoo3's name of an algorithm
+    :return: the class that trains it on our environments: ours, or else the zoo's
+    :raises ValueError: if there is neither
+    """
+    if algo in ALGORITHMS:
+        module, name = ALGORITHMS[algo]
+        return getattr(importlib.import_module(module), name)
+    known = importlib.import_module("rl_zoo3").ALGOS
+    if algo not in known:
+        raise ValueError(f"Unknown algorithm {algo!r}, expected one of {', '.join(sorted({*known, *ALGORITHMS}))}")
+    return known[algo]
 
 
 def install() -> None:
@@ -170,8 +185,7 @@ def _swapped_algorithm(algo: str, env_id: str) -> Iterator[None]:
         yield
         return
     algos = sys.modules[_EXP_MANAGER].ALGOS
-    module, name = ALGORITHMS[algo]
-    stock, algos[algo] = algos[algo], getattr(importlib.import_module(module), name)
+    stock, algos[algo] = algos[algo], algorithm(algo)
     try:
         yield
     finally:

@@ -1,0 +1,90 @@
+"""What an rl-zoo3 run leaves behind: its models, and the environment that they were trained in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sb3_carla import zoo
+
+__all__ = ["environment_settings", "latest_model", "load_model"]
+
+ENV_ID = "CarlaLane-v0"
+NOT_OF_THE_TASK = ("town", "scenario", "host", "port", "render_mode", "timeout")
+"""Arguments of the environment that say where a run took place, not what was learnt in it."""
+WRAPPERS = ("env_wrapper", "frame_stack", "normalize", "vec_env_wrapper")
+"""Hyperparameters that change the observation outside the environment."""
+
+
+class _DataLoader(yaml.SafeLoader):
+    """rl-zoo3 dumps ``OrderedDict`` and tuples with Python tags; this reads their data, and runs nothing."""
+
+
+def _plain(loader: _DataLoader, suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        values = loader.construct_sequence(node, deep=True)
+        return dict(values[0]) if suffix.endswith("OrderedDict") and values else values
+    return node.value
+
+
+_DataLoader.add_multi_constructor("tag:yaml.org,2002:python/", _plain)
+
+
+def latest_model(logs: Path, *, algo: str = "td3", best: bool = False) -> Path:
+    """
+    Model of the last run of an rl-zoo3 log folder.
+
+    :param logs: what ``--log-folder`` was
+    :param algo: rl-zoo3's name of the algorithm
+    :param best: the best one in rl-zoo3's own evaluations, instead of the last
+    :return: path of a ``.zip``
+    :raises FileNotFoundError: if there is none
+    """
+    runs = [path for path in (logs / algo).glob(f"{ENV_ID}_*") if path.name.split("_")[-1].isdigit()]
+    if not runs:
+        raise FileNotFoundError(f"No run of {algo} on {ENV_ID} in {logs}: expected {logs / algo / ENV_ID}_1 or later")
+    run = max(runs, key=lambda path: int(path.name.split("_")[-1]))
+    model = run / ("best_model.zip" if best else f"{ENV_ID}.zip")
+    if not model.is_file():
+        raise FileNotFoundError(f"No model at {model}: was the training interrupted before it saved one?")
+    return model
+
+
+def environment_settings(model: Path) -> dict[str, Any]:
+    """
+    Environment arguments that a model was trained with, as far as they belong to the task.
+
+    :param model: path of a ``.zip`` in an rl-zoo3 run folder
+    :return: for instance ``{"action_repeat": 2}``; empty if the run's ``config.yml`` is not there
+    :raises ValueError: if wrappers around the environment changed what the model saw
+    """
+    config = _read(model.parent / ENV_ID / "config.yml")
+    wrapped = [key for key in WRAPPERS if config.get(key)]
+    if wrapped:
+        raise ValueError(f"{model} was trained with {', '.join(wrapped)} around the environment: use rl_zoo3.enjoy")
+    arguments = _read(model.parent / ENV_ID / "args.yml")
+    settings = {**(config.get("env_kwargs") or {}), **(arguments.get("env_kwargs") or {})}
+    return {key: value for key, value in settings.items() if key not in NOT_OF_THE_TASK}
+
+
+def load_model(path: Path, *, algo: str = "td3", device: str = "auto") -> Any:
+    """
+    :param path: of a ``.zip``
+    :param algo: rl-zoo3's name of the algorithm; ``"td3"`` is ours
+    :param device: PyTorch device
+    :return: the model, with a replay buffer of one place where it needs one
+    """
+    algorithm = zoo.algorithm(algo)
+    off_policy = {"buffer_size": 1} if hasattr(algorithm, "load_replay_buffer") else {}
+    return algorithm.load(path, device=device, **off_policy)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        return dict(yaml.load(file, Loader=_DataLoader) or {})
