@@ -1,16 +1,22 @@
 """
 Lane keeping from a camera in CARLA, learnt with Stable-Baselines3's TD3.
 
-Importing this package registers ``CarlaLane-v0`` with Gymnasium and, where RL Zoo is loaded, with it; nothing else
-happens, and nothing heavy is imported until it is used.
+Importing this package registers ``CarlaLane-v0`` with Gymnasium and, where rl-zoo3 is loaded, hooks into it (see
+:mod:`sb3_carla.zoo`); nothing else happens, and nothing heavy is imported until it is used.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register, registry
+
+if TYPE_CHECKING:
+    from sb3_carla.driver import PurePursuitDriver
+    from sb3_carla.env import CarlaLaneEnv
+    from sb3_carla.td3 import TD3
 
 __all__ = ["TD3", "CarlaLaneEnv", "PurePursuitDriver", "__version__"]
 
@@ -24,6 +30,10 @@ _LAZY = {
 
 if "CarlaLane-v0" not in registry:
     register(id="CarlaLane-v0", entry_point="sb3_carla.env:CarlaLaneEnv")
+
+# `--gym-packages sb3_carla`, or a `custom_envs` of the user's own that imports us: our own hook has not run then.
+if "rl_zoo3" in sys.modules:
+    importlib.import_module("sb3_carla.zoo").install()
 
 
 def __getattr__(name: str) -> Any:
