@@ -1,0 +1,14 @@
+"""Names of the towns that come in the package, and which of them training never sees."""
+
+from __future__ import annotations
+
+__all__ = ["BUILT_IN_TOWNS", "HELD_OUT_TOWNS", "TRAINING_TOWNS"]
+
+TRAINING_TOWNS: tuple[str, ...] = ("Circuit01", "Circuit02")
+"""Towns to train on."""
+
+HELD_OUT_TOWNS: tuple[str, ...] = ("Circuit06",)
+"""Towns to evaluate on: other seeds, and styles that overlap with those of training without being the same."""
+
+BUILT_IN_TOWNS: tuple[str, ...] = TRAINING_TOWNS + HELD_OUT_TOWNS
+"""Every town that needs no file."""
