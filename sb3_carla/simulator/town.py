@@ -1,0 +1,141 @@
+"""A town: its map, its ground, its picture from above, and where cars may start."""
+
+from __future__ import annotations
+
+import functools
+import math
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import carla
+
+from sb3_carla.errors import MapError
+from sb3_carla.simulator.dynamics import Ground
+from sb3_carla.simulator.geometry import Pose
+from sb3_carla.simulator.opendrive import built_in_opendrive
+from sb3_carla.simulator.raster import Raster
+
+__all__ = ["Town"]
+
+SPAWN_SPACING = 50.0
+"""Distance between two spawn points on a lane [m]."""
+FLAT = 0.01
+"""A town whose lanes differ less in height is flat [m]."""
+
+
+class Town:
+    """
+    What an OpenDRIVE file says, ready to be driven and looked at.
+
+    :param name: shown to clients
+    :param opendrive: text of the file
+    :param carla_map: the parsed ``carla.Map``
+    """
+
+    def __init__(self, name: str, opendrive: str, carla_map: Any) -> None:
+        self.name = name
+        self.opendrive = opendrive
+        self.map = carla_map
+        self._waypoints = carla_map.generate_waypoints(2.0)
+        if not self._waypoints:
+            raise MapError(f"OpenDRIVE map {name!r} has no driving lanes")
+        heights = [waypoint.transform.location.z for waypoint in self._waypoints]
+        self._flat = Ground(heights[0]) if max(heights) - min(heights) < FLAT else None
+
+    @classmethod
+    def load(cls, name_or_path: str) -> Town:
+        """
+        :param name_or_path: built-in town, or path of a file that ends in ``.xodr``
+        :raises MapError: if there is no such town or the file is of no use
+        """
+        if not name_or_path.endswith(".xodr"):
+            return cls.from_opendrive(name_or_path, built_in_opendrive(name_or_path))
+        path = Path(name_or_path)
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise MapError(f"OpenDRIVE file {name_or_path!r} cannot be read: {error}") from error
+        try:
+            return cls.from_opendrive(path.stem, text)
+        except MapError as error:
+            raise MapError(f"{name_or_path}: {error}") from error
+
+    @classmethod
+    def from_opendrive(cls, name: str, opendrive: str) -> Town:
+        """
+        :param name: of the town
+        :param opendrive: text of an OpenDRIVE file
+        :raises MapError: if it is not OpenDRIVE or has no driving lanes
+        """
+        try:
+            # The client library's parser may crash on broken XML instead of reporting it.
+            root = ElementTree.fromstring(opendrive)
+        except ElementTree.ParseError as error:
+            raise MapError(f"OpenDRIVE map {name!r} is not well-formed XML: {error}") from error
+        if root.tag != "OpenDRIVE":
+            raise MapError(f"OpenDRIVE map {name!r}: the root element is <{root.tag}>, expected <OpenDRIVE>")
+        try:
+            carla_map = carla.Map(name, opendrive)
+        except RuntimeError as error:
+            raise MapError(f"OpenDRIVE map {name!r} cannot be parsed: {error}") from error
+        return cls(name, opendrive, carla_map)
+
+    @functools.cached_property
+    def raster(self) -> Raster:
+        """The town from above; painted at the first use."""
+        return Raster(self.map)
+
+    @functools.cached_property
+    def spawn_points(self) -> list[Pose]:
+        """Starts in the middle of lanes, outside junctions: the beginning of each lane and every 50 m."""
+        points = []
+        for start, _ in self.map.get_topology():
+            if start.is_junction:
+                continue
+            inside = start.next(3.0)
+            waypoint = inside[0] if inside and inside[0].road_id == start.road_id else start
+            while waypoint is not None and waypoint.road_id == start.road_id and waypoint.lane_id == start.lane_id:
+                place, rotation = waypoint.transform.location, waypoint.transform.rotation
+                points.append(
+                    Pose(place.x, place.y, place.z, 0.0, math.radians(rotation.pitch), math.radians(rotation.yaw))
+                )
+                following = waypoint.next(SPAWN_SPACING)
+                waypoint = following[0] if following and following[0].section_id == start.section_id else None
+                if waypoint is not None and len(points) > 20_000:
+                    break
+        return _unique(points)
+
+    def ground(self, x: float, y: float, z: float) -> Ground:
+        """
+        Road plane at the lane nearest to a point.
+
+        :param x: [m]
+        :param y: [m]
+        :param z: tells the roads of an interchange apart [m]
+        :return: height [m] and slopes [-] of the plane at (x, y)
+        """
+        if self._flat is not None:
+            return self._flat
+        waypoint = self.map.get_waypoint(carla.Location(x, y, z))
+        place, rotation = waypoint.transform.location, waypoint.transform.rotation
+        yaw, slope = math.radians(rotation.yaw), math.tan(math.radians(rotation.pitch))
+        slope_x, slope_y = slope * math.cos(yaw), slope * math.sin(yaw)
+        return Ground(place.z + slope_x * (x - place.x) + slope_y * (y - place.y), slope_x, slope_y)
+
+
+def _unique(points: list[Pose]) -> list[Pose]:
+    """Leave out points within 8 m of an earlier one that is at about the same height."""
+    kept: list[Pose] = []
+    for point in points:
+        near = (p for p in kept if abs(p.x - point.x) < 8.0 and abs(p.y - point.y) < 8.0)
+        if all(math.hypot(p.x - point.x, p.y - point.y) > (2.5 if _apart(p, point) else 8.0) for p in near):
+            kept.append(point)
+    return kept
+
+
+def _apart(a: Pose, b: Pose) -> bool:
+    """Whether two poses stand on neighbouring lanes or levels rather than behind each other."""
+    along = (b.x - a.x) * math.cos(a.yaw) + (b.y - a.y) * math.sin(a.yaw)
+    across = (b.y - a.y) * math.cos(a.yaw) - (b.x - a.x) * math.sin(a.yaw)
+    return abs(a.z - b.z) > 2.0 or abs(across) > max(abs(along), 2.5)

@@ -1,0 +1,434 @@
+"""CarlaLane-v0 on the embedded server: the contract, the ends, the numbers, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import carla
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from stable_baselines3.common.env_checker import check_env as sb3_check
+
+import sb3_carla
+from sb3_carla.driver import PurePursuitDriver
+from sb3_carla.embedded import EmbeddedServer
+from sb3_carla.env import CarlaLaneEnv
+from sb3_carla.episode import FAILURES
+from sb3_carla.errors import MapError, ServerTimeoutError, TownNotFoundError
+from sb3_carla.rewards import REWARD_TERMS
+from sb3_carla.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS
+
+STRAIGHT_ON = np.array([0.0, 0.5], dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[CarlaLaneEnv]:
+    made = gym.make("CarlaLane-v0", route_length=60.0, action_repeat=2)
+    yield made.unwrapped
+    made.close()
+
+
+def run_episode(env: CarlaLaneEnv, act, **reset) -> tuple[float, dict]:
+    env.reset(**reset)
+    total = 0.0
+    while True:
+        _, reward, terminated, truncated, info = env.step(act())
+        total += reward
+        assert reward == pytest.approx(sum(info["reward_terms"].values()))
+        if terminated or truncated:
+            assert terminated is (info["end_reason"] in FAILURES)
+            return total, info
+
+
+# --- the contract ------------------------------------------------------------------------------------------------
+
+
+def test_gymnasium_and_sb3_find_nothing_to_complain_about() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # The one thing that Gymnasium's checker warns of wherever render_mode stays None while modes exist.
+        warnings.filterwarnings("ignore", message=".*not able to test alternative render modes.*")
+        with gym.make("CarlaLane-v0") as made:
+            gymnasium_check(made.unwrapped)
+            sb3_check(made.unwrapped)
+
+
+def test_spaces_and_info(env: CarlaLaneEnv) -> None:
+    observation, info = env.reset(seed=1)
+    assert observation.shape == (4, 84, 84)
+    assert observation.dtype == np.uint8
+    assert (observation == observation[0]).all()  # the first frame, four times
+    assert observation.std() > 5.0  # and something is to be seen
+    observation, reward, terminated, truncated, info = env.step(STRAIGHT_ON)
+    assert isinstance(reward, float)
+    assert (terminated, truncated) == (False, False)
+    assert set(info) == {
+        "speed_mps", "lateral_offset_m", "heading_error_rad", "route_completion", "distance_m",
+        "reward_terms", "town", "scenario",
+    }  # fmt: skip
+    assert tuple(info["reward_terms"]) == REWARD_TERMS
+
+
+def test_class_docstring_lists_every_argument_with_its_default() -> None:
+    rows = dict(re.findall(r"^\s*\| `(\w+)` \| (\S.*?) \|", CarlaLaneEnv.__doc__, re.MULTILINE))
+    parameters = inspect.signature(CarlaLaneEnv).parameters
+    assert list(rows) == list(parameters)
+    for name, parameter in parameters.items():
+        assert eval(rows[name], {}) == parameter.default, name
+
+
+def test_frames_are_oldest_first(env: CarlaLaneEnv) -> None:
+    env.reset(seed=2)
+    seen = [env.step(STRAIGHT_ON)[0] for _ in range(6)]
+    for before, after in zip(seen, seen[1:], strict=False):
+        np.testing.assert_array_equal(before[1:], after[:-1])
+    assert (seen[-1][-1] != seen[-1][0]).any()
+
+
+def test_other_sizes_and_stacks() -> None:
+    with gym.make("CarlaLane-v0", image_size=(48, 64), frame_stack=3) as made:
+        observation, _ = made.reset(seed=0)
+        assert observation.shape == (3, 48, 64)
+
+
+def test_rgb_array_shows_the_car_from_behind() -> None:
+    with gym.make("CarlaLane-v0", render_mode="rgb_array", action_repeat=4) as made:
+        assert made.metadata["render_fps"] == 5
+        made.reset(seed=0)
+        first = made.render()
+        for _ in range(10):
+            made.step(STRAIGHT_ON)
+        second = made.render()
+    assert first.shape == second.shape == (384, 640, 3)
+    assert first.dtype == np.uint8
+    assert (first != second).mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"town": []}, "town: expected"),
+        ({"n_npcs": -1}, "n_npcs: expected a whole number of at least 0, got -1"),
+        ({"frame_stack": 0}, "frame_stack"),
+        ({"action_repeat": 1.5}, "action_repeat"),
+        ({"target_speed": 0.0}, "target_speed: expected a positive number, got 0.0"),
+        ({"target_speed": math.nan}, "target_speed"),
+        ({"route_length": 5.0}, "route_length"),
+        ({"image_size": (4, 4)}, "image_size"),
+        ({"reward": {"progres": 1.0}}, "unknown term 'progres'"),
+        ({"timeout": 0.0}, "timeout"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_starts(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CarlaLaneEnv(**arguments)
+
+
+def test_bad_calls(env: CarlaLaneEnv) -> None:
+    with pytest.raises(ValueError, match="unknown options"):
+        env.reset(options={"twon": "Circuit01"})
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="2 finite numbers"):
+        env.step(np.array([math.nan, 0.0]))
+    with pytest.raises(ValueError, match="2 finite numbers"):
+        env.step(np.zeros(3))
+    with pytest.raises(RuntimeError, match="call reset"):
+        CarlaLaneEnv().step(STRAIGHT_ON)
+
+
+def test_bad_weather_is_named() -> None:
+    with gym.make("CarlaLane-v0", weather="Sunny") as made, pytest.raises(ValueError, match="unknown preset 'Sunny'"):
+        made.reset()
+
+
+# --- how episodes end --------------------------------------------------------------------------------------------
+
+
+def test_scripted_driver_succeeds_on_held_out_towns(env: CarlaLaneEnv) -> None:
+    driver = PurePursuitDriver(env)
+    for town in HELD_OUT_TOWNS:
+        for scenario in range(2):
+            total, info = run_episode(env, driver.act, options={"town": town, "scenario": scenario})
+            assert info["end_reason"] == "route_end", (town, scenario, info)
+            assert info["is_success"] is True
+            assert info["route_completion"] == 1.0
+            assert info["lateral_deviation_m"] < 0.25
+            assert (info["town"], info["scenario"]) == (town, scenario)
+            assert total > 0.0
+
+
+def test_leaving_the_lane_terminates(env: CarlaLaneEnv) -> None:
+    _, info = run_episode(env, lambda: np.array([0.6, 0.8]), options={"town": "Circuit01", "scenario": 0})
+    assert info["end_reason"] == "off_lane"
+    assert (info["departures"], info["is_success"]) == (1, False)
+    assert info["lane_invasions"] == 1
+    assert info["reward_terms"]["safety"] == -5.0
+
+
+def test_standing_still_is_stuck(env: CarlaLaneEnv) -> None:
+    _, info = run_episode(env, lambda: np.array([0.0, -1.0]), options={"town": "Circuit01", "scenario": 0})
+    assert info["end_reason"] == "stuck"
+    assert info["distance_m"] < 0.1
+
+
+def test_step_after_the_end_is_refused(env: CarlaLaneEnv) -> None:
+    run_episode(env, lambda: np.array([0.6, 0.8]), seed=0)
+    with pytest.raises(RuntimeError, match="call reset"):
+        env.step(STRAIGHT_ON)
+
+
+def test_slow_driver_meets_the_time_limit() -> None:
+    with gym.make("CarlaLane-v0", route_length=60.0, target_speed=25.0, action_repeat=4) as made:
+        crawl = PurePursuitDriver(made)
+        crawl_env = made.unwrapped
+
+        def act() -> np.ndarray:
+            action = crawl.act()
+            action[1] = 0.3 if crawl_env.vehicle_state.speed < 1.5 else -0.2
+            return action
+
+        _, info = run_episode(crawl_env, act, seed=0)
+    assert info["end_reason"] == "time_limit"
+    assert 0.05 < info["route_completion"] < 0.9
+
+
+# --- the same seed, the same pictures ----------------------------------------------------------------------------
+
+FINGERPRINT = """
+import hashlib, sys
+import gymnasium as gym, numpy as np, sb3_carla
+env = gym.make("CarlaLane-v0", town=["Circuit01", "Circuit02"], n_npcs=int(sys.argv[2]))
+digest = hashlib.sha256()
+rng = np.random.default_rng(0)
+observation, _ = env.reset(seed=11)
+for _ in range(int(sys.argv[1])):
+    digest.update(observation.tobytes())
+    action = np.array([rng.uniform(-0.3, 0.3), rng.uniform(-0.2, 1.0)], dtype=np.float32)
+    observation, reward, terminated, truncated, _ = env.step(action)
+    digest.update(repr(reward).encode())
+    if terminated or truncated:
+        observation, _ = env.reset()
+env.close()
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.parametrize(("steps", "n_npcs"), [(1000, 0), (300, 8)])
+def test_one_seed_gives_one_sequence_also_across_processes(steps: int, n_npcs: int) -> None:
+    command = [sys.executable, "-c", FINGERPRINT, str(steps), str(n_npcs)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    digests = [run.communicate(timeout=120)[0] for run in runs]
+    assert digests[0] == digests[1]
+    assert re.fullmatch(r"[0-9a-f]{64}\n", digests[0])
+
+
+def test_a_seed_means_the_same_whatever_was_driven_before(env: CarlaLaneEnv) -> None:
+    def fingerprint() -> str:
+        digest = hashlib.sha256(env.reset(seed=5)[0].tobytes())
+        for _ in range(20):
+            digest.update(env.step(np.array([0.1, 0.7]))[0].tobytes())
+        return digest.hexdigest()
+
+    first = fingerprint()
+    run_episode(env, lambda: np.array([-0.6, 1.0]), options={"town": HELD_OUT_TOWNS[0], "scenario": 1})
+    assert fingerprint() == first
+
+
+# --- towns, traffic ----------------------------------------------------------------------------------------------
+
+
+def test_towns_are_drawn_from_the_list() -> None:
+    with gym.make("CarlaLane-v0", town=list(BUILT_IN_TOWNS[:3])) as made:
+        made.reset(seed=0)
+        towns = {made.reset()[1]["town"] for _ in range(12)}
+    assert towns == set(BUILT_IN_TOWNS[:3])
+
+
+def test_unknown_town_is_named(env: CarlaLaneEnv) -> None:
+    with pytest.raises(TownNotFoundError, match=r"no town 'Atlantis'; it has Circuit01"):
+        env.reset(options={"town": "Atlantis"})
+    env.reset(seed=0)  # and the environment still works
+    with pytest.raises(MapError, match="Atlantis"), gym.make("CarlaLane-v0", town="Atlantis") as made:
+        made.reset()
+
+
+def test_broken_map_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.xodr"
+    path.write_text("<OpenDRIVE><road")
+    with pytest.raises(MapError, match=r"broken\.xodr"), gym.make("CarlaLane-v0", town=str(path)) as made:
+        made.reset()
+
+
+def test_traffic_moves_and_the_scripted_driver_shares_the_road_with_it() -> None:
+    with gym.make("CarlaLane-v0", n_npcs=12, route_length=100.0, action_repeat=2) as made:
+        lane = made.unwrapped
+        driver = PurePursuitDriver(lane)
+        for seed in range(3):
+            lane.reset(seed=seed)
+            before = lane._traffic.positions()
+            ended = False
+            while not ended:
+                _, _, terminated, truncated, info = lane.step(driver.act())
+                ended = terminated or truncated
+            assert info["collisions"] == 0, info
+            moved = np.hypot(*(lane._traffic.positions() - before)[:, :2].T)
+            assert np.median(moved) > 3.0
+
+
+def test_driving_into_a_standing_car_is_a_collision() -> None:
+    with gym.make("CarlaLane-v0", n_npcs=1, town="Circuit01", scenario=0) as made:
+        lane = made.unwrapped
+        lane.reset(seed=0)
+        x, y, z, heading, _ = lane.route.pose(25.0)
+        car = lane._traffic._cars[0]
+        lane._traffic._cars = []
+        pose = carla.Transform(carla.Location(x, y, z), carla.Rotation(yaw=math.degrees(heading)))
+        lane._session.client.apply_batch([carla.command.ApplyTransform(car.actor_id, pose)])
+        driver = PurePursuitDriver(lane)
+        ended = False
+        while not ended:
+            _, _, terminated, truncated, info = lane.step(driver.act())
+            ended = terminated or truncated
+    assert (info["end_reason"], info["collisions"]) == ("collision", 1)
+    assert 15.0 < info["distance_m"] < 25.0
+
+
+# --- servers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    running = EmbeddedServer("Circuit01")
+    yield running
+    running.close()
+
+
+def test_foreign_server_is_left_as_it_was_found(server: EmbeddedServer) -> None:
+    client = carla.Client(server.host, server.port)
+    client.set_timeout(10.0)
+    world = client.get_world()
+    before = world.get_settings()
+    with gym.make("CarlaLane-v0", host=server.host, port=server.port, n_npcs=3) as made:
+        made.reset(seed=0)
+        made.step(STRAIGHT_ON)
+        assert client.get_world().get_settings().synchronous_mode is True
+    after = client.get_world().get_settings()
+    assert after.synchronous_mode is before.synchronous_mode is False
+    assert after.fixed_delta_seconds == before.fixed_delta_seconds
+    world.wait_for_tick(5.0)
+    assert not [actor.type_id for actor in world.get_actors() if actor.type_id != "spectator"]
+    assert server.alive
+
+
+def test_nobody_at_the_port() -> None:
+    with gym.make("CarlaLane-v0", host="127.0.0.1", port=1) as made:
+        begun = time.monotonic()
+        with pytest.raises(ServerTimeoutError, match="No CARLA server answers at 127.0.0.1:1"):
+            made.reset()
+        assert time.monotonic() - begun < 5.0
+
+
+def test_killed_server_truncates_and_the_next_reset_drives_on() -> None:
+    with gym.make("CarlaLane-v0", timeout=2.0) as made:
+        lane = made.unwrapped
+        lane.reset(seed=0)
+        lane.step(STRAIGHT_ON)
+        os.kill(lane._server.pid, signal.SIGKILL)
+        observation, reward, terminated, truncated, info = lane.step(STRAIGHT_ON)
+        assert (reward, terminated, truncated) == (0.0, False, True)
+        assert info["server_restarted"] is True
+        assert info["end_reason"] == "server_lost"
+        assert observation in lane.observation_space
+        lane.reset(seed=0)
+        assert lane.step(STRAIGHT_ON)[3] is False
+
+
+def children() -> set[int]:
+    listing = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    return {int(pid) for pid in listing.split()}
+
+
+def cycle(times: int) -> None:
+    for _ in range(times):
+        made = gym.make("CarlaLane-v0")
+        made.reset(seed=0)
+        made.step(STRAIGHT_ON)
+        made.close()
+        made.close()
+
+
+def resident_megabytes() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def check_cycles(warm_up: int, times: int, growth: float) -> None:
+    before = children()
+    cycle(warm_up)
+    open_files, memory = len(os.listdir("/proc/self/fd")), resident_megabytes()
+    cycle(times)
+    assert children() == before
+    assert len(os.listdir("/proc/self/fd")) <= open_files
+    assert resident_megabytes() - memory < growth
+
+
+def test_make_reset_close_leaves_nothing_behind() -> None:
+    check_cycles(2, 4, growth=20.0)
+
+
+@pytest.mark.slow
+def test_200_cycles_leave_nothing_behind_and_memory_flat() -> None:
+    check_cycles(20, 180, growth=10.0)
+
+
+def wait_until_gone(pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("end", ["kill", "exit"])
+def test_server_does_not_outlive_its_parent(end: str) -> None:
+    code = """
+import sys, time
+import gymnasium as gym, sb3_carla
+env = gym.make("CarlaLane-v0")
+env.reset(seed=0)
+print(env.unwrapped._server.pid, flush=True)
+if sys.argv[1] == "kill":
+    time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code, end], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    if end == "kill":
+        parent.kill()
+    parent.wait(30)
+    parent.stdout.close()
+    assert wait_until_gone(pid, 5.0)
+
+
+def test_import_is_light() -> None:
+    code = "import sys, sb3_carla; print([m for m in ('torch', 'carla', 'cv2', 'rl_zoo3') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
+    assert sb3_carla.__version__
