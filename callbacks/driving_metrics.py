@@ -1,0 +1,54 @@
+"""What the driver did in each episode."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+__all__ = ["DrivingMetricsCallback"]
+
+EPISODE_TAGS = {
+    "collisions": "train/collisions_per_episode",
+    "lane_invasions": "train/lane_invasions_per_episode",
+    "route_completion": "driving/route_completion",
+    "lateral_deviation_m": "driving/lateral_deviation_m",
+    "mean_speed_mps": "driving/speed_mps",
+    "is_success": "driving/success",
+}
+"""Key in the ``info`` of an episode's last step -> tag."""
+
+
+class DrivingMetricsCallback(BaseCallback):
+    """
+    Logs what ``CarlaLane-v0`` says in ``info`` at the end of each episode, and the means of its reward terms.
+
+    Tags: ``train/episode_reward``, ``train/episode_length``, those of ``EPISODE_TAGS``, ``reward/<term>``; the mean where
+    several episodes end between two dumps. Infos that lack a key are passed over, so it does no harm elsewhere.
+    """
+
+    def __init__(self, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        self._sums: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self._steps: dict[int, int] = defaultdict(int)
+
+    def _on_step(self) -> bool:
+        for index, (info, ended) in enumerate(zip(self.locals["infos"], self.locals["dones"], strict=True)):
+            self._steps[index] += 1
+            for term, value in info.get("reward_terms", {}).items():
+                self._sums[index][term] += value
+            if ended:
+                self._record(index, info)
+        return True
+
+    def _record(self, index: int, info: dict[str, Any]) -> None:
+        if "episode" in info:
+            self.logger.record_mean("train/episode_reward", float(info["episode"]["r"]))
+            self.logger.record_mean("train/episode_length", float(info["episode"]["l"]))
+        for key, tag in EPISODE_TAGS.items():
+            if key in info:
+                self.logger.record_mean(tag, float(info[key]))
+        for term, total in self._sums.pop(index, {}).items():
+            self.logger.record_mean(f"reward/{term}", total / self._steps[index])
+        self._steps[index] = 0

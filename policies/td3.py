@@ -1,0 +1,106 @@
+"""The TD3 policy: LayerNorm NatureCNN, one optimizer a network, and a choice of who trains the encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.td3.policies import Actor, TD3Policy
+from torch import nn
+
+from sb3_carla.policies.extractor import LayerNormNatureCNN
+
+__all__ = ["ENCODERS", "LayerNormCnnPolicy"]
+
+ENCODERS = ("separate", "critic")
+
+
+class DetachedActor(Actor):
+    """An actor that looks through the critic's encoder and does not train it."""
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None) -> th.Tensor:
+        """
+        :param obs: a batch of observations
+        :param features_extractor: defaults to the critic's
+        :return: shape (n, features_dim), without gradient
+        """
+        with th.no_grad():
+            return super().extract_features(obs, features_extractor or self.features_extractor)
+
+
+class LayerNormCnnPolicy(TD3Policy):
+    """
+    TD3's actor and critics on camera images.
+
+    Each network has one optimizer with two parameter groups, named "cnn" and "mlp": clipping sees all of a network's
+    gradients, and the groups may have rates of their own (:class:`sb3_carla.TD3` sets them).
+
+    ``encoder="critic"`` is DrQ-v2's arrangement (Yarats et al., 2021): one encoder, trained by the critic's loss, whose
+    features the actor uses without a gradient. SB3's own ``share_features_extractor=True`` does the reverse. A model
+    saved with it loads and plays with ``stable_baselines3.TD3``; trained there, its target encoder moves at twice
+    ``tau``, because SB3 updates it once with the actor and once with the critic.
+
+    :param observation_space: image, channels first
+    :param action_space: box
+    :param lr_schedule: learning rate of all groups until the algorithm sets theirs
+    :param net_arch: hidden layers of actor and critic
+    :param encoder: "separate" (one for the actor, one for the critic) or "critic"
+    :param features_extractor_class: network from image to features
+    :param kwargs: further arguments of ``stable_baselines3.td3.policies.TD3Policy``
+    :raises ValueError: if ``encoder`` is neither
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        *,
+        encoder: str = "separate",
+        features_extractor_class: type[BaseFeaturesExtractor] = LayerNormNatureCNN,
+        **kwargs: Any,
+    ) -> None:
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder: expected one of {', '.join(ENCODERS)}, got {encoder!r}")
+        if encoder == "critic" and kwargs.get("share_features_extractor"):
+            raise ValueError('encoder="critic" and share_features_extractor=True exclude each other')
+        self.encoder = encoder
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            # SB3 falls back to [400, 300] for every extractor that is not exactly NatureCNN.
+            net_arch=[256, 256] if net_arch is None else net_arch,
+            features_extractor_class=features_extractor_class,
+            **kwargs,
+        )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        if self.encoder == "critic":
+            self.actor = self._detached_actor(self.critic.features_extractor)
+            self.actor_target = self._detached_actor(self.critic_target.features_extractor)
+            self.actor_target.mu.load_state_dict(self.actor.mu.state_dict())
+            self.actor_target.set_training_mode(False)
+        rate = lr_schedule(1.0)
+        self.actor.optimizer = self._optimizer(self.actor, rate, own_encoder=self.encoder == "separate")
+        self.critic.optimizer = self._optimizer(self.critic, rate, own_encoder=not self.share_features_extractor)
+
+    def _detached_actor(self, encoder: BaseFeaturesExtractor) -> DetachedActor:
+        return DetachedActor(**self._update_features_extractor(self.actor_kwargs, encoder)).to(self.device)
+
+    def _optimizer(self, network: nn.Module, rate: float, *, own_encoder: bool) -> th.optim.Optimizer:
+        """One optimizer for all that a network trains; an encoder that another network trains is left out."""
+        encoder = list(network.features_extractor.parameters())
+        known = {id(parameter) for parameter in encoder}
+        rest = [parameter for parameter in network.parameters() if id(parameter) not in known]
+        groups: list[dict[str, Any]] = [{"params": encoder, "name": "cnn"}] if own_encoder and encoder else []
+        groups.append({"params": rest, "name": "mlp"})
+        return self.optimizer_class(groups, lr=rate, **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "encoder": self.encoder}

@@ -1,0 +1,42 @@
+"""Exploration noise that shrinks while the policy learns."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.noise import ActionNoise
+
+__all__ = ["LinearNormalNoise"]
+
+
+class LinearNormalNoise(ActionNoise):
+    """
+    Gaussian noise whose standard deviation falls linearly from ``start`` to ``end``.
+
+    Random numbers come from NumPy's global generator, as in SB3's own noise: SB3 seeds it, and copies the noise for
+    each environment of a vector.
+
+    :param size: number of actions
+    :param start: first standard deviation [action units], >= 0
+    :param end: last standard deviation [action units], >= 0
+    :param calls: number of calls until ``end`` is reached, > 0
+    :raises ValueError: if a number is outside its range
+    """
+
+    def __init__(self, size: int, start: float, end: float, calls: int) -> None:
+        if start < 0.0 or end < 0.0 or calls <= 0:
+            raise ValueError(f"expected start >= 0, end >= 0 and calls > 0, got {start}, {end}, {calls}")
+        super().__init__()
+        self._size, self._start, self._end, self._calls = size, start, end, calls
+        self._count = 0
+
+    @property
+    def sigma(self) -> float:
+        """Present standard deviation [action units]."""
+        return self._start + (self._end - self._start) * min(self._count / self._calls, 1.0)
+
+    def __call__(self) -> NDArray[np.float32]:
+        """:return: shape (size,), float32"""
+        noise = np.random.normal(0.0, self.sigma, self._size).astype(np.float32)  # noqa: NPY002 (see the docstring)
+        self._count += 1
+        return noise

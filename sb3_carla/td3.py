@@ -1,0 +1,326 @@
+"""
+TD3 for images: gradient clipping, rates by part, random shift, and a train step that can be read line by line.
+
+With clipping, shift and autocast off it computes what ``stable_baselines3.TD3`` computes (a test holds this). Differences
+beyond that, each an option:
+
+1. ``actor_max_grad_norm``, ``critic_max_grad_norm``: one global L2 norm over all of a network's gradients.
+2. ``actor_learning_rate`` and the like: rates of the optimizers' parameter groups, which survive SB3's schedule update.
+3. ``random_shift``: DrQ's augmentation of the sampled images.
+4. ``exploration_noise``: noise that falls linearly.
+5. ``autocast``: the encoders compute in bfloat16; weights, heads, targets and losses stay in float32.
+6. With ``LayerNormCnnPolicy(encoder="critic")`` the actor's update reuses the features of the critic's (as DrQ-v2 does).
+
+Sources: Fujimoto et al., Addressing function approximation error in actor-critic methods, ICML 2018 (algorithm 1);
+Yarats et al., Mastering visual continuous control (DrQ-v2), 2021.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import stable_baselines3
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
+from stable_baselines3.common.utils import FloatSchedule
+from torch import nn
+from torch.nn import functional as F
+
+from sb3_carla.augmentation import random_shift
+from sb3_carla.noise import LinearNormalNoise
+from sb3_carla.policies import LayerNormCnnPolicy
+
+__all__ = ["TD3"]
+
+Metrics = dict[str, th.Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """
+    Sampled transitions, ready for the networks.
+
+    :param observations: float, scaled, or a dict of these: shape (n, ...)
+    :param next_observations: likewise
+    :param actions: shape (n, action_dim), float32
+    :param rewards: shape (n, 1), float32; n-step returns where the buffer gives them
+    :param continues: shape (n, 1), float32: discount of what follows, 0 after a terminal state
+    """
+
+    observations: Any
+    next_observations: Any
+    actions: th.Tensor
+    rewards: th.Tensor
+    continues: th.Tensor
+
+
+class TD3(stable_baselines3.TD3):
+    """
+    :param policy: ``"LayerNormCnnPolicy"``, one of SB3's names, or a class
+    :param env: environment, or its id
+    :param learning_rate: of all parameters that have no rate of their own below; a number or a schedule
+    :param actor_max_grad_norm: largest L2 norm of the actor's gradient; None does not clip
+    :param critic_max_grad_norm: largest L2 norm of the critics' gradient; None does not clip
+    :param actor_learning_rate: of the actor; a number or a schedule
+    :param critic_learning_rate: of the critics
+    :param actor_cnn_learning_rate: of the actor's features extractor, ``actor_learning_rate`` if None
+    :param critic_cnn_learning_rate: of the critics' features extractor, ``critic_learning_rate`` if None
+    :param random_shift: largest shift of the sampled images [px]; 0 is off
+    :param exploration_noise: standard deviation at the start, at the end, and after how many environment steps the
+        end is reached; replaces ``action_noise``
+    :param autocast: encoders compute in bfloat16
+    :param kwargs: further arguments of ``stable_baselines3.TD3``
+    :raises ValueError: if an argument is outside its range
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        **stable_baselines3.TD3.policy_aliases,
+        "LayerNormCnnPolicy": LayerNormCnnPolicy,
+    }
+
+    def __init__(
+        self,
+        policy: str | type[Any],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-3,
+        *,
+        actor_max_grad_norm: float | None = 1.0,
+        critic_max_grad_norm: float | None = 10.0,
+        actor_learning_rate: float | Schedule | None = None,
+        critic_learning_rate: float | Schedule | None = None,
+        actor_cnn_learning_rate: float | Schedule | None = None,
+        critic_cnn_learning_rate: float | Schedule | None = None,
+        random_shift: int = 0,
+        exploration_noise: Sequence[float] | None = None,
+        autocast: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        for name, norm in (("actor", actor_max_grad_norm), ("critic", critic_max_grad_norm)):
+            if norm is not None and not norm > 0.0:
+                raise ValueError(f"{name}_max_grad_norm: expected a positive number or None, got {norm!r}")
+        if random_shift < 0:
+            raise ValueError(f"random_shift: expected at least 0, got {random_shift!r}")
+        if exploration_noise is not None and len(exploration_noise) != 3:
+            raise ValueError(f"exploration_noise: expected (start, end, steps), got {exploration_noise!r}")
+        self.max_grad_norms = {"actor": actor_max_grad_norm, "critic": critic_max_grad_norm}
+        self.part_learning_rates = {
+            "actor": actor_learning_rate,
+            "critic": critic_learning_rate,
+            "actor_cnn": actor_cnn_learning_rate,
+            "critic_cnn": critic_cnn_learning_rate,
+        }
+        self.random_shift = random_shift
+        self.exploration_noise = exploration_noise
+        self.autocast = autocast
+        self._metrics: dict[str, list[th.Tensor]] = defaultdict(list)
+        super().__init__(policy, env, learning_rate, **kwargs)
+
+    # --- set-up ------------------------------------------------------------------------------------------------
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        # An encoder that two networks use is trained by one of them and has one target.
+        self._trained = {
+            name: [p for group in network.optimizer.param_groups for p in group["params"]]
+            for name, network in (("actor", self.actor), ("critic", self.critic))
+        }
+        pairs = {
+            id(parameter): (parameter, target)
+            for network, target_network in ((self.critic, self.critic_target), (self.actor, self.actor_target))
+            for parameter, target in zip(network.parameters(), target_network.parameters(), strict=True)
+        }
+        self._online, self._targets = (list(side) for side in zip(*pairs.values(), strict=True))
+        self._shared_encoder = self.actor.features_extractor is self.critic.features_extractor
+        if self.exploration_noise is not None and self.action_noise is None:
+            start, end, steps = self.exploration_noise
+            calls = max(1, int(steps) // self.n_envs)
+            self.action_noise = LinearNormalNoise(int(self.action_space.shape[0]), start, end, calls)
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        if self.verbose >= 1:
+            for name in ("actor", "critic"):
+                print(self._describe(name))
+
+    def _describe(self, name: str) -> str:
+        """One line about an optimizer: tensors, parameters and rate of each of its groups."""
+        optimizer = getattr(self, name).optimizer
+        parts = [
+            f"{str(group.get('name', 'all')).upper()} {len(group['params'])} tensors, "
+            f"{sum(p.numel() for p in group['params']):,} parameters, rate {group['lr']:g}"
+            for group in optimizer.param_groups
+        ]
+        clip = self.max_grad_norms[name]
+        return f"{name} optimizer ({type(optimizer).__name__}): {'; '.join(parts)}; clipped at {clip}"
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        """Set every group's own rate; SB3 would give all of them the first."""
+        default = self.lr_schedule(self._current_progress_remaining)
+        for name in ("actor", "critic"):
+            rate = self._rate(name, default)
+            cnn_rate = self._rate(f"{name}_cnn", rate)
+            for group in getattr(self, name).optimizer.param_groups:
+                group["lr"] = cnn_rate if group.get("name") == "cnn" else rate
+
+    def _rate(self, part: str, default: float) -> float:
+        value = self.part_learning_rates[part]
+        return default if value is None else FloatSchedule(value)(self._current_progress_remaining)
+
+    # --- the train step ----------------------------------------------------------------------------------------
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """
+        Update the networks (Fujimoto et al. 2018, algorithm 1, lines 6 to 14).
+
+        :param gradient_steps: number of updates
+        :param batch_size: transitions in each
+        """
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        for _ in range(gradient_steps):
+            self._n_updates += 1
+            batch = self._sample(batch_size)
+            metrics, features = self.update_critic(batch)
+            if self._n_updates % self.policy_delay == 0:
+                metrics |= self.update_actor(batch, features)
+                self.update_targets()
+            for key, value in metrics.items():
+                self._metrics[key].append(value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _sample(self, batch_size: int) -> Batch:
+        assert self.replay_buffer is not None
+        data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+        discounts = self.gamma if data.discounts is None else data.discounts
+        continues = (1.0 - data.dones) * discounts
+        observations, following = self._prepare(data.observations), self._prepare(data.next_observations)
+        return Batch(observations, following, data.actions, data.rewards, continues)
+
+    def _prepare(self, observations: PyTorchObs) -> Any:
+        """Augment and scale a batch of observations once, for all networks that look at it."""
+        space = self.observation_space
+        image = isinstance(space, spaces.Box) and is_image_space(space, check_channels=False)
+        if isinstance(observations, th.Tensor) and image:
+            observations = random_shift(observations, self.random_shift)
+            if self.autocast and self.policy.normalize_images:
+                # Numbers up to 255 are exact in bfloat16, and a quarter of float32's traffic is saved.
+                return observations.to(th.bfloat16).mul_(1.0 / 255.0)
+        return preprocess_obs(observations, space, normalize_images=self.policy.normalize_images)
+
+    def _encode(self, extractor: nn.Module, observations: Any) -> th.Tensor:
+        with th.autocast(self.device.type, dtype=th.bfloat16, enabled=self.autocast):
+            features: th.Tensor = extractor(observations)
+        return features.float()
+
+    def update_critic(self, batch: Batch) -> tuple[Metrics, th.Tensor]:
+        """
+        One step of both critics towards the clipped double-Q target.
+
+        :param batch: transitions
+        :return: metrics; the critic's features of the observations, detached: shape (n, features_dim)
+        """
+        with th.no_grad():
+            target = self._target(batch)  # (n, 1)
+        with th.set_grad_enabled(not self.policy.share_features_extractor):
+            features = self._encode(self.critic.features_extractor, batch.observations)  # (n, features_dim)
+        inputs = th.cat([features, batch.actions], dim=1)
+        values = [q_network(inputs) for q_network in self.critic.q_networks]  # n_critics x (n, 1)
+        losses = [F.mse_loss(value, target) for value in values]
+        loss = sum(losses)
+        assert isinstance(loss, th.Tensor)
+        self.critic.optimizer.zero_grad()
+        loss.backward()
+        self._step("critic")
+        metrics = {"train/critic_loss": loss.detach(), "train/target_Q_mean": target.mean()}
+        for number, (value, part) in enumerate(zip(values, losses, strict=True), start=1):
+            metrics[f"train/critic_{number}_loss"] = part.detach()
+            metrics[f"train/q{number}_value"] = value.detach().mean()
+            metrics[f"debug/td_error_q{number}"] = (value.detach() - target).abs().mean()
+        return metrics, features.detach()
+
+    def _target(self, batch: Batch) -> th.Tensor:
+        """r + gamma min_i Q_i'(s', pi'(s') + clipped noise): shape (n, 1)."""
+        features = self._encode(self.critic_target.features_extractor, batch.next_observations)
+        actor_features = features
+        if self.actor_target.features_extractor is not self.critic_target.features_extractor:
+            actor_features = self._encode(self.actor_target.features_extractor, batch.next_observations)
+        noise = th.empty_like(batch.actions).normal_(0.0, self.target_policy_noise)
+        noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
+        actions = (self.actor_target.mu(actor_features) + noise).clamp(-1.0, 1.0)
+        inputs = th.cat([features, actions], dim=1)
+        values = th.cat([q_network(inputs) for q_network in self.critic_target.q_networks], dim=1)  # (n, n_critics)
+        return batch.rewards + batch.continues * values.min(dim=1, keepdim=True).values
+
+    def update_actor(self, batch: Batch, features: th.Tensor) -> Metrics:
+        """
+        One step of the actor up the first critic's value.
+
+        :param batch: transitions
+        :param features: what :meth:`update_critic` returned
+        :return: metrics
+        """
+        if self._shared_encoder and not self.policy.share_features_extractor:
+            critic_features = actor_features = features
+        else:
+            actor_features = self._encode(self.actor.features_extractor, batch.observations)
+            with th.no_grad():
+                critic_features = self._encode(self.critic.features_extractor, batch.observations)
+        with _frozen(self.critic.q_networks[0]):
+            actions = self.actor.mu(actor_features)
+            loss = -self.critic.q_networks[0](th.cat([critic_features, actions], dim=1)).mean()
+            self.actor.optimizer.zero_grad()
+            loss.backward()
+        self._step("actor")
+        return {"train/actor_loss": loss.detach()}
+
+    def _step(self, name: str) -> None:
+        """Clip a network's gradient as a whole and apply it."""
+        limit = self.max_grad_norms[name]
+        if limit is not None:
+            nn.utils.clip_grad_norm_(self._trained[name], limit)
+        getattr(self, name).optimizer.step()
+
+    @th.no_grad()
+    def update_targets(self) -> None:
+        """Move the target networks towards the others by ``tau``; batch-norm statistics are copied."""
+        th._foreach_lerp_(self._targets, self._online, self.tau)
+        for online, target in (
+            (self.critic_batch_norm_stats, self.critic_batch_norm_stats_target),
+            (self.actor_batch_norm_stats, self.actor_batch_norm_stats_target),
+        ):
+            for value, copy in zip(online, target, strict=True):
+                copy.copy_(value)
+
+    # --- logging and saving ------------------------------------------------------------------------------------
+
+    def dump_logs(self) -> None:
+        """Write the means since the last dump; only here tensors become numbers."""
+        for key, values in self._metrics.items():
+            self.logger.record(key, float(th.stack(values).mean()))
+        self._metrics.clear()
+        for name in ("actor", "critic"):
+            for group in getattr(self, name).optimizer.param_groups:
+                part = f"{name}_cnn" if group.get("name") == "cnn" else name
+                self.logger.record(f"agent/{part}_lr", group["lr"])
+        super().dump_logs()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_trained", "_online", "_targets", "_metrics"]
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """No gradients for a module's own parameters, while they still flow through it."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
