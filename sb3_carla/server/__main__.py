@@ -1,0 +1,78 @@
+"""Command line: ``python -m sb3_carla.server --port 2000 --town Circuit01``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from sb3_carla.errors import CarlaLaneError
+from sb3_carla.server.server import Server
+from sb3_carla.towns import BUILT_IN_TOWNS
+
+EXIT_CANNOT_START = 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    result = argparse.ArgumentParser(
+        prog="python -m sb3_carla.server",
+        description="A CARLA 0.9.16 server on the CPU: the genuine carla client connects to it.",
+    )
+    result.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    result.add_argument(
+        "--port", type=_port, default=2000, help="port of the calls, 0: a free one (default: %(default)s)"
+    )
+    result.add_argument("--streaming-port", type=_port, help="port of the streams (default: the next one)")
+    towns = f"{BUILT_IN_TOWNS[0]} to {BUILT_IN_TOWNS[-1]}"
+    result.add_argument("--town", default=BUILT_IN_TOWNS[0], help=f"{towns}, or an .xodr file (default: %(default)s)")
+    result.add_argument("--parent-pid", type=int, help="end when this is no longer the parent process")
+    result.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: %(default)s)")
+    result.add_argument("--verbose", action="store_true", help="one line a call on stderr")
+    return result
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {port}")
+    return port
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Serve until a signal comes.
+
+    :param arguments: command line, None for the process's own
+    :return: exit status: 0 after a signal, 1 if the server cannot start
+    """
+    options = parser().parse_args(arguments)
+    try:
+        server = Server(
+            options.town,
+            host=options.host,
+            port=options.port,
+            streaming_port=options.streaming_port,
+            parent_pid=options.parent_pid,
+            seed=options.seed,
+            verbose=options.verbose,
+        )
+    except CarlaLaneError as error:
+        print(f"sb3_carla.server: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START
+
+    def stop(number: int, frame: object) -> None:
+        server.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    place = f"{server.host}:{server.port} streaming {server.streaming_port}"
+    print(f"sb3_carla.server listening on {place}", flush=True)
+    server.run()
+    server.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,335 @@
+"""Calls about actors: spawning, moving, driving, asking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from sb3_carla.server.registry import Answer, CallError, method
+from sb3_carla.server.simulation import Simulation
+from sb3_carla.server.wire import (
+    MAX_COORDINATE,
+    ackermann_from,
+    bounding_box_to,
+    control_from,
+    description_from,
+    flag_from,
+    pose_from,
+    sequence_from,
+    vector_from,
+)
+from sb3_carla.simulator.actors import Actor, VehicleActor
+from sb3_carla.simulator.geometry import Pose
+
+__all__ = [
+    "add_impulse",
+    "destroy",
+    "set_autopilot",
+    "set_constant_velocity",
+    "set_gravity",
+    "set_light_state",
+    "set_location",
+    "set_physics",
+    "set_transform",
+    "set_velocity",
+    "spawn",
+]
+
+WHEELS = 4
+WHEEL_RADIUS = 0.35
+MAX_RPM = 6000.0
+MAX_IMPULSE = 1e9
+
+
+# --- coming and going ----------------------------------------------------------------------------------------------
+
+
+def spawn(simulation: Simulation, description: object, transform: object, parent_id: int = 0) -> Actor:
+    """
+    Spawn from wire values.
+
+    :param description: ``ActorDescription``
+    :param transform: ``Transform``, relative to the parent if there is one
+    :param parent_id: 0 for none
+    """
+    name, attributes = description_from(description)
+    return simulation.world.spawn(name, attributes, pose_from(transform), parent_id)
+
+
+@method("spawn_actor")
+def spawn_actor(simulation: Simulation, description: object, transform: object) -> list[object]:
+    """``world.spawn_actor``."""
+    return simulation.describe(spawn(simulation, description, transform))
+
+
+@method("spawn_actor_with_parent")
+def spawn_actor_with_parent(
+    simulation: Simulation,
+    description: object,
+    transform: object,
+    parent_id: object,
+    attachment: object = 0,
+    socket_name: object = "",
+) -> list[object]:
+    """``world.spawn_actor(..., attach_to=...)``: every attachment is rigid here."""
+    parent = simulation.actor(parent_id)
+    return simulation.describe(spawn(simulation, description, transform, parent.id))
+
+
+@method("destroy_actor")
+def destroy(simulation: Simulation, actor_id: object) -> bool:
+    """``actor.destroy``."""
+    actor = simulation.actor(actor_id)
+    if not simulation.world.destroy(actor.id):
+        raise CallError(f"actor {actor.id} ({actor.type_id}) cannot be destroyed")
+    return True
+
+
+@method("get_actors_by_id")
+def get_actors_by_id(simulation: Simulation, actor_ids: object) -> list[object]:
+    """``world.get_actors``: the living ones of those asked for."""
+    actors = simulation.world.actors
+    wanted = [i for i in sequence_from(actor_ids, 0, "actor ids") if isinstance(i, int)]
+    return [simulation.describe(actors[i]) for i in wanted if i in actors]
+
+
+@method("get_spectator")
+def get_spectator(simulation: Simulation) -> list[object]:
+    """``world.get_spectator``."""
+    return simulation.describe(simulation.world.spectator)
+
+
+@method("get_actor_bounding_box")
+def get_actor_bounding_box(simulation: Simulation, actor_id: object) -> list[object]:
+    """``actor.bounding_box``."""
+    return bounding_box_to(simulation.actor(actor_id))
+
+
+# --- moving --------------------------------------------------------------------------------------------------------
+
+
+@method("set_actor_transform", Answer.VOID)
+def set_transform(simulation: Simulation, actor_id: object, transform: object) -> None:
+    """``actor.set_transform``; visible in the next snapshot."""
+    simulation.actor(actor_id).teleport(pose_from(transform))
+
+
+@method("set_actor_location", Answer.VOID)
+def set_location(simulation: Simulation, actor_id: object, location: object) -> None:
+    """``actor.set_location``."""
+    actor = simulation.actor(actor_id)
+    pose = actor.pose
+    actor.teleport(Pose(*vector_from(location, "location"), pose.roll, pose.pitch, pose.yaw))
+
+
+@method("set_actor_target_velocity", Answer.VOID)
+def set_velocity(simulation: Simulation, actor_id: object, velocity: object) -> None:
+    """``actor.set_target_velocity``: world axes [m/s]."""
+    actor = simulation.actor(actor_id)
+    if isinstance(actor, VehicleActor):
+        actor.vehicle.set_velocity(*vector_from(velocity, "velocity"))
+
+
+@method("set_actor_target_angular_velocity", Answer.VOID)
+def set_angular_velocity(simulation: Simulation, actor_id: object, velocity: object) -> None:
+    """``actor.set_target_angular_velocity`` [deg/s]: holds until the tyres take over at the next step."""
+    actor = simulation.actor(actor_id)
+    x, y, z = (math.radians(part) for part in vector_from(velocity, "angular velocity"))
+    if isinstance(actor, VehicleActor):
+        actor.vehicle.angular_velocity = (x, y, z)
+
+
+@method("enable_actor_constant_velocity", Answer.VOID)
+def set_constant_velocity(simulation: Simulation, actor_id: object, velocity: object) -> None:
+    """``vehicle.enable_constant_velocity``: the car's own axes [m/s]."""
+    simulation.vehicle(actor_id).vehicle.constant_velocity = vector_from(velocity, "velocity")
+
+
+@method("disable_actor_constant_velocity", Answer.VOID)
+def disable_constant_velocity(simulation: Simulation, actor_id: object) -> None:
+    """``vehicle.disable_constant_velocity``."""
+    simulation.vehicle(actor_id).vehicle.constant_velocity = None
+
+
+@method("add_actor_impulse", Answer.VOID)
+def add_impulse(simulation: Simulation, actor_id: object, impulse: object) -> None:
+    """``actor.add_impulse`` [N s] at the centre of mass."""
+    _push(simulation, actor_id, vector_from(impulse, "impulse", MAX_IMPULSE))
+
+
+@method("add_actor_force", Answer.VOID)
+def add_force(simulation: Simulation, actor_id: object, force: object) -> None:
+    """``actor.add_force`` [N], for one simulation step."""
+    x, y, z = vector_from(force, "force", MAX_IMPULSE)
+    delta = simulation.settings.delta
+    _push(simulation, actor_id, (x * delta, y * delta, z * delta))
+
+
+def _push(simulation: Simulation, actor_id: object, impulse: tuple[float, float, float]) -> None:
+    actor = simulation.actor(actor_id)
+    if not isinstance(actor, VehicleActor) or actor.inverse_mass == 0.0:
+        return
+    pairs = zip(actor.velocity, impulse, strict=True)
+    vx, vy, vz = (v + part * actor.inverse_mass for v, part in pairs)
+    actor.vehicle.set_velocity(*vector_from([vx, vy, vz], "velocity", MAX_COORDINATE))
+
+
+@method("set_actor_simulate_physics", Answer.VOID)
+def set_physics(simulation: Simulation, actor_id: object, enabled: object) -> None:
+    """``actor.set_simulate_physics``; a car without physics stands still until it is moved."""
+    actor, on = simulation.actor(actor_id), flag_from(enabled, "simulate_physics")
+    if isinstance(actor, VehicleActor):
+        actor.vehicle.physics_enabled = on
+        if not on:
+            actor.vehicle.set_velocity(0.0, 0.0, 0.0)
+            actor.vehicle.angular_velocity = actor.vehicle.acceleration = (0.0, 0.0, 0.0)
+
+
+@method("set_actor_enable_gravity", Answer.VOID)
+def set_gravity(simulation: Simulation, actor_id: object, enabled: object) -> None:
+    """``actor.set_enable_gravity``."""
+    actor, on = simulation.actor(actor_id), flag_from(enabled, "gravity")
+    if isinstance(actor, VehicleActor):
+        actor.vehicle.gravity_enabled = on
+
+
+@method("set_actor_collisions", Answer.VOID)
+def set_collisions(simulation: Simulation, actor_id: object, enabled: object) -> None:
+    """``actor.set_collisions``."""
+    simulation.actor(actor_id).collisions_enabled = flag_from(enabled, "collisions")
+
+
+# --- driving -------------------------------------------------------------------------------------------------------
+
+
+@method("apply_control_to_vehicle", Answer.VOID)
+def apply_control(simulation: Simulation, actor_id: object, control: object) -> None:
+    """``vehicle.apply_control``."""
+    simulation.vehicle(actor_id).apply_control(control_from(control))
+
+
+@method("apply_ackermann_control_to_vehicle", Answer.VOID)
+def apply_ackermann(simulation: Simulation, actor_id: object, control: object) -> None:
+    """``vehicle.apply_ackermann_control``."""
+    simulation.vehicle(actor_id).ackermann = ackermann_from(control)
+
+
+@method("set_actor_autopilot", Answer.VOID)
+def set_autopilot(simulation: Simulation, actor_id: object, enabled: object, port: object = 0) -> None:
+    """
+    ``vehicle.set_autopilot``.
+
+    :raises CallError: if it is to be switched on
+    """
+    if flag_from(enabled, "autopilot"):
+        raise CallError("this server has no traffic manager and no autopilot: apply controls, or move the vehicle")
+
+
+@method("set_vehicle_light_state", Answer.VOID)
+def set_light_state(simulation: Simulation, actor_id: object, state: object) -> None:
+    """``vehicle.set_light_state``: kept and given back; the lamps give no light."""
+    value = sequence_from(state, 1, "light state")[0]
+    if not isinstance(value, int) or not 0 <= value < 1 << 32:
+        raise CallError(f"light state: expected an unsigned 32-bit integer, got {value!r}")
+    simulation.vehicle(actor_id).light_state = value
+
+
+@method("get_vehicle_light_state")
+def get_light_state(simulation: Simulation, actor_id: object) -> list[int]:
+    """``vehicle.get_light_state``."""
+    return [simulation.vehicle(actor_id).light_state]
+
+
+@method("get_vehicle_light_states")
+def get_light_states(simulation: Simulation) -> list[object]:
+    """``world.get_vehicles_light_states``."""
+    actors = simulation.world.actors.values()
+    return [[actor.id, actor.light_state] for actor in actors if isinstance(actor, VehicleActor)]
+
+
+@method("get_wheel_steer_angle")
+def get_wheel_steer_angle(simulation: Simulation, actor_id: object, wheel: object) -> float:
+    """``vehicle.get_wheel_steer_angle`` [deg]; wheels 0 and 1 are the front ones."""
+    return math.degrees(simulation.vehicle(actor_id).vehicle.wheel_angle) if wheel in (0, 1) else 0.0
+
+
+@method("get_physics_control")
+def get_physics_control(simulation: Simulation, actor_id: object) -> list[object]:
+    """``vehicle.get_physics_control``: what the model has of it; the rest are CARLA's usual values."""
+    actor = simulation.vehicle(actor_id)
+    parameters = actor.vehicle.parameters
+    pose = actor.pose
+    cos_yaw, sin_yaw = math.cos(pose.yaw), math.sin(pose.yaw)
+    wheels: list[object] = []
+    for index in range(WHEELS):
+        front = index < 2
+        along = parameters.wheelbase - parameters.rear_axle if front else -parameters.rear_axle
+        across = (1.0 if index % 2 else -1.0) * 0.85 * parameters.half_extents[1]
+        place = (pose.x + cos_yaw * along - sin_yaw * across, pose.y + sin_yaw * along + cos_yaw * across)
+        lock = math.degrees(parameters.max_wheel_angle) if front else 0.0
+        # Unreal's lengths: centimetres.
+        position = [100.0 * place[0], 100.0 * place[1], 100.0 * (pose.z + WHEEL_RADIUS)]
+        grip, brakes = [parameters.friction, 0.25], [1500.0, 0.0 if front else 3000.0]
+        wheels.append([*grip, lock, 100.0 * WHEEL_RADIUS, *brakes, 2.0, 17.0, 1000.0, position])
+    torque = parameters.max_acceleration * parameters.mass * WHEEL_RADIUS / 10.0
+    engine: list[object] = [[[0.0, torque], [MAX_RPM, torque]], MAX_RPM, 1.0, 0.15, 2.0, 0.35]
+    gears: list[object] = [True, 0.5, 10.0, 4.0, [[2.5, 0.65, 0.5]]]
+    curve = [[0.0, 1.0], [20.0, 0.9], [60.0, 0.8], [120.0, 0.7]]
+    body: list[object] = [parameters.mass, 0.3, [0.0, 0.0, 0.0], curve, wheels, False]
+    return engine + gears + body
+
+
+@method("apply_physics_control", Answer.VOID)
+def apply_physics_control(simulation: Simulation, actor_id: object, control: object) -> None:
+    """
+    ``vehicle.apply_physics_control``.
+
+    :raises CallError: always: every model has fixed parameters
+    """
+    raise CallError(f"{simulation.vehicle(actor_id).type_id}: physics parameters are fixed on this server")
+
+
+@method("get_telemetry_data")
+def get_telemetry_data(simulation: Simulation, actor_id: object) -> list[object]:
+    """``vehicle.get_telemetry_data``; of a wheel's eleven figures only friction and spin [rad/s] are modelled."""
+    vehicle = simulation.vehicle(actor_id).vehicle
+    control, friction = vehicle.control, vehicle.parameters.friction
+    wheel = [friction, 0.0, 0.0, vehicle.speed / WHEEL_RADIUS, *([0.0] * 7)]
+    gear = -1 if control.reverse else 1
+    rpm = min(MAX_RPM, abs(vehicle.speed) / WHEEL_RADIUS * 10.0 * 60.0 / (2.0 * math.pi))
+    figures = [vehicle.speed, control.steer, control.throttle, control.brake, rpm, gear, 0.3]
+    return [*figures, [wheel] * WHEELS]
+
+
+def _not_simulated(*names: str) -> Callable[..., None]:
+    def refuse(simulation: Simulation, *arguments: object) -> None:
+        """
+        Tell the client.
+
+        :raises CallError: always
+        """
+        raise CallError(
+            "not simulated by this server: bodies turn by their wheels only, doors and walkers do not exist"
+        )
+
+    for name in names:
+        method(name, Answer.VOID)(refuse)
+    return refuse
+
+
+not_simulated = _not_simulated(
+    "add_actor_impulse_at_location",
+    "add_actor_force_at_location",
+    "add_actor_angular_impulse",
+    "add_actor_torque",
+    "apply_control_to_walker",
+    "set_walker_state",
+    "open_vehicle_door",
+    "close_vehicle_door",
+    "set_wheel_steer_direction",
+    "set_traffic_light_state",
+    "enable_carsim",
+    "enable_chrono_physics",
+    "restore_physx_physics",
+    "apply_ackermann_controller_settings",
+)

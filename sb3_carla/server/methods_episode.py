@@ -1,0 +1,223 @@
+"""Calls about the server, the episode, the map, the weather and the clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple
+
+from sb3_carla.server.registry import Answer, CallError, method
+from sb3_carla.server.simulation import Settings, Simulation, available_towns
+from sb3_carla.server.streams import WORLD_STREAM
+from sb3_carla.server.wire import (
+    actor_id_from,
+    definition_to,
+    flag_from,
+    number_from,
+    pose_to,
+    sequence_from,
+    text_from,
+    token,
+    vector_from,
+)
+from sb3_carla.simulator.blueprints import BLUEPRINTS
+from sb3_carla.simulator.weather import Weather
+
+__all__: list[str] = []
+
+CARLA_VERSION = "0.9.16"
+MAX_OPENDRIVE = 32 * 2**20
+
+
+@method("version")
+def version(simulation: Simulation) -> str:
+    """The CARLA version whose protocol this is."""
+    return CARLA_VERSION
+
+
+@method("get_episode_info")
+def get_episode_info(simulation: Simulation) -> list[object]:
+    """Episode id, and the token of the snapshot stream."""
+    return [simulation.episode_id, [token(WORLD_STREAM, simulation.stream_port)]]
+
+
+@method("get_sensor_token")
+def get_sensor_token(simulation: Simulation, stream_id: object) -> list[bytes]:
+    """Token of any stream; the client asks before it connects."""
+    return [token(actor_id_from(stream_id), simulation.stream_port)]
+
+
+@method("get_episode_settings")
+def get_episode_settings(simulation: Simulation) -> list[object]:
+    """``world.get_settings``."""
+    return simulation.settings.to_wire()
+
+
+@method("set_episode_settings")
+def set_episode_settings(simulation: Simulation, settings: object) -> int:
+    """``world.apply_settings``: answers the frame that the client already has, because it waits for it."""
+    simulation.settings = Settings.from_wire(settings)
+    return simulation.world.frame
+
+
+@method("tick_cue")
+def tick_cue(simulation: Simulation) -> int:
+    """``world.tick``."""
+    return simulation.advance()
+
+
+@method("get_map_info")
+def get_map_info(simulation: Simulation) -> list[object]:
+    """Name and spawn points."""
+    town = simulation.town
+    return [f"Carla/Maps/{town.name}", [pose_to(pose) for pose in town.spawn_points]]
+
+
+@method("get_map_data")
+def get_map_data(simulation: Simulation) -> str:
+    """OpenDRIVE of the current town."""
+    return simulation.town.opendrive
+
+
+@method("get_available_maps")
+def get_available_maps(simulation: Simulation) -> Sequence[str]:
+    """``client.get_available_maps``."""
+    return available_towns()
+
+
+@method("load_new_episode", Answer.VOID)
+def load_new_episode(simulation: Simulation, name: object, reset_settings: object = True, layers: object = 0) -> None:
+    """``client.load_world``, ``reload_world``."""
+    simulation.load(text_from(name, "town"), reset_settings=flag_from(reset_settings, "reset_settings"))
+
+
+@method("copy_opendrive_to_file", Answer.VOID)
+def copy_opendrive_to_file(simulation: Simulation, opendrive: object, parameters: object = None) -> None:
+    """First half of ``client.generate_opendrive_world``; the mesh parameters concern Unreal only."""
+    text = text_from(opendrive, "OpenDRIVE")
+    if len(text) > MAX_OPENDRIVE:
+        raise CallError(f"OpenDRIVE map of {len(text)} characters: at most {MAX_OPENDRIVE} are accepted")
+    simulation.opendrive = text
+
+
+@method("get_actor_definitions")
+def get_actor_definitions(simulation: Simulation) -> list[object]:
+    """``world.get_blueprint_library``."""
+    return [definition_to(blueprint) for blueprint in BLUEPRINTS.values()]
+
+
+@method("get_weather_parameters")
+def get_weather_parameters(simulation: Simulation) -> list[float]:
+    """``world.get_weather``."""
+    return list(astuple(simulation.world.weather))
+
+
+@method("set_weather_parameters", Answer.VOID)
+def set_weather_parameters(simulation: Simulation, parameters: object) -> None:
+    """``world.set_weather``."""
+    fields = sequence_from(parameters, 14, "weather")[:14]
+    simulation.world.weather = Weather(*(number_from(field, "weather", 1e6) for field in fields))
+
+
+@method("project_point")
+def project_point(simulation: Simulation, origin: object, direction: object, distance: object) -> list[object]:
+    """``world.project_point``, ``ground_projection``: first hit on the road or on a box."""
+    dx, dy, dz = vector_from(direction, "direction")
+    length = math.sqrt(dx * dx + dy * dy + dz * dz)
+    if length == 0.0:
+        raise CallError("project_point: the direction has no length")
+    unit = (dx / length, dy / length, dz / length)
+    hits = simulation.world.cast_ray(vector_from(origin, "location"), unit, number_from(distance, "distance"))
+    if not hits:
+        return [False, [[0.0, 0.0, 0.0], 0]]
+    point, label = hits[0]
+    return [True, [list(point), label]]
+
+
+@method("cast_ray")
+def cast_ray(simulation: Simulation, start: object, end: object) -> list[object]:
+    """``world.cast_ray``: every hit between two points."""
+    origin, target = vector_from(start, "location"), vector_from(end, "location")
+    length = math.dist(origin, target)
+    if length == 0.0:
+        return []
+    dx, dy, dz = ((b - a) / length for a, b in zip(origin, target, strict=True))
+    hits = simulation.world.cast_ray(origin, (dx, dy, dz), length)
+    return [[list(point), label] for point, label in hits]
+
+
+def _nothing(*names: str) -> None:
+    """Lists that are empty here: no scenery, no lamps, no traffic lights, no files to download."""
+
+    def empty(simulation: Simulation, *arguments: object) -> list[object]:
+        """What CARLA would list is not part of these towns."""
+        return []
+
+    for name in names:
+        method(name)(empty)
+
+
+def _without_effect(*names: str) -> None:
+    """Commands about what these towns do not have, or that only draw in Unreal's window."""
+
+    def ignore(simulation: Simulation, *arguments: object) -> None:
+        """Accepted, without effect."""
+
+    for name in names:
+        method(name, Answer.VOID)(ignore)
+
+
+def _refused(reason: str, *names: str) -> None:
+    """Commands whose effect a client would miss: it is told."""
+
+    def refuse(simulation: Simulation, *arguments: object) -> None:
+        """
+        Tell the client.
+
+        :raises CallError: always
+        """
+        raise CallError(reason)
+
+    for name in names:
+        method(name)(refuse)
+
+
+_nothing(
+    "get_required_files",
+    "query_lights_state",
+    "get_all_level_BBs",
+    "get_environment_objects",
+    "get_names_of_all_objects",
+    "get_group_traffic_lights",
+    "get_light_boxes",
+)
+_without_effect(
+    "draw_debug_shape",
+    "load_map_layer",
+    "unload_map_layer",
+    "enable_environment_objects",
+    "freeze_all_traffic_lights",
+    "reset_all_traffic_lights",
+    "update_lights_state",
+    "update_day_night_cycle",
+    "show_vehicle_debug_telemetry",
+    "destroy_traffic_manager",
+)
+_refused(
+    "this server has no traffic manager and no autopilot: apply controls, or move vehicles in batches",
+    "is_traffic_manager_running",
+    "get_traffic_manager_running",
+    "add_traffic_manager_running",
+)
+_refused(
+    "this server has no recorder",
+    "start_recorder",
+    "stop_recorder",
+    "replay_file",
+    "stop_replayer",
+    "show_recorder_file_info",
+    "show_recorder_collisions",
+    "show_recorder_actors_blocked",
+)
+_refused("this server has no files to download", "request_file")
+_refused("this server has no console", "console_command")

@@ -1,0 +1,233 @@
+"""The server: two listening sockets, one loop, one clock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import socket
+import time
+
+from sb3_carla.errors import ServerStartError
+from sb3_carla.server import batch as _batch  # noqa: F401 (its calls enter the table)
+from sb3_carla.server import methods_actors as _actors  # noqa: F401
+from sb3_carla.server import methods_episode as _episode  # noqa: F401
+from sb3_carla.server.connection import Connection
+from sb3_carla.server.log import report
+from sb3_carla.server.rpc import RpcConnection
+from sb3_carla.server.simulation import Simulation
+from sb3_carla.server.streams import WORLD_STREAM, StreamConnection, Streams, length_word
+
+__all__ = ["Server"]
+
+MAX_CONNECTIONS = 512
+PARENT_POLL = 0.25
+"""How often the loop looks whether its parent lives [s]."""
+BACKLOG = 64
+
+
+class Listener:
+    """
+    A listening socket.
+
+    :param host: address
+    :param port: 0 for a free one
+    :param selector: the server's
+    :param server: that takes the connections
+    :raises ServerStartError: if the port cannot be had
+    """
+
+    def __init__(self, host: str, port: int, selector: selectors.BaseSelector, server: Server) -> None:
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            self.sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        except OSError as error:
+            what = "is in use" if error.errno == errno.EADDRINUSE else "cannot be opened"
+            raise ServerStartError(f"port {port} on {host} {what}: {error}") from error
+        self.sock.setblocking(False)
+        self.port: int = self.sock.getsockname()[1]
+        self._server = server
+        selector.register(self.sock, selectors.EVENT_READ, self)
+
+    def handle(self, events: int) -> None:
+        """
+        Accept one connection.
+
+        :param events: what the selector has found
+        """
+        try:
+            sock, _ = self.sock.accept()
+        except OSError:
+            return
+        self._server.accept(self, sock)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.sock.close()
+
+
+class Alarm:
+    """
+    Wakes the loop up from its sleep.
+
+    :param selector: the server's
+    """
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self.sock, self._other = socket.socketpair()
+        self.sock.setblocking(False)
+        self._other.setblocking(False)
+        selector.register(self.sock, selectors.EVENT_READ, self)
+
+    def ring(self) -> None:
+        """End the present sleep, or the next one."""
+        with contextlib.suppress(OSError):
+            self._other.send(b"!")
+
+    def handle(self, events: int) -> None:
+        """
+        Be ready for the next ring.
+
+        :param events: what the selector has found
+        """
+        with contextlib.suppress(OSError):
+            self.sock.recv(4096)
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.sock.close()
+        self._other.close()
+
+
+class Server:
+    """
+    CARLA's two ports in front of one simulation, in a single thread: nothing runs at the same time as anything else.
+
+    :param town: built-in name or path of an OpenDRIVE file
+    :param host: address to listen on
+    :param port: of the calls, 0 for a free one
+    :param streaming_port: of the streams, None for the next one (a free one if ``port`` is 0)
+    :param parent_pid: the loop ends when this is no longer the parent process
+    :param seed: of the sensors' noise
+    :param verbose: one line a call on stderr
+    :raises ServerStartError: if a port cannot be had
+    :raises TownNotFoundError: if there is no such town
+    :raises MapError: if the map cannot be used
+    """
+
+    def __init__(
+        self,
+        town: str,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 2000,
+        streaming_port: int | None = None,
+        parent_pid: int | None = None,
+        seed: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self._selector = selectors.DefaultSelector()
+        if streaming_port is None:
+            streaming_port = port + 1 if port else 0
+        self._rpc = Listener(host, port, self._selector, self)
+        self._streaming = Listener(host, streaming_port, self._selector, self)
+        self.host, self.port, self.streaming_port = host, self._rpc.port, self._streaming.port
+        self.streams = Streams()
+        self.streams.on_subscribe = self._subscribed
+        self.simulation = Simulation(town, self.streams, self.streaming_port, seed)
+        self.stopping = False
+        self._alarm = Alarm(self._selector)
+        self._parent_pid = parent_pid
+        self._verbose = verbose
+        self._clients: list[RpcConnection] = []
+        self._next_tick = time.monotonic()
+        self._next_look = 0.0
+
+    def accept(self, listener: Listener, sock: socket.socket) -> None:
+        """
+        Take a new connection in.
+
+        :param listener: where it came from
+        :param sock: the connection
+        """
+        if len(self._selector.get_map()) > MAX_CONNECTIONS:
+            report(f"refused a connection: {MAX_CONNECTIONS} are open")
+            sock.close()
+        elif listener is self._rpc:
+            client = RpcConnection(sock, self._selector, self.simulation)
+            client.verbose = self._verbose
+            self._clients.append(client)
+        else:
+            StreamConnection(sock, self._selector, self.streams)
+
+    def _subscribed(self, stream_id: int, connection: StreamConnection) -> None:
+        if stream_id == WORLD_STREAM:
+            # In synchronous mode nothing else would tell a new client what there is.
+            message = self.simulation.last_snapshot
+            connection.publish(length_word([message]), message)
+        next((client for client in self._clients if client.subscribed(stream_id)), None)
+
+    def stop(self) -> None:
+        """End ``run``; may be called from a signal handler or another thread."""
+        self.stopping = True
+        self._alarm.ring()
+
+    def run(self) -> None:
+        """Serve until ``stop`` is called or the parent has gone."""
+        while not self.stopping:
+            for key, events in self._selector.select(self._patience()):
+                handler: Connection | Listener | Alarm = key.data
+                handler.handle(events)
+            self._clients = [client for client in self._clients if not client.closed]
+            self._serve_held()
+            self._run_clock()
+            if self._orphaned():
+                break
+
+    def _patience(self) -> float | None:
+        """How long the loop may sleep [s]."""
+        now = time.monotonic()
+        ends = [client.deadline for client in self._clients if client.deadline is not None]
+        if not self.simulation.settings.synchronous:
+            ends.append(self._next_tick)
+        if self._parent_pid is not None:
+            ends.append(now + PARENT_POLL)
+        return max(0.0, min(ends) - now) if ends else None
+
+    def _serve_held(self) -> None:
+        """Ticks that waited for a stream go on once it is there, or once they have waited long enough."""
+        for client in self._clients:
+            if client.deadline is not None and (not client.awaited or client.deadline <= time.monotonic()):
+                client.resume()
+
+    def _run_clock(self) -> None:
+        """In asynchronous mode: a step whenever one is due by the wall clock; steps missed are not made up for."""
+        simulation = self.simulation
+        if simulation.settings.synchronous:
+            return
+        now = time.monotonic()
+        if now < self._next_tick:
+            return
+        try:
+            simulation.advance()
+            simulation.publish_sensors()
+        except Exception as error:  # a fault in one step must not end everybody's session
+            report(f"tick failed: {type(error).__name__}: {error}")
+        delta = simulation.settings.delta
+        self._next_tick = max(self._next_tick + delta, now - delta)
+
+    def _orphaned(self) -> bool:
+        if self._parent_pid is None:
+            return False
+        now = time.monotonic()
+        if now < self._next_look:
+            return False
+        self._next_look = now + PARENT_POLL
+        return os.getppid() != self._parent_pid
+
+    def close(self) -> None:
+        """Close every socket."""
+        for key in list(self._selector.get_map().values()):
+            key.data.close()
+        self._selector.close()

@@ -1,0 +1,257 @@
+"""What the calls act on: one world at a time, its settings, and what is published from it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+from sb3_carla.errors import TownNotFoundError
+from sb3_carla.server import payload
+from sb3_carla.server.log import report
+from sb3_carla.server.registry import CallError
+from sb3_carla.server.streams import WORLD_STREAM, Streams
+from sb3_carla.server.wire import actor_to, flag_from, number_from, option_from, option_to, sequence_from
+from sb3_carla.simulator.actors import Actor, VehicleActor
+from sb3_carla.simulator.contacts import Collision
+from sb3_carla.simulator.sensors import CameraSensor, GnssSensor, ImuSensor, ObstacleSensor, Sensor
+from sb3_carla.simulator.town import Town
+from sb3_carla.simulator.world import World
+from sb3_carla.towns import BUILT_IN_TOWNS
+
+__all__ = ["OPENDRIVE_TOWN", "Settings", "Simulation", "available_towns"]
+
+DEFAULT_DELTA = 0.05
+"""Simulation step where the client sets none [s]; CARLA would measure the wall clock, which nothing could repeat."""
+MAX_DELTA = 10.0
+OPENDRIVE_TOWN = "OpenDriveMap"
+"""Name of the world that ``generate_opendrive_world`` makes."""
+TOWN_CACHE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``carla.WorldSettings`` in wire order, CARLA's defaults; what only Unreal has is kept, without effect."""
+
+    synchronous: bool = False
+    no_rendering: bool = False
+    fixed_delta: float | None = None
+    substepping: bool = True
+    max_substep_delta: float = 0.01
+    max_substeps: int = 10
+    max_culling_distance: float = 0.0
+    deterministic_ragdolls: bool = True
+    tile_stream_distance: float = 3000.0
+    actor_active_distance: float = 2000.0
+    spectator_as_ego: bool = True
+
+    @classmethod
+    def from_wire(cls, value: object) -> Settings:
+        """
+        Read ``EpisodeSettings``.
+
+        :raises CallError: if the step makes no sense
+        """
+        fields = sequence_from(value, 11, "episode settings")
+        delta = option_from(fields[2], lambda v: number_from(v, "fixed_delta_seconds"))
+        if delta is not None and not 0.0 <= delta <= MAX_DELTA:
+            raise CallError(f"fixed_delta_seconds: expected 0 (none) to {MAX_DELTA:g} s, got {delta!r}")
+        numbers = [number_from(field, "episode settings") for field in (*fields[4:7], *fields[8:10])]
+        return cls(
+            synchronous=flag_from(fields[0], "synchronous_mode"),
+            no_rendering=flag_from(fields[1], "no_rendering_mode"),
+            fixed_delta=delta or None,
+            substepping=flag_from(fields[3], "substepping"),
+            max_substep_delta=numbers[0],
+            max_substeps=int(numbers[1]),
+            max_culling_distance=numbers[2],
+            deterministic_ragdolls=flag_from(fields[7], "deterministic_ragdolls"),
+            tile_stream_distance=numbers[3],
+            actor_active_distance=numbers[4],
+            spectator_as_ego=flag_from(fields[10], "spectator_as_ego"),
+        )
+
+    def to_wire(self) -> list[object]:
+        """``EpisodeSettings``."""
+        fields: list[object] = list(astuple(self))
+        fields[2] = option_to(self.fixed_delta)
+        return fields
+
+    @property
+    def delta(self) -> float:
+        """Simulation step [s]."""
+        return DEFAULT_DELTA if self.fixed_delta is None else self.fixed_delta
+
+
+class Simulation:
+    """
+    The server's state behind its sockets.
+
+    :param town: built-in name or path of an OpenDRIVE file
+    :param streams: where snapshots and sensor data go
+    :param stream_port: that the stream tokens name
+    :param seed: of the sensors' noise
+    :raises TownNotFoundError: if there is no such town
+    :raises MapError: if the file cannot be used
+    """
+
+    def __init__(self, town: str, streams: Streams, stream_port: int, seed: int = 0) -> None:
+        self.streams = streams
+        self.stream_port = stream_port
+        self.settings = Settings()
+        self.episode_id = 1
+        self.opendrive: str | None = None
+        self.sensors_due = False
+        self._seed = seed
+        self._collisions: Sequence[Collision] = ()
+        self._towns: OrderedDict[str, Town] = OrderedDict()
+        self.world = World(self._town(town), seed)
+        self.last_snapshot = self._snapshot()
+
+    @property
+    def town(self) -> Town:
+        """The current town."""
+        return self.world.town
+
+    def actor(self, actor_id: object) -> Actor:
+        """
+        A living actor.
+
+        :raises CallError: if there is none of that id
+        """
+        actor = self.world.actors.get(actor_id) if isinstance(actor_id, int) else None
+        if actor is None:
+            raise CallError(f"actor {actor_id!r} not found: it was destroyed, or never lived in this world")
+        return actor
+
+    def vehicle(self, actor_id: object) -> VehicleActor:
+        """
+        A living vehicle.
+
+        :raises CallError: if there is none of that id
+        """
+        actor = self.actor(actor_id)
+        if not isinstance(actor, VehicleActor):
+            raise CallError(f"actor {actor_id!r} is no vehicle but {actor.type_id}")
+        return actor
+
+    # --- towns ---------------------------------------------------------------------------------------------------
+
+    def _town(self, name: str) -> Town:
+        """A town, from the cache if it was used lately."""
+        key = name if name.endswith(".xodr") else name.rsplit("/", 1)[-1]
+        if key.endswith(".xodr"):
+            if not os.path.isfile(key):
+                raise TownNotFoundError(_not_found(name))
+            stamp = os.stat(key)
+            entry = f"{os.path.realpath(key)} {stamp.st_mtime_ns} {stamp.st_size}"
+        elif key in BUILT_IN_TOWNS:
+            entry = key
+        else:
+            raise TownNotFoundError(_not_found(name))
+        town = self._towns.pop(entry, None)
+        if town is None:
+            town = Town.load(key)
+        self._towns[entry] = town
+        while len(self._towns) > TOWN_CACHE:
+            self._towns.popitem(last=False)
+        return town
+
+    def load(self, name: str, *, reset_settings: bool) -> None:
+        """
+        Start a new episode; if that fails, the old one goes on.
+
+        :param name: town, "" for the current one, ``OPENDRIVE_TOWN`` for the one that was sent
+        :param reset_settings: back to asynchronous mode and variable step
+        :raises TownNotFoundError: if there is no such town
+        :raises MapError: if the map cannot be used
+        """
+        if name == "":
+            town = self.town
+        elif name.rsplit("/", 1)[-1] == OPENDRIVE_TOWN:
+            if self.opendrive is None:
+                raise CallError(f"{OPENDRIVE_TOWN}: no OpenDRIVE map was sent (copy_opendrive_to_file)")
+            town = Town.from_opendrive(OPENDRIVE_TOWN, self.opendrive)
+        else:
+            town = self._town(name)
+        old = self.world
+        self.world = World(town, self._seed, first_id=old.next_id, frame=old.frame)
+        self.episode_id += 1
+        self.sensors_due = False
+        self._collisions = ()
+        if reset_settings:
+            self.settings = Settings()
+        self.last_snapshot = self._snapshot()
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def advance(self) -> int:
+        """
+        One simulation step; publishes the snapshot. ``publish_sensors`` must follow before the next one.
+
+        :return: number of the step
+        """
+        if self.sensors_due:
+            self.publish_sensors()
+        world = self.world
+        self._collisions = world.tick(self.settings.delta)
+        self.last_snapshot = self._snapshot()
+        self.streams.publish(WORLD_STREAM, self.last_snapshot)
+        self.sensors_due = True
+        return world.frame
+
+    def _snapshot(self) -> bytearray:
+        return payload.snapshot(self.world, self.episode_id, time.time())
+
+    def publish_sensors(self) -> None:
+        """Publish what the sensors read at the last step, for those that somebody listens to."""
+        self.sensors_due = False
+        world, streams = self.world, self.streams
+        for stream_id in streams.ids():
+            sensor = world.actors.get(stream_id)
+            if isinstance(sensor, Sensor) and sensor.due(world.time):
+                try:
+                    self._publish_sensor(sensor)
+                except Exception as error:  # a fault in one sensor must not end everybody's session
+                    report(f"{sensor.type_id} (actor {sensor.id}) failed: {type(error).__name__}: {error}")
+
+    def _publish_sensor(self, sensor: Sensor) -> None:
+        world, publish = self.world, self.streams.publish
+        if isinstance(sensor, CameraSensor):
+            if not self.settings.no_rendering:
+                image = world.render(sensor)
+                publish(sensor.id, payload.image_header(world, sensor), image)
+        elif sensor.type_id == "sensor.other.collision":
+            self._publish_collisions(sensor)
+        elif isinstance(sensor, GnssSensor):
+            publish(sensor.id, payload.gnss_payload(world, sensor, world.gnss(sensor)))
+        elif isinstance(sensor, ImuSensor):
+            publish(sensor.id, payload.imu_payload(world, sensor, world.imu(sensor)))
+        elif isinstance(sensor, ObstacleSensor):
+            sighting = world.obstacle(sensor)
+            if sighting is not None:
+                body, distance = sighting
+                mount, other = self.describe(sensor.parent or sensor), self.describe(body)
+                publish(sensor.id, payload.obstacle_payload(world, sensor, mount, other, distance))
+
+    def _publish_collisions(self, sensor: Sensor) -> None:
+        for collision in self._collisions:
+            if collision.actor is sensor.parent:
+                mount, other = self.describe(collision.actor), self.describe(collision.other)
+                message = payload.collision_payload(self.world, sensor, mount, other, collision.impulse)
+                self.streams.publish(sensor.id, message)
+
+    def describe(self, actor: Actor) -> list[object]:
+        """``Actor`` as the client expects it."""
+        return actor_to(actor, self.stream_port)
+
+
+def _not_found(name: str) -> str:
+    return f"Town not found: {name!r}; available: {', '.join(BUILT_IN_TOWNS)}, or the path of an .xodr file"
+
+
+def available_towns() -> Sequence[str]:
+    """Names of the towns that can be loaded, as CARLA writes them."""
+    return [f"/Game/Carla/Maps/{name}" for name in BUILT_IN_TOWNS]

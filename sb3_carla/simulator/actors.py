@@ -1,0 +1,243 @@
+"""What lives in a world: vehicles, props, the spectator, and (in ``sensors``) what is mounted on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sb3_carla.simulator.blueprints import Blueprint
+from sb3_carla.simulator.dynamics import VEHICLE_MODELS, Ground, Vehicle, VehicleControl
+from sb3_carla.simulator.geometry import Pose, compose, rotation_matrix, wrap_angle
+
+__all__ = ["AckermannControl", "Actor", "Prop", "VehicleActor", "follow", "relative_pose"]
+
+Vector = tuple[float, float, float]
+ZERO: Vector = (0.0, 0.0, 0.0)
+
+TAG_CAR, TAG_TRUCK, TAG_STATIC = 14, 15, 20
+"""``carla.CityObjectLabel`` of CARLA 0.9.16."""
+ACKERMANN_ACCELERATION = 3.0
+"""Acceleration of the Ackermann controller where the command leaves it open [m/s^2]."""
+ACKERMANN_GAIN = 2.0
+"""Wished acceleration per missing metre per second [1/s]."""
+
+
+def follow(parent: Pose, relative: Pose) -> Pose:
+    """
+    World pose of a mounted body; ``geometry.compose`` with a short cut for a level parent.
+
+    :param parent: world pose of the parent
+    :param relative: pose in the parent's axes
+    :return: world pose
+    """
+    if parent.roll != 0.0 or parent.pitch != 0.0:
+        return compose(parent, relative)
+    cos_yaw, sin_yaw = math.cos(parent.yaw), math.sin(parent.yaw)
+    return Pose(
+        parent.x + cos_yaw * relative.x - sin_yaw * relative.y,
+        parent.y + sin_yaw * relative.x + cos_yaw * relative.y,
+        parent.z + relative.z,
+        relative.roll,
+        relative.pitch,
+        wrap_angle(parent.yaw + relative.yaw),
+    )
+
+
+def relative_pose(parent: Pose, world: Pose) -> Pose:
+    """
+    The pose that ``follow`` turns into ``world``.
+
+    :param parent: world pose of the parent
+    :param world: world pose of the child
+    :return: pose of the child in the parent's axes
+    """
+    inverse = rotation_matrix(parent).T
+    x, y, z = inverse @ (world.x - parent.x, world.y - parent.y, world.z - parent.z)
+    forward, right, up = (inverse @ rotation_matrix(world)).T
+    return Pose(
+        float(x),
+        float(y),
+        float(z),
+        roll=math.atan2(-right[2], up[2]),
+        pitch=math.asin(max(-1.0, min(1.0, float(forward[2])))),
+        yaw=math.atan2(forward[1], forward[0]),
+    )
+
+
+class Actor:
+    """
+    Something with an id and a place: the spectator and the props; base of vehicles and sensors.
+
+    :param actor_id: unique in the server's lifetime
+    :param type_id: blueprint's name
+    :param attributes: complete, as text
+    :param pose: world pose; with a parent, pose in the parent's axes
+    :param parent: actor that this one is mounted on
+    """
+
+    def __init__(
+        self, actor_id: int, type_id: str, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
+    ) -> None:
+        self.id = actor_id
+        self.type_id = type_id
+        self.attributes = attributes
+        self.parent = parent
+        self.relative = pose
+        self.collisions_enabled = True
+        self.half_extents: Vector = (0.0, 0.0, 0.0)
+        self.tag = TAG_STATIC
+        red, green, blue = (int(part) for part in attributes.get("color", "128,128,128").split(","))
+        self.color = (blue, green, red)
+        self._pose = pose if parent is None else follow(parent.pose, pose)
+
+    @property
+    def pose(self) -> Pose:
+        """World pose."""
+        return self._pose
+
+    @property
+    def root(self) -> Actor:
+        """The actor at the lower end of the chain of parents."""
+        actor = self
+        while actor.parent is not None:
+            actor = actor.parent
+        return actor
+
+    @property
+    def velocity(self) -> Vector:
+        """World axes [m/s]."""
+        return ZERO
+
+    @property
+    def angular_velocity(self) -> Vector:
+        """World axes [rad/s]."""
+        return ZERO
+
+    @property
+    def acceleration(self) -> Vector:
+        """World axes [m/s^2]."""
+        return ZERO
+
+    @property
+    def inverse_mass(self) -> float:
+        """What a push moves [1/kg]; zero for what nothing moves."""
+        return 0.0
+
+    def update_pose(self) -> None:
+        """Follow the parent, if any."""
+        if self.parent is not None:
+            self._pose = follow(self.parent.pose, self.relative)
+
+    def teleport(self, pose: Pose) -> None:
+        """
+        Put the actor somewhere else; a mounted one keeps its new place on the parent.
+
+        :param pose: world pose
+        """
+        self.relative = pose if self.parent is None else relative_pose(self.parent.pose, pose)
+        self._pose = pose
+
+    def detach(self) -> None:
+        """Stay where the parent was."""
+        self.parent, self.relative = None, self._pose
+
+
+class Prop(Actor):
+    """A solid box that does not move by itself."""
+
+    def __init__(
+        self, actor_id: int, blueprint: Blueprint, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
+    ) -> None:
+        super().__init__(actor_id, blueprint.name, attributes, pose, parent)
+        if blueprint.half_extents is not None:
+            self.half_extents = blueprint.half_extents
+
+
+@dataclass(slots=True)
+class AckermannControl:
+    """``carla.VehicleAckermannControl``: wheel angle [rad], its rate [rad/s], speed [m/s], acceleration, jerk."""
+
+    steer: float = 0.0
+    steer_speed: float = 0.0
+    speed: float = 0.0
+    acceleration: float = 0.0
+    jerk: float = 0.0
+
+
+class VehicleActor(Actor):
+    """A car in the world: the dynamics, and what CARLA's clients can switch on it."""
+
+    def __init__(self, actor_id: int, blueprint: Blueprint, attributes: dict[str, str], pose: Pose) -> None:
+        super().__init__(actor_id, blueprint.name, attributes, pose)
+        self.vehicle = Vehicle(VEHICLE_MODELS[blueprint.name], pose)
+        self.half_extents = self.vehicle.parameters.half_extents
+        self.tag = TAG_TRUCK if attributes.get("base_type") == "truck" else TAG_CAR
+        self.light_state = 0
+        self.ackermann: AckermannControl | None = None
+
+    @property
+    def pose(self) -> Pose:
+        """World pose of the body's centre at ground level."""
+        return self.vehicle.pose
+
+    @property
+    def velocity(self) -> Vector:
+        """World axes [m/s]."""
+        return self.vehicle.velocity
+
+    @property
+    def angular_velocity(self) -> Vector:
+        """World axes [rad/s]."""
+        return self.vehicle.angular_velocity
+
+    @property
+    def acceleration(self) -> Vector:
+        """World axes [m/s^2]."""
+        return self.vehicle.acceleration
+
+    @property
+    def inverse_mass(self) -> float:
+        """What a push moves [1/kg]; zero without physics."""
+        return 1.0 / self.vehicle.parameters.mass if self.vehicle.physics_enabled else 0.0
+
+    def teleport(self, pose: Pose) -> None:
+        """Put the car somewhere else; its velocity is kept."""
+        self.vehicle.teleport(pose)
+
+    def apply_control(self, control: VehicleControl) -> None:
+        """Pedals and wheel; ends an Ackermann command."""
+        self.ackermann = None
+        self.vehicle.control = control
+
+    def advance(self, dt: float, ground: Callable[[float, float, float], Ground]) -> None:
+        """
+        One simulation step.
+
+        :param dt: [s]
+        :param ground: road plane at a world position
+        """
+        if self.ackermann is not None:
+            self._follow_ackermann(self.ackermann, dt)
+        self.vehicle.step(dt, ground)
+
+    def _follow_ackermann(self, target: AckermannControl, dt: float) -> None:
+        """Proportional speed control with the engine's and the brakes' limits as feed-forward."""
+        vehicle = self.vehicle
+        parameters, previous = vehicle.parameters, vehicle.control.steer
+        steer = max(-1.0, min(1.0, target.steer / parameters.max_wheel_angle))
+        if target.steer_speed > 0.0:
+            reach = target.steer_speed * dt / parameters.max_wheel_angle
+            steer = previous + max(-reach, min(reach, steer - previous))
+        limit = abs(target.acceleration) if target.acceleration != 0.0 else ACKERMANN_ACCELERATION
+        reverse = target.speed < 0.0
+        forward = -vehicle.speed if reverse else vehicle.speed
+        wish = max(-limit, min(limit, ACKERMANN_GAIN * (abs(target.speed) - forward)))
+        if target.speed == 0.0 and abs(vehicle.speed) < 0.1:
+            wish = -parameters.max_deceleration
+        vehicle.control = VehicleControl(
+            throttle=max(0.0, min(1.0, wish / parameters.max_acceleration)),
+            brake=max(0.0, min(1.0, -wish / parameters.max_deceleration)),
+            steer=steer,
+            reverse=reverse,
+        )

@@ -1,0 +1,178 @@
+"""Sensors that are mounted on actors: what they read from the world."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import carla
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_carla.errors import SpawnError
+from sb3_carla.simulator.actors import Actor, VehicleActor
+from sb3_carla.simulator.camera import Camera
+from sb3_carla.simulator.geometry import Pose, rotation_matrix
+
+__all__ = ["CameraSensor", "GnssReading", "GnssSensor", "ImuReading", "ImuSensor", "ObstacleSensor", "Sensor"]
+
+MAX_PIXELS = 4096 * 2160
+GRAVITY = 9.81
+TIME_TOLERANCE = 1e-6
+"""Part of a period by which a sensor may fire early [s]: simulation time is a sum of rounded steps."""
+
+
+class Sensor(Actor):
+    """
+    A sensor that answers every ``sensor_tick`` seconds, at every simulation step by default.
+
+    The collision and the lane-invasion sensor are plain ones: the first is told by the world, the second computed
+    by CARLA's client.
+    """
+
+    def __init__(
+        self, actor_id: int, type_id: str, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
+    ) -> None:
+        super().__init__(actor_id, type_id, attributes, pose, parent)
+        self.period = max(0.0, self.number("sensor_tick", 0.0))
+        self._next = -math.inf
+        self.reseed(0)
+
+    def reseed(self, seed: int) -> None:
+        """
+        Restart the sensor's noise.
+
+        :param seed: the world's; the attribute ``noise_seed`` tells sensors of one world apart
+        """
+        self._random = np.random.default_rng((abs(seed), abs(int(self.attributes.get("noise_seed", "0")))))
+
+    def number(self, name: str, default: float) -> float:
+        """A numeric attribute."""
+        return float(self.attributes.get(name, default))
+
+    def due(self, time: float) -> bool:
+        """
+        Whether the sensor fires now; at most once a simulation step.
+
+        :param time: simulation time [s]
+        """
+        if self.period == 0.0:
+            return True
+        if time < self._next - TIME_TOLERANCE:
+            return False
+        self._next = max(self._next, time - self.period) + self.period
+        return True
+
+
+class CameraSensor(Sensor):
+    """
+    ``sensor.camera.*``.
+
+    :raises SpawnError: if the picture's size or field of view makes no sense
+    """
+
+    def __init__(
+        self, actor_id: int, type_id: str, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
+    ) -> None:
+        super().__init__(actor_id, type_id, attributes, pose, parent)
+        self.kind = type_id.rsplit(".", 1)[1]
+        self.width, self.height = int(attributes["image_size_x"]), int(attributes["image_size_y"])
+        self.fov = math.radians(float(attributes["fov"]))
+        if self.width < 1 or self.height < 1 or self.width * self.height > MAX_PIXELS:
+            raise SpawnError(f"camera of {self.width} x {self.height}: expected 1 to {MAX_PIXELS} pixels")
+        try:
+            self.camera = Camera(self.width, self.height, self.fov)
+        except ValueError as error:
+            raise SpawnError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class GnssReading:
+    """Latitude [deg], longitude [deg], altitude [m]."""
+
+    latitude: float
+    longitude: float
+    altitude: float
+
+
+class GnssSensor(Sensor):
+    """``sensor.other.gnss``: the map's projection, with seeded Gaussian noise where asked for."""
+
+    def __init__(
+        self, actor_id: int, type_id: str, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
+    ) -> None:
+        super().__init__(actor_id, type_id, attributes, pose, parent)
+        self._noise = [
+            (self.number(f"noise_{axis}_bias", 0.0), self.number(f"noise_{axis}_stddev", 0.0))
+            for axis in ("lat", "lon", "alt")
+        ]
+
+    def read(self, to_geolocation: Callable[[carla.Location], carla.GeoLocation]) -> GnssReading:
+        """
+        Where the sensor is on the globe.
+
+        :param to_geolocation: the map's projection
+        """
+        pose = self.pose
+        place = to_geolocation(carla.Location(pose.x, pose.y, pose.z))
+        values = (place.latitude, place.longitude, place.altitude)
+        return GnssReading(*(v + _noise(self._random, *n) for v, n in zip(values, self._noise, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class ImuReading:
+    """Specific force [m/s^2] and angular velocity [rad/s] in the sensor's axes, compass [rad] (north = -y)."""
+
+    accelerometer: tuple[float, float, float]
+    gyroscope: tuple[float, float, float]
+    compass: float
+
+
+class ImuSensor(Sensor):
+    """
+    ``sensor.other.imu``, with seeded Gaussian noise where asked for.
+
+    Source: CARLA ``InertialMeasurementUnit.cpp``. Differs: acceleration is the parent's, not a difference of the
+    sensor's own positions, so there is no lever arm.
+    """
+
+    def __init__(
+        self, actor_id: int, type_id: str, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
+    ) -> None:
+        super().__init__(actor_id, type_id, attributes, pose, parent)
+        self._accel = [(0.0, self.number(f"noise_accel_stddev_{a}", 0.0)) for a in "xyz"]
+        self._gyro = [
+            (self.number(f"noise_gyro_bias_{a}", 0.0), self.number(f"noise_gyro_stddev_{a}", 0.0)) for a in "xyz"
+        ]
+
+    def read(self) -> ImuReading:
+        """What the sensor feels now."""
+        root, pose = self.root, self.pose
+        to_sensor: NDArray[np.float64] = rotation_matrix(pose).T
+        ax, ay, az = root.acceleration
+        force = (to_sensor @ (ax, ay, az + GRAVITY)).tolist()
+        spin = (to_sensor @ root.angular_velocity).tolist()
+        fx, fy, fz = (v + _noise(self._random, *n) for v, n in zip(force, self._accel, strict=True))
+        gx, gy, gz = (v + _noise(self._random, *n) for v, n in zip(spin, self._gyro, strict=True))
+        return ImuReading((fx, fy, fz), (gx, gy, gz), (pose.yaw + 0.5 * math.pi) % (2.0 * math.pi))
+
+
+class ObstacleSensor(Sensor):
+    """``sensor.other.obstacle``: how far ahead the next body is, within ``distance``, on a ray of ``hit_radius``."""
+
+    def __init__(
+        self, actor_id: int, type_id: str, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
+    ) -> None:
+        super().__init__(actor_id, type_id, attributes, pose, parent)
+        self.distance = self.number("distance", 5.0)
+        self.radius = self.number("hit_radius", 0.5)
+        self.only_dynamics = attributes.get("only_dynamics", "False").lower() == "true"
+
+    def sees(self, body: Actor) -> bool:
+        """Whether the sensor looks for this kind of body at all."""
+        return body.root is not self.root and (isinstance(body, VehicleActor) or not self.only_dynamics)
+
+
+def _noise(random: np.random.Generator, bias: float, deviation: float) -> float:
+    return bias + (float(random.normal(0.0, deviation)) if deviation > 0.0 else 0.0)

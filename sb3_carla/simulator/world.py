@@ -1,0 +1,254 @@
+"""The world: actors on a town's roads, and the clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_carla.errors import SpawnError
+from sb3_carla.simulator.actors import Actor, Prop, VehicleActor, follow
+from sb3_carla.simulator.blueprints import resolve
+from sb3_carla.simulator.camera import Camera
+from sb3_carla.simulator.collision import boxes_overlap
+from sb3_carla.simulator.contacts import Collision, resolve_contacts
+from sb3_carla.simulator.dynamics import Ground
+from sb3_carla.simulator.geometry import Pose
+from sb3_carla.simulator.rays import Vector, ray_to_body, ray_to_ground
+from sb3_carla.simulator.scene import Box
+from sb3_carla.simulator.sensors import (
+    CameraSensor,
+    GnssReading,
+    GnssSensor,
+    ImuReading,
+    ImuSensor,
+    ObstacleSensor,
+    Sensor,
+)
+from sb3_carla.simulator.town import Town
+from sb3_carla.simulator.weather import Weather
+
+__all__ = ["World"]
+
+CHASE_MARGIN = 0.5
+"""A camera farther than this outside its own car sees the car [m]."""
+_SENSORS: dict[str, type[Sensor]] = {
+    "sensor.other.gnss": GnssSensor,
+    "sensor.other.imu": ImuSensor,
+    "sensor.other.obstacle": ObstacleSensor,
+}
+
+
+class World:
+    """
+    Actors, time and weather in one town. Deterministic: the same calls give the same numbers, bit for bit.
+
+    :param town: the roads
+    :param seed: of the sensors' noise
+    :param first_id: id of the first actor, the spectator; ids only grow
+    :param frame: number of the last finished simulation step
+    """
+
+    def __init__(self, town: Town, seed: int = 0, *, first_id: int = 10, frame: int = 0) -> None:
+        self.town = town
+        self.seed = seed
+        self.frame = frame
+        self.time = 0.0
+        self.delta = 0.0
+        self.weather = Weather()
+        self.actors: dict[int, Actor] = {}
+        self.departed: list[Actor] = []
+        self.next_id = first_id
+        self._leaving: list[Actor] = []
+        self._vehicles: list[VehicleActor] = []
+        self._bodies: list[Actor] = []
+        self._mounted: list[Actor] = []
+        start = town.spawn_points[0] if town.spawn_points else Pose()
+        self.spectator = Actor(
+            self._take_id(), "spectator", {"role_name": "spectator"}, Pose(start.x, start.y, start.z + 10.0)
+        )
+        self.actors[self.spectator.id] = self.spectator
+
+    def _take_id(self) -> int:
+        self.next_id += 1
+        return self.next_id - 1
+
+    def spawn(self, blueprint_id: str, attributes: Mapping[str, str], pose: Pose, parent_id: int = 0) -> Actor:
+        """
+        Put a new actor into the world.
+
+        :param blueprint_id: CARLA's id
+        :param attributes: values that differ from the blueprint's
+        :param pose: world pose; with a parent, pose in the parent's axes
+        :param parent_id: actor to mount it on, 0 for none
+        :return: the actor
+        :raises SpawnError: if the blueprint or the parent is unknown, a value is wrong, or the place is taken
+        """
+        blueprint, complete = resolve(blueprint_id, attributes)
+        parent = self.actors.get(parent_id) if parent_id else None
+        if parent_id and parent is None:
+            raise SpawnError(f"cannot attach {blueprint_id} to actor {parent_id}: there is no such actor")
+        pose = Pose(pose.x, pose.y, pose.z, pose.roll, pose.pitch, pose.yaw)
+        actor: Actor
+        if blueprint_id.startswith("vehicle."):
+            if parent is not None:
+                raise SpawnError(
+                    f"cannot attach {blueprint_id} to actor {parent_id}: only sensors and props are mounted"
+                )
+            actor = VehicleActor(self.next_id, blueprint, complete, pose)
+        elif blueprint_id.startswith("static."):
+            actor = Prop(self.next_id, blueprint, complete, pose, parent)
+        else:
+            kind = CameraSensor if blueprint_id.startswith("sensor.camera.") else _SENSORS.get(blueprint_id, Sensor)
+            actor = kind(self.next_id, blueprint_id, complete, pose, parent)
+        self._enter(actor)
+        return actor
+
+    def _enter(self, actor: Actor) -> None:
+        if actor.half_extents[0] > 0.0:
+            for body in self._bodies:
+                if body is not actor.root and boxes_overlap(
+                    actor.pose, actor.half_extents, body.pose, body.half_extents
+                ):
+                    raise SpawnError(
+                        f"Spawn failed because of collision at spawn position: {actor.type_id} would touch "
+                        f"actor {body.id} ({body.type_id})"
+                    )
+            self._bodies.append(actor)
+        if isinstance(actor, VehicleActor):
+            self._vehicles.append(actor)
+        if isinstance(actor, Sensor):
+            actor.reseed(self.seed)
+        if actor.parent is not None:
+            self._mounted.append(actor)
+        self.actors[self._take_id()] = actor
+
+    def destroy(self, actor_id: int) -> bool:
+        """
+        Remove an actor; what is mounted on it stays behind, as in CARLA.
+
+        :param actor_id: its id
+        :return: False if there is no such actor, or if it is the spectator
+        """
+        if actor_id not in self.actors or actor_id == self.spectator.id:
+            return False
+        actor = self.actors.pop(actor_id)
+        for child in [child for child in self._mounted if child.parent is actor]:
+            child.detach()
+            self._mounted.remove(child)
+        for group in (self._vehicles, self._bodies, self._mounted):
+            if actor in group:
+                group.remove(actor)  # type: ignore[arg-type]
+        self._leaving.append(actor)
+        return True
+
+    def tick(self, dt: float) -> list[Collision]:
+        """
+        One simulation step.
+
+        :param dt: duration [s], > 0
+        :return: two entries for each pair of bodies in contact, one for each side
+        :raises ValueError: if the duration is not positive
+        """
+        if not dt > 0.0:
+            raise ValueError(f"a simulation step needs a positive duration, got {dt} s")
+        self.frame += 1
+        self.time += dt
+        self.delta = dt
+        self.departed, self._leaving = self._leaving, []
+        ground = self.town.ground
+        for vehicle in self._vehicles:
+            vehicle.advance(dt, ground)
+        collisions: list[Collision] = []
+        if len(self._bodies) > 1:
+            collisions = resolve_contacts([body for body in self._bodies if body.collisions_enabled])
+        for actor in self._mounted:
+            actor.update_pose()
+        return collisions
+
+    def render(self, sensor: Actor) -> NDArray[np.uint8]:
+        """
+        What a camera sees now.
+
+        :param sensor: a ``sensor.camera.*`` actor
+        :return: shape (height, width, 4), uint8, blue green red alpha; may be overwritten by the camera's next picture
+        :raises TypeError: if the actor is no camera
+        """
+        if not isinstance(sensor, CameraSensor):
+            raise TypeError(f"expected a camera, got {sensor.type_id} (actor {sensor.id})")
+        camera: Camera = sensor.camera
+        root, pose = sensor.root, sensor.pose
+        ground = self.town.ground(root.pose.x, root.pose.y, root.pose.z)
+        boxes = self._boxes(sensor) if len(self._bodies) > (root.half_extents[0] > 0.0) else []
+        if sensor.kind == "rgb":
+            return camera.render(self.town, pose, ground, self.weather, boxes)
+        if sensor.kind == "depth":
+            return camera.render_depth(self.town, pose, ground, boxes)
+        return camera.render_semantic(self.town, pose, ground, boxes)
+
+    def _boxes(self, sensor: CameraSensor) -> list[Box]:
+        """Every solid body, except the car that the camera sits in."""
+        root = sensor.root
+        boxes = []
+        for body in self._bodies:
+            if body is root and not _stands_outside(sensor, body):
+                continue
+            centre = follow(body.pose, Pose(z=body.half_extents[2]))
+            boxes.append(Box(centre, body.half_extents, body.color, body.tag, body.id))
+        return boxes
+
+    def gnss(self, sensor: GnssSensor) -> GnssReading:
+        """Where a GNSS sensor is on the globe."""
+        return sensor.read(self.town.map.transform_to_geolocation)
+
+    def imu(self, sensor: ImuSensor) -> ImuReading:
+        """What an IMU feels."""
+        return sensor.read()
+
+    def obstacle(self, sensor: ObstacleSensor) -> tuple[Actor, float] | None:
+        """
+        What an obstacle sensor sees.
+
+        :param sensor: the sensor
+        :return: the nearest body ahead and its distance [m], None if there is none within the sensor's range
+        """
+        pose = sensor.pose
+        origin = (pose.x, pose.y, pose.z)
+        level = math.cos(pose.pitch)
+        direction = (level * math.cos(pose.yaw), level * math.sin(pose.yaw), math.sin(pose.pitch))
+        nearest: tuple[Actor, float] | None = None
+        for body in self._bodies:
+            distance = ray_to_body(origin, direction, body, sensor.radius) if sensor.sees(body) else None
+            if distance is not None and distance <= (sensor.distance if nearest is None else nearest[1]):
+                nearest = (body, distance)
+        return nearest
+
+    def ground(self, x: float, y: float, z: float) -> Ground:
+        """Road plane under or near a point."""
+        return self.town.ground(x, y, z)
+
+    def cast_ray(self, origin: Vector, direction: Vector, reach: float) -> list[tuple[Vector, int]]:
+        """
+        What a ray meets: the road, and the actors' boxes.
+
+        :param origin: world position [m]
+        :param direction: unit vector
+        :param reach: length of the ray [m]
+        :return: points and their ``carla.CityObjectLabel``, nearest first
+        """
+        hits = [(ray_to_ground(origin, direction, self.town.ground), 1)]
+        hits += [(ray_to_body(origin, direction, body), body.tag) for body in self._bodies]
+        found = sorted((distance, tag) for distance, tag in hits if distance is not None and distance <= reach)
+        ox, oy, oz = origin
+        dx, dy, dz = direction
+        return [((ox + d * dx, oy + d * dy, oz + d * dz), tag) for d, tag in found]
+
+
+def _stands_outside(sensor: CameraSensor, body: Actor) -> bool:
+    """Whether a camera is clear of the car that it is mounted on, to the side, in front or behind."""
+    length, width, _ = body.half_extents
+    if sensor.parent is not body:
+        return False
+    return abs(sensor.relative.x) > length + CHASE_MARGIN or abs(sensor.relative.y) > width + CHASE_MARGIN
