@@ -9,12 +9,9 @@ import socket
 from collections import deque
 from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 __all__ = ["Bytes", "Connection"]
 
-Bytes: TypeAlias = "bytes | bytearray | memoryview | NDArray[np.uint8]"
+Bytes: TypeAlias = "bytes | bytearray | memoryview"
 
 
 class Connection:

@@ -222,7 +222,7 @@ class Simulation:
         if isinstance(sensor, CameraSensor):
             if not self.settings.no_rendering:
                 image = world.render(sensor)
-                publish(sensor.id, payload.image_header(world, sensor), image)
+                publish(sensor.id, payload.image_header(world, sensor), image.data)
         elif sensor.type_id == "sensor.other.collision":
             self._publish_collisions(sensor)
         elif isinstance(sensor, GnssSensor):
