@@ -11,7 +11,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Corner", "Line", "Piece", "Point", "advance", "deflections", "draw_polyline", "sample", "tangent_length"]
+import numpy as np
+
+__all__ = [
+    "Corner",
+    "Line",
+    "Piece",
+    "Point",
+    "advance",
+    "deflections",
+    "draw_corner",
+    "draw_polyline",
+    "sample",
+    "tangent_length",
+]
 
 Point = tuple[float, float]
 """x, y [m]."""
@@ -19,6 +32,8 @@ Point = tuple[float, float]
 _GAUSS = ((-math.sqrt(0.6), 5.0 / 18.0), (0.0, 8.0 / 18.0), (math.sqrt(0.6), 5.0 / 18.0))
 """Nodes on [-1, 1] and weights that sum to 1: Gauss-Legendre quadrature with three points."""
 _PANELS = 8
+_SHORTEST_BEND = 15.0
+"""Least length of a bend as if it were all arc [m]; less where the radius is at its greatest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +164,36 @@ def deflections(points: Sequence[Point]) -> list[float]:
         bx, by = after[0] - here[0], after[1] - here[1]
         result.append(math.atan2(ax * by - ay * bx, ax * bx + ay * by))
     return result
+
+
+def least_radius(deflection: float, radii: tuple[float, float]) -> float:
+    """
+    Least radius at which a corner does not look like a kink: slight ones take a greater one.
+
+    :param deflection: change of direction [rad]
+    :param radii: least and greatest radius of the arc [m]
+    :return: radius within ``radii`` [m]
+    """
+    return max(radii[0], min(radii[1], _SHORTEST_BEND / abs(deflection)))
+
+
+def draw_corner(rng: np.random.Generator, deflection: float, room: float, radii: tuple[float, float]) -> Corner | None:
+    """
+    Random rounding that fits, and that does not look like a kink where the change of direction is small.
+
+    :param rng: source of randomness
+    :param deflection: change of direction [rad]
+    :param room: greatest tangent length [m]
+    :param radii: least and greatest radius of the arc [m]
+    :return: a corner, or None where even the least radius does not fit
+    """
+    share = rng.uniform(0.25, 0.6)
+    # Tangent lengths grow in proportion to the radius: one corner of radius 1 tells them all.
+    largest = min(radii[1], room / tangent_length(deflection, Corner(1.0, share)))
+    smallest = least_radius(deflection, radii)
+    if largest < smallest:
+        return None
+    return Corner(smallest * (largest / smallest) ** rng.uniform(0.0, 1.0), share)
 
 
 def draw_polyline(points: Sequence[Point], corners: Sequence[Corner]) -> Line:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sb3_carla.errors import MapError
-from sb3_carla.simulator.alignment import Corner, Line, Piece, Point, deflections, draw_polyline, sample, tangent_length
+from sb3_carla.simulator.alignment import Line, Piece, Point, deflections, draw_corner, draw_polyline, sample
 from sb3_carla.simulator.roads import CrossSection, Elevation, Link, Marking, Road, opendrive_text
 
-__all__ = ["CircuitStyle", "circuit_opendrive", "draw_corner"]
+__all__ = ["CircuitStyle", "circuit_opendrive"]
 
 _ATTEMPTS = 5000
 _MAX_DEFLECTION = math.radians(125.0)
-_MIN_DEFLECTION = math.radians(8.0)
+_MIN_DEFLECTION = math.radians(14.0)
 _GRASS = 14.0
 """Least distance between the pavements of two stretches that are not neighbours [m]."""
 _KNOT_SPACING = 20.0
@@ -67,24 +67,6 @@ def circuit_opendrive(name: str, seed: int, style: CircuitStyle) -> str:
         if lines is not None and _fits(lines, style):
             return opendrive_text(name, _roads(lines, _heights(rng, lines, style.slope), style))
     raise MapError(f"no circuit of this style after {_ATTEMPTS} attempts with seed {seed}: {style}")
-
-
-def draw_corner(rng: np.random.Generator, deflection: float, room: float, radii: tuple[float, float]) -> Corner | None:
-    """
-    Random rounding that fits.
-
-    :param rng: source of randomness
-    :param deflection: change of direction [rad]
-    :param room: greatest tangent length [m]
-    :param radii: least and greatest radius of the arc [m]
-    :return: a corner, or None where even the least radius does not fit
-    """
-    share = rng.uniform(0.25, 0.6)
-    # Tangent lengths grow in proportion to the radius: one corner of radius 1 tells them all.
-    largest = min(radii[1], room / tangent_length(deflection, Corner(1.0, share)))
-    if largest < radii[0]:
-        return None
-    return Corner(radii[0] * (largest / radii[0]) ** rng.uniform(0.0, 1.0), share)
 
 
 def _draw(rng: np.random.Generator, style: CircuitStyle) -> list[Line] | None:

@@ -1,4 +1,13 @@
-"""The catalogue of built-in towns: from a name to OpenDRIVE."""
+"""
+The catalogue of built-in towns: from a name to OpenDRIVE.
+
+What each one is like stands here; ``sb3_carla.towns`` says which are for training.
+
+========== ==== ===== ========= ===================== =========================
+town       lane width shoulder  centre line           other
+========== ==== ===== ========= ===================== =========================
+========== ==== ===== ========= ===================== =========================
+"""
 
 from __future__ import annotations
 
@@ -7,21 +16,124 @@ from functools import lru_cache
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.circuits import CircuitStyle, circuit_opendrive
 from sb3_carla.simulator.roads import CrossSection, Marking
+from sb3_carla.simulator.villages import VillageStyle, village_opendrive
 
-__all__ = ["built_in_opendrive", "circuit_opendrive"]
+__all__ = ["built_in_opendrive", "circuit_opendrive", "village_opendrive"]
 
-_WHITE = Marking("solid", "white", 0.15)
-_BROKEN = Marking("broken", "white", 0.15)
-_YELLOW = Marking("solid", "yellow", 0.15)
+
+def _broken(color: str = "white", width: float = 0.15) -> Marking:
+    return Marking("broken", color, width)
+
+
+def _solid(color: str = "white", width: float = 0.15) -> Marking:
+    return Marking("solid", color, width)
+
 
 _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
-    "Circuit01": (101, CircuitStyle(CrossSection(1, 3.5, 0.0, _BROKEN, _BROKEN, _WHITE))),
-    "Circuit02": (102, CircuitStyle(CrossSection(1, 3.25, 0.5, _YELLOW, _BROKEN, _WHITE), corners=10)),
-    "Circuit06": (106, CircuitStyle(CrossSection(1, 3.4, 0.4, _WHITE, _BROKEN, _WHITE), corners=9)),
+    # Training.
+    "Circuit01": (101, CircuitStyle(CrossSection(1, 3.5, 0.0, _broken(), _broken(), _solid()))),
+    "Circuit02": (
+        102,
+        CircuitStyle(
+            CrossSection(1, 3.0, 0.5, _solid("yellow", 0.12), _broken(), _solid(width=0.12)),
+            corners=11,
+            dent=0.6,
+            radii=(12.0, 45.0),
+            speed_kmh=30,
+        ),
+    ),
+    "Circuit03": (
+        103,
+        CircuitStyle(
+            CrossSection(2, 3.5, 0.0, _solid("yellow"), _broken(width=0.12), _solid()),
+            size=(340.0, 300.0),
+            radii=(28.0, 60.0),
+            speed_kmh=50,
+        ),
+    ),
+    "Circuit04": (
+        104,
+        CircuitStyle(
+            CrossSection(1, 4.0, 0.8, _broken("yellow", 0.2), _broken(), _solid(width=0.2)),
+            corners=9,
+            dent=0.55,
+            slope=0.045,
+            bend_centre=_solid("yellow", 0.2),
+        ),
+    ),
+    "Circuit05": (
+        105,
+        CircuitStyle(
+            CrossSection(2, 3.25, 0.3, _solid(width=0.2), _broken(width=0.15), _solid(width=0.15)),
+            corners=10,
+            dent=0.55,
+            size=(340.0, 320.0),
+            radii=(28.0, 60.0),
+            speed_kmh=50,
+        ),
+    ),
+    # Held out.
+    "Circuit06": (
+        206,
+        CircuitStyle(
+            CrossSection(1, 3.3, 0.4, _broken(width=0.13), _broken(), _solid(width=0.16)),
+            corners=10,
+            dent=0.6,
+            radii=(13.0, 50.0),
+            bend_centre=_solid(width=0.13),
+        ),
+    ),
+    "Circuit07": (
+        207,
+        CircuitStyle(
+            CrossSection(2, 3.4, 0.6, _solid("yellow", 0.18), _broken(width=0.14), _solid(width=0.18)),
+            corners=9,
+            size=(340.0, 310.0),
+            radii=(28.0, 55.0),
+            speed_kmh=50,
+        ),
+    ),
+    "Circuit08": (
+        208,
+        CircuitStyle(
+            CrossSection(1, 3.7, 1.0, _solid("yellow", 0.16), _broken(), _solid(width=0.14)),
+            corners=9,
+            dent=0.55,
+            radii=(14.0, 55.0),
+            slope=0.04,
+        ),
+    ),
+}
+
+_VILLAGES: dict[str, tuple[int, VillageStyle]] = {
+    # Training: three streets each way; then avenues around a block, with two streets across.
+    "Village01": (301, VillageStyle(CrossSection(1, 3.4, 0.3, _broken("yellow"), _broken(), _solid()))),
+    "Village02": (
+        302,
+        VillageStyle(
+            CrossSection(2, 3.2, 0.0, _solid("yellow"), _broken(), _solid()),
+            spacing=130.0,
+            missing=((3, 4),),
+            radii=(28.0, 60.0),
+            speed_kmh=40,
+        ),
+    ),
+    # Held out.
+    "Village03": (
+        403,
+        VillageStyle(
+            CrossSection(1, 3.5, 0.5, _broken(width=0.14), _broken(), _solid(width=0.14)),
+            columns=4,
+            spacing=95.0,
+            jitter=10.0,
+            missing=((1, 5), (6, 10)),
+            radii=(14.0, 45.0),
+        ),
+    ),
 }
 
 
-@lru_cache(maxsize=None)
+@lru_cache
 def built_in_opendrive(name: str) -> str:
     """
     OpenDRIVE 1.4 of a built-in town, bit for bit the same everywhere.
@@ -31,6 +143,7 @@ def built_in_opendrive(name: str) -> str:
     :raises MapError: if there is no such town
     """
     if name in _CIRCUITS:
-        seed, style = _CIRCUITS[name]
-        return circuit_opendrive(name, seed, style)
-    raise MapError(f"no built-in town is called {name!r}; available: {', '.join(sorted(_CIRCUITS))}")
+        return circuit_opendrive(name, *_CIRCUITS[name])
+    if name in _VILLAGES:
+        return village_opendrive(name, *_VILLAGES[name])
+    raise MapError(f"no built-in town is called {name!r}; available: {', '.join((*_CIRCUITS, *_VILLAGES))}")
