@@ -228,7 +228,8 @@ def set_autopilot(simulation: Simulation, actor_id: object, enabled: object, por
 @method("set_vehicle_light_state", Answer.VOID)
 def set_light_state(simulation: Simulation, actor_id: object, state: object) -> None:
     """``vehicle.set_light_state``: kept and given back; the lamps give no light."""
-    value = sequence_from(state, 1, "light state")[0]
+    # A bare number in a batch, an array of one in the call.
+    value = state if isinstance(state, int) else sequence_from(state, 1, "light state")[0]
     if not isinstance(value, int) or not 0 <= value < 1 << 32:
         raise CallError(f"light state: expected an unsigned 32-bit integer, got {value!r}")
     simulation.vehicle(actor_id).light_state = value

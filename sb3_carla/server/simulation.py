@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from sb3_carla.errors import TownNotFoundError
+from sb3_carla.errors import MapError, TownNotFoundError
 from sb3_carla.server import payload
 from sb3_carla.server.log import report
 from sb3_carla.server.registry import CallError
@@ -29,6 +31,12 @@ MAX_DELTA = 10.0
 OPENDRIVE_TOWN = "OpenDriveMap"
 """Name of the world that ``generate_opendrive_world`` makes."""
 TOWN_CACHE = 8
+PARSE = """
+import sys, carla
+town = carla.Map("trial", sys.stdin.buffer.read().decode())
+town.get_topology(), town.generate_waypoints(2.0)
+"""
+PARSE_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +181,7 @@ class Simulation:
         elif name.rsplit("/", 1)[-1] == OPENDRIVE_TOWN:
             if self.opendrive is None:
                 raise CallError(f"{OPENDRIVE_TOWN}: no OpenDRIVE map was sent (copy_opendrive_to_file)")
+            _try_out(self.opendrive)
             town = Town.from_opendrive(OPENDRIVE_TOWN, self.opendrive)
         else:
             town = self._town(name)
@@ -246,6 +255,22 @@ class Simulation:
     def describe(self, actor: Actor) -> list[object]:
         """``Actor`` as the client expects it."""
         return actor_to(actor, self.stream_port)
+
+
+def _try_out(opendrive: str) -> None:
+    """
+    Parse a map from the network in another process: CARLA's parser crashes on some, which must not end the server.
+
+    :param opendrive: text of the map
+    :raises MapError: if the parser crashes or does not come to an end
+    """
+    command = [sys.executable, "-c", PARSE]
+    try:
+        done = subprocess.run(command, input=opendrive.encode(), capture_output=True, timeout=PARSE_PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise MapError(f"the OpenDRIVE map cannot be parsed within {PARSE_PATIENCE:g} s") from None
+    if done.returncode < 0:
+        raise MapError(f"the OpenDRIVE map crashes CARLA's parser (signal {-done.returncode})")
 
 
 def _not_found(name: str) -> str:

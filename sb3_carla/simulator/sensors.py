@@ -61,7 +61,10 @@ class Sensor(Actor):
             return True
         if time < self._next - TIME_TOLERANCE:
             return False
-        self._next = max(self._next, time - self.period) + self.period
+        self._next += self.period
+        if self._next <= time:
+            # The first time, or after a pause in which nobody listened.
+            self._next = time + self.period
         return True
 
 

@@ -181,7 +181,7 @@ class World:
         camera: Camera = sensor.camera
         root, pose = sensor.root, sensor.pose
         ground = self.town.ground(root.pose.x, root.pose.y, root.pose.z)
-        boxes = self._boxes(sensor) if len(self._bodies) > (root.half_extents[0] > 0.0) else []
+        boxes = self._boxes(sensor)
         if sensor.kind == "rgb":
             return camera.render(self.town, pose, ground, self.weather, boxes)
         if sensor.kind == "depth":
