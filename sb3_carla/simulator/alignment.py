@@ -31,7 +31,7 @@ Point = tuple[float, float]
 
 _GAUSS = ((-math.sqrt(0.6), 5.0 / 18.0), (0.0, 8.0 / 18.0), (math.sqrt(0.6), 5.0 / 18.0))
 """Nodes on [-1, 1] and weights that sum to 1: Gauss-Legendre quadrature with three points."""
-_PANELS = 8
+_PANELS = 16
 _SHORTEST_BEND = 15.0
 """Least length of a bend as if it were all arc [m]; less where the radius is at its greatest."""
 

@@ -13,10 +13,10 @@ from sb3_carla.simulator.roads import CrossSection, Elevation, Link, Marking, Ro
 
 __all__ = ["CircuitStyle", "circuit_opendrive"]
 
-_ATTEMPTS = 5000
+_ATTEMPTS = 20000
 _MAX_DEFLECTION = math.radians(125.0)
 _MIN_DEFLECTION = math.radians(14.0)
-_GRASS = 14.0
+_GRASS = 18.0
 """Least distance between the pavements of two stretches that are not neighbours [m]."""
 _KNOT_SPACING = 20.0
 """Greatest distance between two knots of a height profile [m]."""
@@ -33,6 +33,7 @@ class CircuitStyle:
     :param dent: how far corners may move inwards, as a share of the radius, in [0, 1)
     :param radii: least and greatest radius of an arc [m]
     :param length: least and greatest length of the circuit [m]
+    :param turning: least sum of all changes of direction, to either side [rad]; a convex circuit has 2 pi
     :param min_straight: least length of a straight between two corners [m]
     :param slope: steepest slope [-], 0: flat
     :param bend_centre: line between the directions in bends of less than 30 m radius; None: as elsewhere
@@ -40,11 +41,12 @@ class CircuitStyle:
     """
 
     section: CrossSection
-    corners: int = 8
+    corners: int = 10
     size: tuple[float, float] = (300.0, 240.0)
     dent: float = 0.5
     radii: tuple[float, float] = (12.0, 60.0)
     length: tuple[float, float] = (500.0, 1200.0)
+    turning: float = 3.0 * math.pi
     min_straight: float = 8.0
     slope: float = 0.0
     bend_centre: Marking | None = None
@@ -72,14 +74,14 @@ def circuit_opendrive(name: str, seed: int, style: CircuitStyle) -> str:
 def _draw(rng: np.random.Generator, style: CircuitStyle) -> list[Line] | None:
     """One reference line for each corner, from the middle of a straight to the middle of the next."""
     points = _polygon(rng, style)
-    count = len(points)
-    middles = [_middle(points[i], points[(i + 1) % count]) for i in range(count)]
+    turns = deflections([points[-1], *points, points[0]])
+    sizes = [abs(turn) for turn in turns]
+    if min(sizes) < _MIN_DEFLECTION or max(sizes) > _MAX_DEFLECTION or sum(sizes) < style.turning:
+        return None
+    middles = [_middle(*side) for side in zip(points, [*points[1:], points[0]], strict=True)]
     lines = []
-    for i in range(count):
+    for i, turn in enumerate(turns):
         path = [middles[i - 1], points[i], middles[i]]
-        (turn,) = deflections(path)
-        if not _MIN_DEFLECTION < abs(turn) < _MAX_DEFLECTION:
-            return None
         room = min(math.dist(path[0], path[1]), math.dist(path[1], path[2])) - 0.5 * style.min_straight
         corner = draw_corner(rng, turn, room, style.radii)
         if corner is None:

@@ -1,12 +1,8 @@
 """
 The catalogue of built-in towns: from a name to OpenDRIVE.
 
-What each one is like stands here; ``sb3_carla.towns`` says which are for training.
-
-========== ==== ===== ========= ===================== =========================
-town       lane width shoulder  centre line           other
-========== ==== ===== ========= ===================== =========================
-========== ==== ===== ========= ===================== =========================
+What each one is like stands here; ``sb3_carla.towns`` says which ones are for training. Those held out have seeds of
+their own, and styles (widths, markings, radii) that lie among those of training without repeating any.
 """
 
 from __future__ import annotations
@@ -31,13 +27,18 @@ def _solid(color: str = "white", width: float = 0.15) -> Marking:
 
 _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
     # Training.
-    "Circuit01": (101, CircuitStyle(CrossSection(1, 3.5, 0.0, _broken(), _broken(), _solid()))),
+    "Circuit01": (
+        101,
+        CircuitStyle(CrossSection(1, 3.5, 0.0, _broken(), _broken(), _solid()), corners=10, turning=10.0),
+    ),
     "Circuit02": (
         102,
         CircuitStyle(
             CrossSection(1, 3.0, 0.5, _solid("yellow", 0.12), _broken(), _solid(width=0.12)),
-            corners=11,
-            dent=0.6,
+            corners=13,
+            dent=0.7,
+            turning=13.5,
+            size=(320.0, 280.0),
             radii=(12.0, 45.0),
             speed_kmh=30,
         ),
@@ -46,7 +47,10 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
         103,
         CircuitStyle(
             CrossSection(2, 3.5, 0.0, _solid("yellow"), _broken(width=0.12), _solid()),
-            size=(340.0, 300.0),
+            size=(345.0, 320.0),
+            dent=0.6,
+            corners=9,
+            turning=10.0,
             radii=(28.0, 60.0),
             speed_kmh=50,
         ),
@@ -55,8 +59,10 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
         104,
         CircuitStyle(
             CrossSection(1, 4.0, 0.8, _broken("yellow", 0.2), _broken(), _solid(width=0.2)),
-            corners=9,
-            dent=0.55,
+            corners=11,
+            dent=0.65,
+            size=(320.0, 260.0),
+            turning=12.0,
             slope=0.045,
             bend_centre=_solid("yellow", 0.2),
         ),
@@ -65,9 +71,10 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
         105,
         CircuitStyle(
             CrossSection(2, 3.25, 0.3, _solid(width=0.2), _broken(width=0.15), _solid(width=0.15)),
-            corners=10,
-            dent=0.55,
-            size=(340.0, 320.0),
+            corners=11,
+            dent=0.65,
+            turning=11.0,
+            size=(345.0, 345.0),
             radii=(28.0, 60.0),
             speed_kmh=50,
         ),
@@ -77,8 +84,10 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
         206,
         CircuitStyle(
             CrossSection(1, 3.3, 0.4, _broken(width=0.13), _broken(), _solid(width=0.16)),
-            corners=10,
-            dent=0.6,
+            corners=12,
+            dent=0.65,
+            turning=13.0,
+            size=(310.0, 270.0),
             radii=(13.0, 50.0),
             bend_centre=_solid(width=0.13),
         ),
@@ -87,8 +96,10 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
         207,
         CircuitStyle(
             CrossSection(2, 3.4, 0.6, _solid("yellow", 0.18), _broken(width=0.14), _solid(width=0.18)),
-            corners=9,
-            size=(340.0, 310.0),
+            corners=10,
+            dent=0.6,
+            turning=10.5,
+            size=(345.0, 330.0),
             radii=(28.0, 55.0),
             speed_kmh=50,
         ),
@@ -97,8 +108,10 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
         208,
         CircuitStyle(
             CrossSection(1, 3.7, 1.0, _solid("yellow", 0.16), _broken(), _solid(width=0.14)),
-            corners=9,
-            dent=0.55,
+            corners=11,
+            dent=0.6,
+            turning=11.5,
+            size=(330.0, 280.0),
             radii=(14.0, 55.0),
             slope=0.04,
         ),
@@ -106,7 +119,7 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
 }
 
 _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
-    # Training: three streets each way; then avenues around a block, with two streets across.
+    # Training.
     "Village01": (301, VillageStyle(CrossSection(1, 3.4, 0.3, _broken("yellow"), _broken(), _solid()))),
     "Village02": (
         302,
@@ -126,7 +139,7 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             columns=4,
             spacing=95.0,
             jitter=10.0,
-            missing=((1, 5), (6, 10)),
+            missing=((1, 5),),
             radii=(14.0, 45.0),
         ),
     ),
