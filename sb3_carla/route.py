@@ -62,13 +62,25 @@ def straightest(current: Waypoint, candidates: list[Waypoint]) -> Waypoint:
     heading = math.radians(current.transform.rotation.yaw)
     turns = []
     for candidate in candidates:
-        rest = candidate.next_until_lane_end(2.0)
-        end = rest[-1] if rest else candidate
-        turns.append(wrap_angle(math.radians(end.transform.rotation.yaw) - heading))
+        turns.append(wrap_angle(math.radians(_road_end(candidate).transform.rotation.yaw) - heading))
     least = min(abs(turn) for turn in turns)
     near = [i for i, turn in enumerate(turns) if abs(turn) < least + SAME_TURN]
     best = max(near, key=lambda i: (round(turns[i], 3), candidates[i].road_id, candidates[i].lane_id))
     return candidates[best]
+
+
+def _road_end(waypoint: Waypoint) -> Waypoint:
+    """
+    Last waypoint of the same road, at most 100 m ahead.
+
+    ``Waypoint.next_until_lane_end`` would abort the process on a lane that leads nowhere (carla 0.9.16).
+    """
+    for _ in range(50):
+        following = waypoint.next(2.0)
+        if not following or following[0].road_id != waypoint.road_id:
+            break
+        waypoint = following[0]
+    return waypoint
 
 
 def follow_lane(start: Waypoint, length: float, spacing: float = SPACING) -> list[Waypoint]:

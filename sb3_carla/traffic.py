@@ -122,6 +122,8 @@ class Traffic:
         models = sorted((b for b in library.filter("vehicle.*") if _is_car(b)), key=lambda b: b.id)
         command = carla.command
         freeze = command.SetSimulatePhysics(command.FutureActor, False)
+        if not models:
+            raise ServerError("n_npcs: the server has no blueprint of a car")
         ids: list[int] = []
         for place in self._session.world.get_map().get_spawn_points():
             if len(ids) == count:
@@ -205,8 +207,9 @@ def _row(x: float, y: float, heading: float, speed: float) -> tuple[float, float
 
 
 def _is_car(blueprint: Any) -> bool:
-    kind = str(blueprint.get_attribute("base_type")) if blueprint.has_attribute("base_type") else "car"
-    return kind in ("car", "") and int(blueprint.get_attribute("number_of_wheels")) == 4
+    if blueprint.has_attribute("base_type") and blueprint.get_attribute("base_type").as_str() not in ("car", ""):
+        return False
+    return bool(blueprint.get_attribute("number_of_wheels").as_int() == 4)
 
 
 def _route_from(start: Any) -> LaneRoute:

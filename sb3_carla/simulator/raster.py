@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.simulator.dynamics import Ground
+from sb3_carla.simulator.lanes import lane_waypoints
 
 __all__ = ["LOWER", "UPPER", "Raster"]
 
@@ -211,12 +212,7 @@ class _Conflicts:
 
 def _lanes(carla_map: Any) -> Iterator[Lane]:
     """All lanes of a map; those without traffic are found beside those with."""
-    for start, end in carla_map.get_topology():
-        waypoints = [start, *start.next_until_lane_end(STEP)]
-        if waypoints[-1].transform.location.distance(end.transform.location) < 3.0 * STEP:
-            waypoints.append(end)
-        if len(waypoints) < 2:
-            continue
+    for waypoints in lane_waypoints(carla_map, STEP):
         yield _lane(waypoints, "driving")
         for neighbour in ("get_right_lane", "get_left_lane"):
             yield from _side_lanes(waypoints, neighbour)

@@ -12,14 +12,15 @@ import carla
 
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.dynamics import Ground
-from sb3_carla.simulator.geometry import Pose
+from sb3_carla.simulator.geometry import Pose, wrap_angle
+from sb3_carla.simulator.lanes import lane_waypoints
 from sb3_carla.simulator.opendrive import built_in_opendrive
 from sb3_carla.simulator.raster import Raster
 
 __all__ = ["Town"]
 
-SPAWN_SPACING = 50.0
-"""Distance between two spawn points on a lane [m]."""
+SPAWN_STEP, SPAWN_SPACING = 5.0, 50.0
+"""Distance of the first spawn point from the beginning of its lane, and between two on a lane [m]."""
 FLAT = 0.01
 """A town whose lanes differ less in height is flat [m]."""
 
@@ -90,20 +91,13 @@ class Town:
     def spawn_points(self) -> list[Pose]:
         """Starts in the middle of lanes, outside junctions: the beginning of each lane and every 50 m."""
         points = []
-        for start, _ in self.map.get_topology():
-            if start.is_junction:
+        for lane in lane_waypoints(self.map, SPAWN_STEP):
+            if lane[0].is_junction:
                 continue
-            inside = start.next(3.0)
-            waypoint = inside[0] if inside and inside[0].road_id == start.road_id else start
-            while waypoint is not None and waypoint.road_id == start.road_id and waypoint.lane_id == start.lane_id:
+            for waypoint in lane[1 :: round(SPAWN_SPACING / SPAWN_STEP)]:
                 place, rotation = waypoint.transform.location, waypoint.transform.rotation
-                points.append(
-                    Pose(place.x, place.y, place.z, 0.0, math.radians(rotation.pitch), math.radians(rotation.yaw))
-                )
-                following = waypoint.next(SPAWN_SPACING)
-                waypoint = following[0] if following and following[0].section_id == start.section_id else None
-                if waypoint is not None and len(points) > 20_000:
-                    break
+                pitch, yaw = math.radians(rotation.pitch), math.radians(rotation.yaw)
+                points.append(Pose(place.x, place.y, place.z, 0.0, wrap_angle(pitch), wrap_angle(yaw)))
         return _unique(points)
 
     def ground(self, x: float, y: float, z: float) -> Ground:
@@ -125,17 +119,18 @@ class Town:
 
 
 def _unique(points: list[Pose]) -> list[Pose]:
-    """Leave out points within 8 m of an earlier one that is at about the same height."""
+    """Leave out points on whose place, or just behind which, an earlier one stands."""
     kept: list[Pose] = []
     for point in points:
-        near = (p for p in kept if abs(p.x - point.x) < 8.0 and abs(p.y - point.y) < 8.0)
-        if all(math.hypot(p.x - point.x, p.y - point.y) > (2.5 if _apart(p, point) else 8.0) for p in near):
+        if not any(_in_the_way(other, point) for other in kept):
             kept.append(point)
     return kept
 
 
-def _apart(a: Pose, b: Pose) -> bool:
-    """Whether two poses stand on neighbouring lanes or levels rather than behind each other."""
-    along = (b.x - a.x) * math.cos(a.yaw) + (b.y - a.y) * math.sin(a.yaw)
-    across = (b.y - a.y) * math.cos(a.yaw) - (b.x - a.x) * math.sin(a.yaw)
-    return abs(a.z - b.z) > 2.0 or abs(across) > max(abs(along), 2.5)
+def _in_the_way(a: Pose, b: Pose) -> bool:
+    dx, dy = b.x - a.x, b.y - a.y
+    if abs(b.z - a.z) > 2.0 or abs(dx) > 10.0 or abs(dy) > 10.0:
+        return False
+    along = dx * math.cos(a.yaw) + dy * math.sin(a.yaw)
+    across = dy * math.cos(a.yaw) - dx * math.sin(a.yaw)
+    return abs(along) < 8.0 and abs(across) < 2.5

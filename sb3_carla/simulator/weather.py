@@ -46,7 +46,8 @@ class Weather:
         parameters = getattr(carla.WeatherParameters, name, None)
         if not isinstance(parameters, carla.WeatherParameters):
             raise ValueError(f"unknown weather preset {name!r}")
-        return cls(*(float(getattr(parameters, field.name)) for field in fields(cls)))
+        # The client keeps single precision: 0.1 comes back as 0.10000000149.
+        return cls(*(round(getattr(parameters, field.name), 6) for field in fields(cls)))
 
     @property
     def daylight(self) -> float:

@@ -1,0 +1,150 @@
+"""The callbacks in other people's experiments: true numbers, nothing changed, nothing left behind."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3 import TD3 as StockTD3
+from stable_baselines3.common.logger import configure
+from tiny import BarEnv
+
+from sb3_carla.callbacks import DrivingMetricsCallback, FeatureStatisticsCallback, GradientNormCallback
+from sb3_carla.td3 import TD3
+
+SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "device": "cpu"}
+
+
+def run(model: Any, folder: Path, callbacks: list[Any], steps: int = 121) -> list[dict[str, float]]:
+    """Train and return what was logged, a dict a dump; tags without a value are left out."""
+    model.set_logger(configure(str(folder), ["csv"]))
+    model.learn(steps, callback=callbacks, log_interval=1)
+    with (folder / "progress.csv").open() as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def test_norms_of_our_td3(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", BarEnv(), actor_max_grad_norm=1e-3, critic_max_grad_norm=0.05, **SMALL)
+    rows = run(model, tmp_path, [GradientNormCallback(), FeatureStatisticsCallback()])
+    last = rows[-1]
+    assert last["debug/actor_grad_norm_AFTER_clip"] == pytest.approx(1e-3, rel=1e-3)
+    assert last["debug/critic_grad_norm_AFTER_clip"] <= 0.05 * 1.001
+    for name in ("actor", "critic"):
+        before, after = (last[f"debug/{name}_grad_norm_{moment}_clip"] for moment in ("BEFORE", "AFTER"))
+        assert last[f"debug/{name}_grad_clip_ratio"] == pytest.approx(after / before)
+        assert last[f"debug/{name}_grad_clip_ratio"] <= 1.0
+        assert last[f"debug/{name}_cnn_grad_norm_AFTER_clip"] < after
+        assert last[f"gradients/{name}_mlp_norm"] > 0.0
+    assert 10.0 < last["debug/cnn_feature_l2_norm"] < 23.0
+    assert last["debug/cnn_feature_min"] == 0.0
+    assert {"debug/actor_cnn_feature_mean", "debug/critic_cnn_feature_std"} <= set(last)
+
+
+def test_norms_combine_as_l2_norms_of_parts(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL, gradient_steps=1, train_freq=10, policy_delay=1)
+    rows = run(model, tmp_path, [GradientNormCallback()])
+    for row in rows[5:]:  # one update a dump, so no means of several
+        for name in ("actor", "critic"):
+            parts = np.hypot(row[f"gradients/{name}_cnn_norm"], row[f"gradients/{name}_mlp_norm"])
+            assert row[f"debug/{name}_grad_norm_BEFORE_clip"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_actor_is_not_written_where_it_was_not_updated(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL, gradient_steps=1, train_freq=10, policy_delay=2)
+    rows = run(model, tmp_path, [GradientNormCallback()], steps=161)
+    written = [row for row in rows if "debug/critic_grad_norm_AFTER_clip" in row]
+    with_actor = [row for row in written if "debug/actor_grad_norm_AFTER_clip" in row]
+    assert len(written) > 6
+    assert abs(2 * len(with_actor) - len(written)) <= 1
+    assert all(row["debug/actor_grad_norm_AFTER_clip"] > 0.0 for row in with_actor)
+
+
+class SecondOptimizerTD3(TD3):
+    """The published bug: the actor's CNN has an optimizer of its own, which steps before the gradients are clipped."""
+
+    def _step(self, name: str) -> None:
+        if name == "actor":
+            if not hasattr(self, "own"):
+                self.own = th.optim.SGD(self.actor.features_extractor.parameters(), lr=1e-6)
+                self.actor.optimizer = th.optim.Adam(self.actor.mu.parameters(), lr=1e-4)
+                self._trained["actor"] = list(self.actor.mu.parameters())
+            self.own.step()
+        super()._step(name)
+
+
+def test_second_optimizer_on_unclipped_gradients_is_exposed(tmp_path: Path) -> None:
+    limit = 1e-4
+    arguments = {**SMALL, "actor_max_grad_norm": limit}
+    honest = run(TD3("LayerNormCnnPolicy", BarEnv(), **arguments), tmp_path / "honest", [GradientNormCallback()])
+    broken = run(
+        SecondOptimizerTD3("LayerNormCnnPolicy", BarEnv(), **arguments), tmp_path / "broken", [GradientNormCallback()]
+    )
+    tag = "debug/actor_grad_norm_AFTER_clip"
+    assert honest[-1][tag] <= limit * 1.001
+    assert broken[-1][tag] > 3.0 * limit
+    assert broken[-1]["debug/actor_cnn_grad_norm_AFTER_clip"] > 3.0 * limit
+    assert broken[-1]["debug/actor_mlp_grad_norm_AFTER_clip"] <= limit * 1.001
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env", "arguments", "network"),
+    [
+        (PPO, "CartPole-v1", {"n_steps": 64, "batch_size": 32, "n_epochs": 2}, "policy"),
+        (A2C, "CartPole-v1", {}, "policy"),
+        (DQN, "CartPole-v1", {"learning_starts": 20, "buffer_size": 500}, "policy"),
+        (SAC, "Pendulum-v1", {"learning_starts": 20, "buffer_size": 500}, "critic"),
+        (StockTD3, "Pendulum-v1", {"learning_starts": 20, "buffer_size": 500}, "actor"),
+    ],
+)
+def test_other_algorithms_train_the_same_with_and_without(
+    tmp_path: Path, algorithm: Any, env: str, arguments: dict[str, Any], network: str
+) -> None:
+    weights = []
+    for callbacks in ([], [GradientNormCallback(), FeatureStatisticsCallback(), DrivingMetricsCallback()]):
+        model = algorithm("MlpPolicy", env, seed=1, device="cpu", **arguments)
+        rows = run(model, tmp_path / str(len(callbacks)), callbacks, steps=220)
+        weights.append({key: value.clone() for key, value in model.policy.state_dict().items()})
+    assert all(th.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    norms = [row[f"debug/{network}_grad_norm_BEFORE_clip"] for row in rows if f"debug/{network}_grad_norm_BEFORE_clip" in row]
+    assert norms
+    assert min(norms) > 0.0
+
+
+def test_nothing_is_left_behind_or_saved(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL)
+
+    class Save(GradientNormCallback):
+        def _on_step(self) -> bool:
+            if self.n_calls == 80:
+                self.model.save(tmp_path / "midway.zip")
+            return True
+
+    run(model, tmp_path, [Save(), FeatureStatisticsCallback()])
+    assert all(not p._post_accumulate_grad_hooks for p in model.policy.parameters())
+    assert all(not module._forward_hooks for module in model.policy.modules())
+    assert "dump" not in vars(model.logger) or model.logger.dump.__func__ is type(model.logger).dump
+    assert not th.optim.optimizer._global_optimizer_pre_hooks
+    TD3.load(tmp_path / "midway.zip")
+
+
+def test_driving_metrics_are_means_over_episodes(tmp_path: Path) -> None:
+    class Driving(BarEnv):
+        def step(self, action: np.ndarray) -> Any:
+            observation, reward, terminated, truncated, info = super().step(action)
+            info["reward_terms"] = {"progress": 0.5, "heading": -0.1 * self._left}
+            if truncated:
+                info |= {"collisions": 1, "is_success": False, "lateral_deviation_m": 0.3, "route_completion": 0.25}
+            return observation, reward, terminated, truncated, info
+
+    rows = run(TD3("LayerNormCnnPolicy", Driving(), **SMALL), tmp_path, [DrivingMetricsCallback()], steps=30)
+    assert rows[-1]["reward/progress"] == pytest.approx(0.5)
+    assert rows[-1]["reward/heading"] == pytest.approx(-0.45)
+    assert rows[-1]["train/collisions_per_episode"] == 1.0
+    assert rows[-1]["driving/lateral_deviation_m"] == pytest.approx(0.3)
+    assert rows[-1]["driving/success"] == 0.0
+    assert rows[-1]["train/episode_length"] == 10.0

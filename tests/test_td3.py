@@ -1,0 +1,251 @@
+"""The learner: equal to SB3 where it should be, different where it says so, and able to learn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stable_baselines3
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
+from tiny import BarEnv
+
+from sb3_carla.noise import LinearNormalNoise
+from sb3_carla.policies import LayerNormCnnPolicy
+from sb3_carla.td3 import TD3
+
+OFF = {"actor_max_grad_norm": None, "critic_max_grad_norm": None}
+SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "device": "cpu"}
+
+
+def filled(algorithm: type, policy: Any = "LayerNormCnnPolicy", env: Any = None, **kwargs: Any) -> Any:
+    """A model with 60 transitions in its buffer and no update yet."""
+    model = algorithm(policy, env or BarEnv(), **{**SMALL, "learning_starts": 1000, **kwargs})
+    model.learn(60)
+    model.set_logger(configure(None, []))
+    return model
+
+
+def parameters(model: Any) -> dict[str, th.Tensor]:
+    return {name: value.detach().clone() for name, value in model.policy.state_dict().items()}
+
+
+@pytest.mark.parametrize("policy", ["CnnPolicy", "MlpPolicy", LayerNormCnnPolicy])
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_without_its_options_it_computes_what_sb3_computes(policy: Any, n_steps: int) -> None:
+    models = [
+        filled(algorithm, policy, learning_rate=1e-3, n_steps=n_steps, **options)
+        for algorithm, options in ((stable_baselines3.TD3, {}), (TD3, OFF))
+    ]
+    models[1].policy.load_state_dict(models[0].policy.state_dict())
+    for model in models:
+        np.random.seed(7)
+        th.manual_seed(7)
+        model.train(6, 16)
+    stock, ours = (parameters(model) for model in models)
+    assert models[1]._n_updates == 6
+    for name in stock:
+        th.testing.assert_close(ours[name], stock[name], rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_clipping_bounds_the_whole_gradient_of_each_network() -> None:
+    model = filled(TD3, actor_max_grad_norm=1e-3, critic_max_grad_norm=1e-2)
+    seen: dict[str, list[float]] = {"actor": [], "critic": []}
+    for name, norms in seen.items():
+        optimizer = getattr(model, name).optimizer
+
+        def hook(optimizer: th.optim.Optimizer, *_: Any, norms: list[float] = norms) -> None:
+            grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            norms.append(float(th.stack([grad.norm() for grad in grads]).norm()))
+
+        optimizer.register_step_pre_hook(hook)
+    model.train(4, 16)
+    assert len(seen["actor"]) == 2  # policy delay
+    assert np.allclose(seen["actor"], 1e-3, rtol=1e-3)
+    assert np.allclose(seen["critic"], 1e-2, rtol=1e-3)
+
+
+def test_rates_of_parts_survive_the_schedule() -> None:
+    model = filled(
+        TD3,
+        learning_rate=lambda progress: 1e-3 * progress,
+        critic_learning_rate=4e-4,
+        actor_cnn_learning_rate=2e-5,
+        critic_cnn_learning_rate=lambda progress: 8e-5 * progress,
+    )
+    model._current_progress_remaining = 0.5
+    model.train(1, 16)
+    rates = {
+        (name, group["name"]): group["lr"]
+        for name in ("actor", "critic")
+        for group in getattr(model, name).optimizer.param_groups
+    }
+    assert rates == pytest.approx(
+        {("actor", "cnn"): 2e-5, ("actor", "mlp"): 5e-4, ("critic", "cnn"): 4e-5, ("critic", "mlp"): 4e-4}
+    )
+
+
+def test_one_line_an_optimizer(capsys: pytest.CaptureFixture[str]) -> None:
+    TD3("LayerNormCnnPolicy", BarEnv(), verbose=1, learning_rate=3e-4, actor_cnn_learning_rate=1e-4, **SMALL)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "optimizer" in line]
+    assert len(lines) == 2
+    assert "CNN 16 tensors" in lines[0]
+    assert "rate 0.0001; MLP 6 tensors" in lines[0]
+    assert "clipped at 1.0" in lines[0]
+    assert "MLP 12 tensors" in lines[1]
+
+
+def test_critic_trains_the_one_encoder_and_the_actor_never_does() -> None:
+    model = filled(TD3, policy_kwargs={"encoder": "critic"})
+    encoder = model.critic.features_extractor
+    assert model.actor.features_extractor is encoder
+    assert model.actor_target.features_extractor is model.critic_target.features_extractor is not encoder
+    assert [group["name"] for group in model.actor.optimizer.param_groups] == ["mlp"]
+    batch = model._sample(16)
+    _, features = model.update_critic(batch)
+    before = [parameter.clone() for parameter in encoder.parameters()]
+    model.update_actor(batch, features)
+    assert all(th.equal(old, new) for old, new in zip(before, encoder.parameters(), strict=True))
+    model.update_critic(batch)
+    assert not all(th.equal(old, new) for old, new in zip(before, encoder.parameters(), strict=True))
+
+
+def test_shared_target_encoder_moves_once_by_tau() -> None:
+    model = filled(TD3, policy_kwargs={"encoder": "critic"}, tau=0.1)
+    online, target = (
+        next(iter(network.features_extractor.parameters())) for network in (model.critic, model.critic_target)
+    )
+    expected = target + 0.1 * (online.detach() + 1.0 - target)
+    with th.no_grad():
+        online += 1.0
+    model.update_targets()
+    th.testing.assert_close(target, expected)
+
+
+def test_actor_update_leaves_the_critics_gradients_alone() -> None:
+    model = filled(TD3)
+    batch = model._sample(16)
+    _, features = model.update_critic(batch)
+    before = [parameter.grad.clone() for parameter in model.critic.parameters()]
+    model.update_actor(batch, features)
+    assert all(th.equal(old, p.grad) for old, p in zip(before, model.critic.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in model.critic.parameters())
+
+
+def test_bfloat16_encoder_stays_close_to_float32() -> None:
+    model = filled(TD3, policy_kwargs={"encoder": "critic"})
+    exact = model._encode(model.critic.features_extractor, model._prepare(th.randint(0, 256, (8, 2, 36, 36)).byte()))
+    th.manual_seed(0)
+    images = th.randint(0, 256, (8, 2, 36, 36)).byte()
+    exact = model._encode(model.critic.features_extractor, model._prepare(images))
+    model.autocast = True
+    rough = model._encode(model.critic.features_extractor, model._prepare(images))
+    assert rough.dtype == th.float32
+    assert float((rough - exact).norm() / exact.norm()) < 0.03
+
+
+def test_n_step_and_truncation_with_several_environments() -> None:
+    env = make_vec_env(BarEnv, 3)
+    model = TD3("LayerNormCnnPolicy", env, n_steps=3, random_shift=2, **{**SMALL, "gradient_steps": 1})
+    model.learn(120)
+    assert model._n_updates > 20
+    batch = model._sample(64)
+    assert float(batch.continues.min()) > 0.9  # the time limit is no terminal state
+    assert batch.rewards.shape == batch.continues.shape == (64, 1)
+
+
+def test_learns_from_pixels() -> None:
+    env = make_vec_env(BarEnv, 2, seed=0)
+    model = TD3(
+        "LayerNormCnnPolicy", env, learning_rate=1e-3, buffer_size=2000, learning_starts=100, batch_size=64,
+        gamma=0.0, random_shift=0, exploration_noise=(0.3, 0.1, 600), policy_kwargs={"encoder": "critic"}, seed=0,
+        device="cpu",
+    )  # fmt: skip
+    before, _ = evaluate_policy(model, env, n_eval_episodes=6, warn=False)
+    model.learn(900)
+    after, _ = evaluate_policy(model, env, n_eval_episodes=6, warn=False)
+    assert before < 7.0
+    assert after > 8.3  # a random policy gets about 3.3, standing in the middle 5
+
+
+@pytest.mark.parametrize("encoder", ["separate", "critic"])
+def test_saved_model_plays_the_same_in_both_libraries_and_without_ours_imported(tmp_path: Path, encoder: str) -> None:
+    model = filled(TD3, policy_kwargs={"encoder": encoder}, actor_cnn_learning_rate=1e-4)
+    model.train(3, 16)
+    path = tmp_path / "model.zip"
+    model.save(path)
+    observation = BarEnv().reset(seed=5)[0]
+    expected = model.predict(observation, deterministic=True)[0]
+    for algorithm in (TD3, stable_baselines3.TD3):
+        np.testing.assert_array_equal(algorithm.load(path).predict(observation, deterministic=True)[0], expected)
+    again = TD3.load(path, env=BarEnv())
+    assert again.part_learning_rates["actor_cnn"] == 1e-4
+    again.learn(60)  # training goes on
+
+    np.save(tmp_path / "observation.npy", observation)
+    code = (
+        "import sys, numpy as np\nfrom stable_baselines3 import TD3\n"
+        "assert 'sb3_carla' not in sys.modules\n"
+        f"model = TD3.load({str(path)!r})\n"
+        f"print(float(model.predict(np.load({str(tmp_path / 'observation.npy')!r}), deterministic=True)[0][0]))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(shown) == pytest.approx(float(expected[0]), rel=1e-6)
+
+
+def test_stock_training_of_a_critic_encoder_leaves_the_actor_detached() -> None:
+    model = filled(stable_baselines3.TD3, LayerNormCnnPolicy, policy_kwargs={"encoder": "critic"})
+    before = parameters(model)
+    model.train(4, 16)
+    after = parameters(model)
+    assert any(not th.equal(before[name], after[name]) for name in before if name.startswith("actor.mu"))
+    assert th.equal(after["actor.features_extractor.cnn.0.weight"], after["critic.features_extractor.cnn.0.weight"])
+
+
+def test_metrics_are_written_at_the_dump(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(101, log_interval=1)
+    rows = (tmp_path / "progress.csv").read_text().splitlines()
+    for tag in (
+        "train/actor_loss", "train/critic_loss", "train/critic_1_loss", "train/critic_2_loss", "train/q1_value",
+        "train/q2_value", "train/target_Q_mean", "debug/td_error_q1", "debug/td_error_q2", "agent/actor_lr",
+        "agent/critic_lr", "agent/actor_cnn_lr", "agent/critic_cnn_lr",
+    ):  # fmt: skip
+        assert tag in rows[0], tag
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"actor_max_grad_norm": 0.0}, "actor_max_grad_norm: expected a positive number or None, got 0.0"),
+        ({"random_shift": -1}, "random_shift"),
+        ({"exploration_noise": (0.1, 0.2)}, "exploration_noise"),
+        ({"policy_kwargs": {"encoder": "actor"}}, "encoder: expected one of separate, critic, got 'actor'"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TD3("LayerNormCnnPolicy", BarEnv(), **arguments)
+
+
+def test_unknown_arguments_are_not_swallowed() -> None:
+    with pytest.raises(TypeError, match="actor_max_norm"):
+        TD3("LayerNormCnnPolicy", BarEnv(), actor_max_norm=1.0)
+
+
+def test_noise_falls_linearly() -> None:
+    noise = LinearNormalNoise(2, 0.4, 0.1, 10)
+    sigmas = []
+    for _ in range(12):
+        sigmas.append(noise.sigma)
+        assert noise().shape == (2,)
+    assert sigmas[::5] == pytest.approx([0.4, 0.25, 0.1])
+    noise.reset()
+    assert noise.sigma == pytest.approx(0.1)  # a new episode does not begin the schedule again

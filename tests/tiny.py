@@ -1,0 +1,35 @@
+"""A tiny image environment: the action must match the column of a bright bar. It exists so that learning is testable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class BarEnv(gym.Env[np.ndarray, np.ndarray]):
+    """Reward 1 - |action - bar| with the bar's column scaled to -1..1; ten steps an episode."""
+
+    def __init__(self, size: int = 36, terminate: bool = False) -> None:
+        self.observation_space = spaces.Box(0, 255, (2, size, size), np.uint8)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self._size, self._terminate = size, terminate
+
+    def _draw(self) -> np.ndarray:
+        self._column = int(self.np_random.integers(2, self._size - 2))
+        image = np.zeros(self.observation_space.shape, np.uint8)
+        image[:, :, self._column - 2 : self._column + 2] = 255
+        return image
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._left = 10
+        return self._draw(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        reward = 1.0 - abs(float(action[0]) - (2.0 * self._column / (self._size - 1) - 1.0))
+        self._left -= 1
+        ended = self._left == 0
+        return self._draw(), reward, ended and self._terminate, ended and not self._terminate, {}
