@@ -2,7 +2,7 @@
 The catalogue of built-in towns: from a name to OpenDRIVE.
 
 What each one is like stands here; ``sb3_carla.towns`` says which ones are for training. Those held out have seeds of
-their own, and styles (widths, markings, radii) that lie among those of training without repeating any.
+their own; their styles overlap with those of training, and none is the same.
 """
 
 from __future__ import annotations

@@ -309,7 +309,7 @@ def _swing(start: Point, heading: float, end: Point, end_heading: float) -> Line
 
 def _with_edge(road: Road, arms: tuple[_Arm, _Arm], section: CrossSection) -> Road:
     """The road with the edge line and the shoulder of the streets that it joins: nothing crosses there."""
-    lanes = (replace(road.lanes[0], marking=section.edge),)
+    lanes: tuple[Lane, ...] = (replace(road.lanes[0], marking=section.edge),)
     if section.shoulder:
         outside = section.lanes + 1
         links = (arms[0].lane(outside, inbound=True), arms[1].lane(outside, inbound=False))
