@@ -9,7 +9,7 @@ import yaml
 
 from sb3_carla import zoo
 
-__all__ = ["environment_settings", "latest_model", "load_model"]
+__all__ = ["environment_settings", "find_model", "latest_model", "load_model"]
 
 ENV_ID = "CarlaLane-v0"
 NOT_OF_THE_TASK = ("town", "scenario", "host", "port", "render_mode", "timeout")
@@ -32,6 +32,22 @@ def _plain(loader: _DataLoader, suffix: str, node: yaml.Node) -> Any:
 
 
 _DataLoader.add_multi_constructor("tag:yaml.org,2002:python/", _plain)
+
+
+def find_model(path: str | None, logs: Path, *, algo: str = "td3", best: bool = False) -> Path:
+    """
+    :param path: of a ``.zip``; None for the last run in ``logs``
+    :param logs: what ``--log-folder`` was
+    :param algo: rl-zoo3's name of the algorithm
+    :param best: see :func:`latest_model`
+    :return: path of a ``.zip``
+    :raises FileNotFoundError: if there is no such model
+    """
+    if path is None:
+        return latest_model(logs, algo=algo, best=best)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No model at {Path(path).resolve()}")
+    return Path(path)
 
 
 def latest_model(logs: Path, *, algo: str = "td3", best: bool = False) -> Path:

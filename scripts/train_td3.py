@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""
+The published system's command line, as a front to rl-zoo3: prints the equivalent command and becomes it.
+
+    python scripts/train_td3.py --scenario 0 --npcs 20 --max-timesteps 5000 --eval-freq 5001 --seed 42 --debug
+    python scripts/train_td3.py --host localhost --port 2000 --town Town04       # a real CARLA server
+    python scripts/train_td3.py --seed 1 -- -params learning_rate:1e-4           # after --: rl-zoo3's own options
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from typing import Any
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """
+    :param argv: command line without the program; None: the process's own
+    :return: its options
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenario", type=_number_or_none, default=None, help="numbered start, or None: random")
+    parser.add_argument("--npcs", type=int, help="other cars (default: as in hyperparams/td3.yml)")
+    parser.add_argument("--town", nargs="+", help="towns to train in (default: as in hyperparams/td3.yml)")
+    parser.add_argument("--max-timesteps", type=int, help="decisions (default: as in hyperparams/td3.yml)")
+    parser.add_argument("--eval-freq", type=int, help="decisions between evaluations; -1: none (default: rl-zoo3's)")
+    parser.add_argument("--seed", type=int, help="default: a random one")
+    parser.add_argument("--debug", action="store_true", help="verbose, and log every episode")
+    parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
+    parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
+    parser.add_argument("--log-folder", default="logs", help="default: logs")
+    parser.add_argument("zoo", nargs="*", help="more options of rl_zoo3.train, after --")
+    return parser.parse_args(argv)
+
+
+def zoo_arguments(options: argparse.Namespace) -> list[str]:
+    """
+    :param options: of the command line
+    :return: arguments of ``rl_zoo3.train``; environment arguments that are not given stay as in the YAML
+    """
+    env_kwargs: dict[str, Any] = {"scenario": options.scenario, "n_npcs": options.npcs, "town": options.town}
+    if options.host is not None:
+        env_kwargs |= {"host": options.host, "port": options.port}
+    given = [f"{key}:{value!r}" for key, value in env_kwargs.items() if value is not None]
+    arguments = ["--algo", "td3", "--env", "CarlaLane-v0", "-P", "-f", options.log_folder]
+    arguments += ["-tb", os.path.join(options.log_folder, "tensorboard")]
+    if options.max_timesteps is not None:
+        arguments += ["-n", str(options.max_timesteps)]
+    if options.eval_freq is not None:
+        arguments += ["--eval-freq", str(options.eval_freq)]
+    if options.seed is not None:
+        arguments += ["--seed", str(options.seed)]
+    if options.debug:
+        arguments += ["--verbose", "2", "--log-interval", "1"]
+    if given:
+        arguments += ["--env-kwargs", *given]
+    return arguments + options.zoo
+
+
+def _number_or_none(text: str) -> int | None:
+    return None if text.lower() == "none" else int(text)
+
+
+def main() -> None:
+    """Build the command, show it, become it."""
+    command = [sys.executable, "-m", "rl_zoo3.train", *zoo_arguments(parse())]
+    print(shlex.join(command), flush=True)
+    os.execv(sys.executable, command)
+
+
+if __name__ == "__main__":
+    main()
