@@ -39,7 +39,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def zoo_arguments(options: argparse.Namespace) -> list[str]:
     """
     :param options: of the command line
-    :return: arguments of ``rl_zoo3.train``; environment arguments that are not given stay as in the YAML
+    :return: arguments of ``rl_zoo3.train``; what is not given stays as in the YAML, except that a running CARLA server,
+        which has one world, gets one environment and none beside it for evaluation
     """
     env_kwargs: dict[str, Any] = {"scenario": options.scenario, "n_npcs": options.npcs, "town": options.town}
     if options.host is not None:
@@ -49,14 +50,16 @@ def zoo_arguments(options: argparse.Namespace) -> list[str]:
     arguments += ["-tb", os.path.join(options.log_folder, "tensorboard")]
     if options.max_timesteps is not None:
         arguments += ["-n", str(options.max_timesteps)]
-    if options.eval_freq is not None:
-        arguments += ["--eval-freq", str(options.eval_freq)]
+    if options.eval_freq is not None or options.host is not None:
+        arguments += ["--eval-freq", str(-1 if options.eval_freq is None else options.eval_freq)]
     if options.seed is not None:
         arguments += ["--seed", str(options.seed)]
     if options.debug:
         arguments += ["--verbose", "2", "--log-interval", "1"]
     if given:
         arguments += ["--env-kwargs", *given]
+    if options.host is not None and "-params" not in options.zoo:
+        arguments += ["-params", "n_envs:1"]
     return arguments + options.zoo
 
 
