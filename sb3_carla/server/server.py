@@ -42,8 +42,9 @@ class Listener:
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             self.sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        except OSError as error:
-            what = "is in use" if error.errno == errno.EADDRINUSE else "cannot be opened"
+        except (OSError, OverflowError) as error:
+            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            what = "is in use" if in_use else "cannot be opened"
             raise ServerStartError(f"port {port} on {host} {what}: {error}") from error
         self.sock.setblocking(False)
         self.port: int = self.sock.getsockname()[1]
@@ -128,16 +129,20 @@ class Server:
         verbose: bool = False,
     ) -> None:
         self._selector = selectors.DefaultSelector()
+        self._alarm = Alarm(self._selector)
         if streaming_port is None:
             streaming_port = port + 1 if port else 0
-        self._rpc = Listener(host, port, self._selector, self)
-        self._streaming = Listener(host, streaming_port, self._selector, self)
-        self.host, self.port, self.streaming_port = host, self._rpc.port, self._streaming.port
         self.streams = Streams()
         self.streams.on_subscribe = self._subscribed
-        self.simulation = Simulation(town, self.streams, self.streaming_port, seed)
+        try:
+            self._rpc = Listener(host, port, self._selector, self)
+            self._streaming = Listener(host, streaming_port, self._selector, self)
+            self.host, self.port, self.streaming_port = host, self._rpc.port, self._streaming.port
+            self.simulation = Simulation(town, self.streams, self.streaming_port, seed)
+        except Exception:
+            self.close()
+            raise
         self.stopping = False
-        self._alarm = Alarm(self._selector)
         self._parent_pid = parent_pid
         self._verbose = verbose
         self._clients: list[RpcConnection] = []

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 from sb3_carla.errors import MapError, TownNotFoundError
 from sb3_carla.server import payload
@@ -37,7 +38,7 @@ import sys, carla
 town = carla.Map("trial", sys.stdin.buffer.read().decode())
 town.get_topology(), town.generate_waypoints(2.0)
 """
-PARSE_PATIENCE = 60.0
+PARSE_PATIENCE = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,8 @@ class Simulation:
             raise TownNotFoundError(_not_found(name))
         town = self._towns.pop(entry, None)
         if town is None:
+            if key.endswith(".xodr"):
+                _try_out(_read(key))
             town = _painted(Town.load(key))
         self._towns[entry] = town
         while len(self._towns) > TOWN_CACHE:
@@ -258,6 +261,13 @@ class Simulation:
         return actor_to(actor, self.stream_port)
 
 
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MapError(f"OpenDRIVE file {path!r} cannot be read: {error}") from error
+
+
 def _painted(town: Town) -> Town:
     """Do the long work while the client waits for a load, instead of in the first tick with a camera."""
     _ = town.raster, town.spawn_points
@@ -266,7 +276,9 @@ def _painted(town: Town) -> Town:
 
 def _try_out(opendrive: str) -> None:
     """
-    Parse a map from the network in another process: CARLA's parser crashes on some, which must not end the server.
+    Parse a foreign map in another process: CARLA's parser crashes on some, which must not end the server.
+
+    A road without its ``planView`` is enough. What the parser reports in an orderly way is left to ``Town``.
 
     :param opendrive: text of the map
     :raises MapError: if the parser crashes or does not come to an end

@@ -216,7 +216,9 @@ def test_odd_numbers_do_not_break_the_tick(raw: RawClient) -> None:
 def nonsense(rng: random.Random) -> bytes:
     """A damaged request, a deep or huge one, or plain noise."""
     names = ["tick_cue", "spawn_actor", "apply_batch", "set_actor_transform", "get_actors_by_id", "draw_debug_shape"]
-    valid: bytes = msgpack.packb([0, rng.randrange(1 << 32), rng.choice(names), [[False], value(rng, 3), value(rng, 3)]])
+    valid: bytes = msgpack.packb(
+        [0, rng.randrange(1 << 32), rng.choice(names), [[False], value(rng, 3), value(rng, 3)]]
+    )
     kind = rng.randrange(6)
     if kind == 0:
         return rng.randbytes(rng.randrange(1, 200))

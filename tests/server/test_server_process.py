@@ -85,6 +85,7 @@ def test_a_port_in_use_is_said() -> None:
         (["--town", "Nowhere"], 1, "Town not found: 'Nowhere'; available: Circuit01"),
         (["--town", "missing.xodr"], 1, "Town not found: 'missing.xodr'"),
         (["--host", "no.such.host.invalid", "--port", "0"], 1, "cannot be opened"),
+        (["--port", "65535"], 1, "port 65536 on 127.0.0.1 cannot be opened"),
         (["--port", "70000"], 2, "expected a port from 0 to 65535, got 70000"),
         (["--help"], 0, ""),
     ],

@@ -61,6 +61,18 @@ def test_maps_from_files_and_from_the_client(client: Any, tmp_path: Any) -> None
         client.generate_opendrive_world("<OpenDRIVE></OpenDRIVE>")
 
 
+def test_maps_that_crash_the_parser_are_refused(client: Any, world: Any, tmp_path: Any) -> None:
+    lane = '<lane id="-1" type="driving"><width sOffset="0" a="3.5" b="0" c="0" d="0"/></lane>'
+    lanes = f'<lanes><laneSection s="0"><right>{lane}</right></laneSection></lanes>'
+    lethal = f'<OpenDRIVE><header/><road name="" length="10" id="1" junction="-1">{lanes}</road></OpenDRIVE>'
+    with pytest.raises(RuntimeError, match="crashes CARLA's parser"):
+        client.generate_opendrive_world(lethal)
+    (tmp_path / "Lethal.xodr").write_text(lethal)
+    with pytest.raises(RuntimeError, match="crashes CARLA's parser"):
+        client.load_world(str(tmp_path / "Lethal.xodr"))
+    world.tick()
+
+
 def test_batches(client: Any, world: Any) -> None:
     blueprint = world.get_blueprint_library().find("vehicle.audi.tt")
     points = world.get_map().get_spawn_points()
