@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""
+Draw what the camera sees in built-in towns: above in colour, below the policy's 84 x 84 grey pixels.
+
+    python scripts/camera_pictures.py docs/camera.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_carla.simulator.camera import Camera
+from sb3_carla.simulator.geometry import Pose, compose
+from sb3_carla.simulator.scene import Box
+from sb3_carla.simulator.town import Town
+from sb3_carla.simulator.weather import Weather
+
+SCENES = (("Circuit01", 1, "ClearNoon", True), ("Village01", 4, "HardRainNoon", False),
+          ("Circuit04", 9, "ClearSunset", False), ("Village03", 12, "ClearNoon", True))  # fmt: skip
+"""Town, spawn point, weather, with cars."""
+MOUNT = Pose(x=1.2, z=2.0, pitch=math.radians(-15.0))
+WIDTH = 320
+
+
+def picture(town: str, place: int, weather: str, cars: bool) -> NDArray[np.uint8]:
+    """
+    :param town: name of a built-in town
+    :param place: number of a spawn point
+    :param weather: preset
+    :param cars: put two cars ahead
+    :return: shape (200 + 320, 320, 3), uint8 BGR
+    """
+    loaded = Town.load(town)
+    car = loaded.spawn_points[place % len(loaded.spawn_points)]
+    ahead = (Pose(x=14.0, z=0.75), (70, 60, 170)), (Pose(x=22.0, y=-3.4, z=0.75, yaw=math.pi), (160, 90, 60))
+    boxes = [Box(compose(car, pose), (2.4, 1.0, 0.74), color) for pose, color in ahead] if cars else []
+    pose, ground = compose(car, MOUNT), loaded.ground(car.x, car.y, car.z)
+    sky = Weather.preset(weather)
+    color = Camera(WIDTH, 200, math.pi / 2.0).render(loaded, pose, ground, sky, boxes)[:, :, :3]
+    grey = cv2.cvtColor(Camera(84, 84, math.pi / 2.0).render(loaded, pose, ground, sky, boxes), cv2.COLOR_BGRA2GRAY)
+    large = cv2.resize(grey, (WIDTH, WIDTH), interpolation=cv2.INTER_NEAREST)
+    return np.vstack([color, cv2.cvtColor(large, cv2.COLOR_GRAY2BGR)])
+
+
+def main() -> None:
+    """Parse, draw, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="PNG file to write")
+    options = parser.parse_args()
+    cv2.imwrite(str(options.output), np.hstack([picture(*scene) for scene in SCENES]))
+    print(f"Written: {options.output}")
+
+
+if __name__ == "__main__":
+    main()
