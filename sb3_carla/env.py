@@ -193,9 +193,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self.render()
         return self._frames.copy(), self._info({})
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """
         Make one decision: the same action for ``action_repeat`` ticks.
 
@@ -260,11 +258,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if self._session is None:
             if self._host is None:
                 self._server = EmbeddedServer(town, timeout=max(self._timeout, 30.0))
-            host, port = self._host or self._server_address()[0], self._port if self._host else self._server_address()[1]
+            host, port = (self._server.host, self._server.port) if self._server else (str(self._host), self._port)
             mounts = [self._camera] if self.render_mode is None else [self._camera, RENDER_MOUNT]
-            self._session = CarlaSession(
-                host, port, mounts, timeout=self._timeout, delta_seconds=self.delta_seconds
-            )
+            self._session = CarlaSession(host, port, mounts, timeout=self._timeout, delta_seconds=self.delta_seconds)
         session = self._session
         if session.town != town:
             self._traffic = None
@@ -276,23 +272,19 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
                 self._traffic = Traffic(session, self._n_npcs, self.target_speed)
         return session
 
-    def _server_address(self) -> tuple[str, int]:
-        assert self._server is not None
-        return self._server.host, self._server.port
-
     def _drive(self, steering: float, pedal: float) -> int:
         """Hold the action until the episode ends, at most ``action_repeat`` ticks; returns how many."""
         assert self._session is not None
         assert self._episode is not None
-        for ticks in range(1, self._action_repeat + 1):
+        ticks = 0
+        while ticks < self._action_repeat and not self._episode.end_reason:
+            ticks += 1
             if self._traffic is not None:
                 self._traffic.step(self.vehicle_state)
             self._session.steer(steering, pedal)
             self._session.tick()
             self._look()
             self._episode.update(self.vehicle_state, self.lane_pose, self._session.collisions())
-            if self._episode.end_reason:
-                break
         return ticks
 
     def _look(self) -> None:
@@ -305,8 +297,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         assert self._session is not None
         if self.render_mode is not None:
             self._view = self._session.image(RENDER_MOUNT)
-        grey = cv2.cvtColor(self._session.image(self._camera), cv2.COLOR_BGRA2GRAY)
-        return grey  # type: ignore[return-value]
+        return cv2.cvtColor(self._session.image(self._camera), cv2.COLOR_BGRA2GRAY)  # type: ignore[return-value]
 
     def _reward(self, station: float, ticks: int, steering_change: float) -> dict[str, float]:
         assert self._episode is not None

@@ -111,15 +111,11 @@ class LaneRoute:
     def __init__(self, waypoints: list[Waypoint]) -> None:
         if len(waypoints) < 2:
             raise ValueError(f"a route needs at least 2 waypoints, got {len(waypoints)}")
-        self.waypoints = [waypoints[0]]
+        places = [_location(waypoint) for waypoint in waypoints]
+        moved = [0] + [i for i in range(1, len(places)) if math.dist(places[i][:2], places[i - 1][:2]) > 1e-3]
+        self.waypoints = [waypoints[i] for i in moved]
         """The waypoints, without any that repeat a place."""
-        points = [_location(waypoints[0])]
-        for waypoint in waypoints[1:]:
-            point = _location(waypoint)
-            if math.dist(point[:2], points[-1][:2]) > 1e-3:
-                self.waypoints.append(waypoint)
-                points.append(point)
-        self.points: NDArray[np.float64] = np.array(points)
+        self.points: NDArray[np.float64] = np.array([places[i] for i in moved])
         """Shape (n, 3), float64 [m]."""
         steps = np.diff(self.points, axis=0)
         lengths = np.hypot(steps[:, 0], steps[:, 1])

@@ -35,7 +35,7 @@ SETTLE_TICKS = 10
 
 @dataclass(frozen=True, slots=True)
 class CameraMount:
-    """Camera's size [px], horizontal field of view [deg], and pose on the car [m, deg], as CARLA's blueprints name them."""
+    """Camera's size [px], horizontal field of view [deg], and pose on the car [m, deg], as in CARLA's blueprints."""
 
     width: int
     height: int
@@ -233,7 +233,8 @@ class CarlaSession:
         if isinstance(weather, str):
             preset = getattr(carla.WeatherParameters, weather, None)
             if not isinstance(preset, carla.WeatherParameters):
-                raise ValueError(f"weather: unknown preset {weather!r}, expected one of {', '.join(_weather_presets())}")
+                known = ", ".join(_weather_presets())
+                raise ValueError(f"weather: unknown preset {weather!r}, expected one of {known}")
             parameters = preset
         else:
             parameters = carla.WeatherParameters()
@@ -270,9 +271,7 @@ class CarlaSession:
         :param pedal: full brake -1, full throttle 1
         """
         self.vehicle.apply_control(
-            carla.VehicleControl(
-                throttle=max(0.0, pedal), steer=steering * self._steer_scale, brake=max(0.0, -pedal)
-            )
+            carla.VehicleControl(throttle=max(0.0, pedal), steer=steering * self._steer_scale, brake=max(0.0, -pedal))
         )
 
     def tick(self) -> None:

@@ -64,9 +64,7 @@ class IntelligentDriver:
         return max(-8.0, self.acceleration * (free - (wanted_gap / max(gap, 0.1)) ** 2))
 
 
-def gap_ahead(
-    route: LaneRoute, station: float, cars: NDArray[np.float64]
-) -> tuple[float, float]:
+def gap_ahead(route: LaneRoute, station: float, cars: NDArray[np.float64]) -> tuple[float, float]:
     """
     The next car on a route.
 
@@ -134,7 +132,7 @@ class Traffic:
                 ids.append(response.actor_id)
         self._session.adopt(ids)
         if len(ids) < count:
-            raise ServerError(f"n_npcs: the town has room for {len(ids)} cars beside the agent's, {count} were asked for")
+            raise ServerError(f"n_npcs: the town has room for {len(ids)} cars beside the agent's, not for {count}")
         return ids
 
     def restart(self, scenarios: Scenarios, route: LaneRoute, rng: np.random.Generator) -> None:

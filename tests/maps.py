@@ -52,12 +52,13 @@ def road_map(*pieces: Geometry, lane_width: float = 3.5, name: str = "Test") -> 
         '<?xml version="1.0"?><OpenDRIVE><header revMajor="1" revMinor="4" name="" version="1" '
         'north="0" south="0" east="0" west="0"/>'
         f'<road name="" length="{station!r}" id="1" junction="-1"><link/>'
-        f'<planView>{"".join(geometries)}</planView><elevationProfile/><lateralProfile/>'
+        f"<planView>{''.join(geometries)}</planView><elevationProfile/><lateralProfile/>"
         '<lanes><laneSection s="0">'
-        f'<left>{lane.format(id=1, width=lane_width)}</left>'
+        f"<left>{lane.format(id=1, width=lane_width)}</left>"
         '<center><lane id="0" type="none" level="false">'
-        '<roadMark sOffset="0" type="broken" weight="standard" color="white" width="0.15" laneChange="both"/></lane></center>'
-        f'<right>{lane.format(id=-1, width=lane_width)}</right>'
+        '<roadMark sOffset="0" type="broken" weight="standard" color="white" width="0.15" laneChange="both"/>'
+        "</lane></center>"
+        f"<right>{lane.format(id=-1, width=lane_width)}</right>"
         "</laneSection></lanes></road></OpenDRIVE>"
     )
     return carla.Map(name, text)

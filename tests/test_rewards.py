@@ -74,7 +74,8 @@ def test_weights_replace_defaults_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "message"), [({"speeed": 1.0}, "unknown term 'speeed'"), ({"speed": math.nan}, "finite number, got nan")]
+    ("weights", "message"),
+    [({"speeed": 1.0}, "unknown term 'speeed'"), ({"speed": math.nan}, "finite number, got nan")],
 )
 def test_bad_weights(weights: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

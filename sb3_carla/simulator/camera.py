@@ -261,11 +261,12 @@ class Camera:
         height = np.clip(view.elevation / 0.6, 0.0, 1.0)[..., None]
         sky = np.full((self.height, self.width, 4), 255, np.uint8)
         sky[..., :3] = np.clip((1.0 - height) * horizon + height * zenith, 0, 255)
-        clear = np.where(np.isinf(view.distance), 0.0, 1.0 - np.clip((view.distance - HAZE_BEGIN) / (FAR - HAZE_BEGIN), 0, 1))
-        clear = clear * np.exp(-np.where(np.isinf(view.distance), 0.0, view.distance) / weather.visibility)
+        distance = np.minimum(view.distance, FAR)
+        clear = 1.0 - np.clip((distance - HAZE_BEGIN) / (FAR - HAZE_BEGIN), 0.0, 1.0)
+        clear = clear * np.exp(-distance / weather.visibility)
         # A wet road mirrors the sky at flat angles.
         wet = min(weather.wetness / 100.0, 1.0)
-        clear = clear * (1.0 - 0.35 * wet * (1.0 - np.exp(-np.minimum(view.distance, FAR) / 40.0)))
+        clear = clear * (1.0 - 0.35 * wet * (1.0 - np.exp(-distance / 40.0)))
         clear = clear.astype(np.float32)
         return _Air(sky, clear, 1.0 - clear, self._build_rain(weather))
 

@@ -264,9 +264,7 @@ def _marking(marking: Any) -> tuple[str, float, tuple[int, int, int]]:
     return kind, marking.width or DEFAULT_WIDTH, COLORS.get(str(marking.color), WHITE)
 
 
-def _marking_strips(
-    lane: Lane, keep: NDArray[np.bool_]
-) -> Iterator[tuple[NDArray[np.float64], tuple[int, int, int]]]:
+def _marking_strips(lane: Lane, keep: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.float64], tuple[int, int, int]]]:
     """Outlines of the painted stripes of a lane: shape (m, 2), float64 [m]; and their colours."""
     dashes = np.floor(lane.stations) % DASH_PERIOD < DASH_LENGTH
     for side, markings in zip((-1.0, 1.0), lane.markings, strict=True):

@@ -39,7 +39,8 @@ def test_composed_pose_is_the_product_of_carlas_matrices(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("angle", "wrapped"), [(0.0, 0.0), (math.pi, -math.pi), (-math.pi, -math.pi), (5.0, 5.0 - 2.0 * math.pi), (7.0, 7.0 - 2 * math.pi)]
+    ("angle", "wrapped"),
+    [(0.0, 0.0), (math.pi, -math.pi), (-math.pi, -math.pi), (5.0, 5.0 - 2.0 * math.pi), (7.0, 7.0 - 2.0 * math.pi)],
 )
 def test_wrapped_angle(angle: float, wrapped: float) -> None:
     assert wrap_angle(angle) == pytest.approx(wrapped)
