@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ WRAPPERS = ("env_wrapper", "frame_stack", "normalize", "vec_env_wrapper")
 """Hyperparameters that change the observation outside the environment."""
 
 
-class _DataLoader(yaml.SafeLoader):
+class _DataLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """rl-zoo3 dumps ``OrderedDict`` and tuples with Python tags; this reads their data, and runs nothing."""
 
 
@@ -96,7 +97,10 @@ def load_model(path: Path, *, algo: str = "td3", device: str = "auto") -> Any:
     """
     algorithm = zoo.algorithm(algo)
     off_policy = {"buffer_size": 1} if hasattr(algorithm, "load_replay_buffer") else {}
-    return algorithm.load(path, device=device, **off_policy)
+    with warnings.catch_warnings():
+        # Stable-Baselines3 says so of every model with n-step returns that it loads; their settings are in the file.
+        warnings.filterwarnings("ignore", message=r"`n_steps=\d+` is ignored", category=UserWarning)
+        return algorithm.load(path, device=device, **off_policy)
 
 
 def _read(path: Path) -> dict[str, Any]:

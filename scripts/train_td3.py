@@ -60,7 +60,7 @@ def zoo_arguments(options: argparse.Namespace) -> list[str]:
         arguments += ["--env-kwargs", *given]
     if options.host is not None and "-params" not in options.zoo:
         arguments += ["-params", "n_envs:1"]
-    return arguments + options.zoo
+    return [*arguments, *options.zoo]
 
 
 def _number_or_none(text: str) -> int | None:

@@ -1,0 +1,71 @@
+"""The commands: each explains itself, and builds what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = sorted([*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+PUBLISHED = "--scenario 0 --npcs 20 --max-timesteps 5000 --eval-freq 5001 --seed 42 --debug"
+
+
+def load(path: Path) -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
+def test_help(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    with pytest.raises(SystemExit) as exit_:
+        load(path).main()
+    assert exit_.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
+def test_scripts_are_thin(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 100
+
+
+def test_published_command_line() -> None:
+    script = load(ROOT / "scripts/train_td3.py")
+    arguments = " ".join(script.zoo_arguments(script.parse(PUBLISHED.split())))
+    assert arguments == (
+        "--algo td3 --env CarlaLane-v0 -P -f logs -tb logs/tensorboard -n 5000 --eval-freq 5001 --seed 42 "
+        "--verbose 2 --log-interval 1 --env-kwargs scenario:0 n_npcs:20"
+    )
+
+
+def test_real_server_gets_one_environment() -> None:
+    script = load(ROOT / "scripts/train_td3.py")
+    options = script.parse(["--scenario", "None", "--host", "localhost", "--town", "Town04", "--", "--uuid"])
+    arguments = script.zoo_arguments(options)
+    assert arguments[arguments.index("--env-kwargs") + 1 :] == [
+        "town:['Town04']",
+        "host:'localhost'",
+        "port:2000",
+        "-params",
+        "n_envs:1",
+        "--uuid",
+    ]
+    assert arguments[arguments.index("--eval-freq") + 1] == "-1"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_makefile_explains_itself() -> None:
+    out = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    for target in ("setup", "train", "evaluate", "test", "lint", "types", "format", "benchmark", "clean"):
+        assert f"make {target} " in out

@@ -1,0 +1,137 @@
+"""rl-zoo3 finds the environment, our TD3 and our hyperparameters; and nothing changes for anybody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROBE = Path(__file__).with_name("zoo_probe.py")
+OURS, STOCK = "sb3_carla.td3.TD3", "stable_baselines3.td3.td3.TD3"
+USER_CONFIG = """
+CarlaLane-v0: {n_timesteps: 100, policy: MlpPolicy, gamma: 0.5, env_kwargs: {n_npcs: 3, town: Village01}}
+Pendulum-v1: {n_timesteps: 100, policy: MlpPolicy, gamma: 0.5}
+"""
+
+
+def run_python(folder: Path, *arguments: str) -> str:
+    """Python in another directory, with nothing of the repository on its path, one thread, and no window."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DISPLAY")}
+    environment["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"{arguments}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """One process sets up four experiments in a row: so they must not disturb each other either."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "user.yml").write_text(USER_CONFIG)
+    cases = [
+        {"env_id": "CarlaLane-v0"},
+        {"env_id": "Pendulum-v1"},
+        {"env_id": "CarlaLane-v0", "config": "user.yml", "env_kwargs": {"town": ["A", "B"]}},
+        {"env_id": "Pendulum-v1", "config": "user.yml"},
+    ]
+    found: list[dict[str, Any]] = json.loads(run_python(folder, str(PROBE), json.dumps(cases)).splitlines()[-1])
+    return found
+
+
+def test_ours(probed: list[dict[str, Any]]) -> None:
+    found = probed[0]
+    assert found["class"] == OURS
+    assert Path(found["config"]).parts[-2:] == ("hyperparams", "td3.yml")
+    assert "rl_zoo3" not in found["config"]
+    # The zoo itself evaluates without the file's env_kwargs, and does not record them.
+    assert found["env_kwargs"] == found["eval_env_kwargs"] == found["recorded"]
+    assert len(found["env_kwargs"]["town"]) > 1
+
+
+def test_other_environments_are_left_alone(probed: list[dict[str, Any]]) -> None:
+    found = probed[1]
+    assert found["class"] == found["stock"] == STOCK
+    assert "rl_zoo3" in found["config"]
+    assert found["recorded"] is None
+
+
+def test_config_of_the_user_wins(probed: list[dict[str, Any]]) -> None:
+    ours, theirs = probed[2:]
+    assert ours["config"] == theirs["config"] == "user.yml"
+    assert ours["gamma"] == theirs["gamma"] == 0.5
+    assert (ours["class"], theirs["class"]) == (OURS, STOCK)
+
+
+def test_command_line_goes_over_the_file_key_by_key(probed: list[dict[str, Any]]) -> None:
+    expected = {"n_npcs": 3, "town": ["A", "B"]}
+    assert probed[2]["env_kwargs"] == probed[2]["eval_env_kwargs"] == probed[2]["recorded"] == expected
+
+
+def test_own_custom_envs_wins_and_gym_packages_works(tmp_path: Path) -> None:
+    (tmp_path / "custom_envs.py").write_text("MINE = True\n")
+    code = """if True:
+        import importlib, sys
+        sys.path.insert(0, "")
+        import gymnasium, rl_zoo3.train
+        assert sys.modules["custom_envs"].MINE
+        assert "CarlaLane-v0" not in gymnasium.registry
+        importlib.import_module("sb3_carla")  # --gym-packages sb3_carla
+        assert "CarlaLane-v0" in gymnasium.registry
+        assert hasattr(rl_zoo3.train.ExperimentManager.__init__, "__sb3_carla__")
+    """
+    run_python(tmp_path, "-c", code)
+
+
+def test_experiment_manager_imported_first(tmp_path: Path) -> None:
+    code = """if True:
+        import rl_zoo3.exp_manager as first
+        import rl_zoo3.train
+        assert rl_zoo3.exp_manager is first
+        assert rl_zoo3.train.ExperimentManager is first.ExperimentManager
+        patched = first.ExperimentManager.__init__
+        assert hasattr(patched, "__sb3_carla__")
+        import sb3_carla.zoo
+        sb3_carla.zoo.install()
+        assert first.ExperimentManager.__init__ is patched, "a second install() wraps again"
+
+        del first.ExperimentManager.read_hyperparameters
+        try:
+            sb3_carla.zoo.install()
+        except sb3_carla.zoo.ZooPatchError as error:
+            assert "has no ExperimentManager.read_hyperparameters" in str(error), error
+        else:
+            raise AssertionError("a future rl-zoo3 without the method goes unnoticed")
+    """
+    run_python(tmp_path, "-c", code)
+
+
+def test_train_enjoy_record_and_continue(tmp_path: Path) -> None:
+    common = ["--algo", "td3", "--env", "CarlaLane-v0", "-f", "logs"]
+    small = ["-params", "n_envs:1", "learning_starts:20", "batch_size:8", "buffer_size:100"]
+    train = ["-m", "rl_zoo3.train", *common, "-n", "30", "--eval-freq", "-1", "--seed", "3"]
+    run_python(tmp_path, *train, *small)
+    model = tmp_path / "logs/td3/CarlaLane-v0_1/CarlaLane-v0.zip"
+    assert model.is_file()
+    held_out = ["--env-kwargs", "town:'Circuit06'", "target_speed:5.0"]
+    out = run_python(tmp_path, "-m", "rl_zoo3.enjoy", *common, "-n", "70", "--no-render", *held_out)
+    assert "Episode Reward" in out
+    run_python(tmp_path, "-m", "rl_zoo3.record_video", *common, "-n", "5", "-o", "video")
+    assert list((tmp_path / "video").glob("*.mp4"))
+    run_python(tmp_path, *train, "-i", str(model), *small)
+    assert (tmp_path / "logs/td3/CarlaLane-v0_2/CarlaLane-v0.zip").is_file()
+
+
+@pytest.mark.slow
+def test_hyperparameter_search(tmp_path: Path) -> None:
+    search = ["-optimize", "--n-trials", "1", "--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots"]
+    small = ["-params", "n_envs:1", "learning_starts:20", "n_steps:1"]
+    command = ["-m", "rl_zoo3.train", "--algo", "td3", "--env", "CarlaLane-v0", "-n", "40", "--seed", "3"]
+    out = run_python(tmp_path, *command, *search, *small)
+    assert "Best trial" in out

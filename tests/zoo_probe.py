@@ -1,0 +1,45 @@
+"""
+What rl-zoo3 would do, as JSON, without driving: run in a process of its own, from a directory of its own.
+
+    python -m rl_zoo3.train is `import rl_zoo3.train`, an ExperimentManager, setup_experiment() and learn().
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+from typing import Any
+
+
+def set_up(env_id: str, config: str | None = None, **options: Any) -> dict[str, Any]:
+    """
+    :param env_id: environment
+    :param config: ``--conf-file``
+    :param options: more arguments of ``ExperimentManager``
+    :return: where the hyperparameters came from, the model's class, and the environment arguments that were used
+    """
+    import rl_zoo3.train as zoo
+
+    args = argparse.Namespace(env_kwargs=options.get("env_kwargs"))
+    hyperparams = options.pop("hyperparams", {"buffer_size": 100, "n_envs": 1})
+    manager = zoo.ExperimentManager(
+        args, "td3", env_id, "logs", eval_freq=-1, n_timesteps=10, config=config, hyperparams=hyperparams, **options
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        model, _ = manager.setup_experiment()
+    return {
+        "config": manager.config,
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "stock": f"{zoo.ALGOS['td3'].__module__}.{zoo.ALGOS['td3'].__qualname__}",
+        "env_kwargs": manager.env_kwargs,
+        "eval_env_kwargs": manager.eval_env_kwargs,
+        "recorded": args.env_kwargs,
+        "gamma": model.gamma,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps([set_up(**case) for case in json.loads(sys.argv[1])]))
