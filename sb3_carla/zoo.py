@@ -17,6 +17,9 @@ calls the original and does nothing else.
    place where ``rl_zoo3.record_video`` looks.
 3. ``setup_experiment`` and ``hyperparameters_optimization``: both look the class up in the shared dict ``ALGOS`` (a new
    model, ``--trained-agent``, each trial). For ours: the entry is swapped while they run, and put back.
+4. ``hyperparameters_optimization``: the zoo lets a trial's ``policy_kwargs`` replace the file's, and samples an
+   ``action_noise``, which our TD3 does not take beside its ``exploration_noise``. For ours, while it runs: the sampled
+   ``policy_kwargs`` go over the file's key by key, and a sampled noise switches the schedule off.
 
 ``rl_zoo3.enjoy`` and ``record_video`` need nothing but the registered environment: a model that
 :class:`sb3_carla.TD3` saved loads and plays as ``stable_baselines3.TD3`` as well.
@@ -93,7 +96,7 @@ def install() -> None:
         "__init__": _with_default_config,
         "read_hyperparameters": _with_merged_env_kwargs,
         "setup_experiment": _with_our_algorithm,
-        "hyperparameters_optimization": _with_our_algorithm,
+        "hyperparameters_optimization": _with_our_search,
     }
     for name, wrapper in wrappers.items():
         original = getattr(manager, name)
@@ -117,7 +120,8 @@ def _manager_class() -> Any:
     if manager is not None:
         known = inspect.signature(manager.__init__).parameters
         missing += [f"ExperimentManager.__init__({name}=)" for name in _PARAMETERS if name not in known]
-    missing += [f"ALGOS[{name!r}]" for name in ALGORITHMS if name not in getattr(module, "ALGOS", {})]
+    for table in ("ALGOS", "HYPERPARAMS_SAMPLER"):
+        missing += [f"{table}[{name!r}]" for name in ALGORITHMS if name not in getattr(module, table, {})]
     if missing:
         version = getattr(sys.modules["rl_zoo3"], "__version__", "of unknown version")
         raise ZooPatchError(
@@ -171,22 +175,51 @@ def _with_merged_env_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_our_algorithm(original: Callable[..., Any]) -> Callable[..., Any]:
-    def method(self: Any) -> Any:
-        with _swapped_algorithm(self.algo, self.env_name.gym_id):
+    def setup_experiment(self: Any) -> Any:
+        if not _replaces(self):
+            return original(self)
+        with _swapped(_tables().ALGOS, self.algo, algorithm(self.algo)):
             return original(self)
 
-    return method
+    return setup_experiment
+
+
+def _with_our_search(original: Callable[..., Any]) -> Callable[..., Any]:
+    def hyperparameters_optimization(self: Any) -> Any:
+        if not _replaces(self):
+            return original(self)
+        samplers = _tables().HYPERPARAMS_SAMPLER
+        sampler = _sampler_over(self._hyperparams, samplers[self.algo])
+        with _swapped(_tables().ALGOS, self.algo, algorithm(self.algo)), _swapped(samplers, self.algo, sampler):
+            return original(self)
+
+    return hyperparameters_optimization
+
+
+def _sampler_over(from_file: dict[str, Any], stock: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    def sample(*args: Any) -> dict[str, Any]:
+        sampled = stock(*args)
+        sampled["policy_kwargs"] = {**from_file.get("policy_kwargs", {}), **sampled.get("policy_kwargs", {})}
+        if sampled.get("action_noise") is not None and "exploration_noise" in from_file:
+            sampled["exploration_noise"] = None
+        return sampled
+
+    return sample
+
+
+def _replaces(manager: Any) -> bool:
+    return manager.algo in ALGORITHMS and is_ours(manager.env_name.gym_id)
+
+
+def _tables() -> Any:
+    """The module whose dicts ``ALGOS`` and ``HYPERPARAMS_SAMPLER`` the zoo shares between all its experiments."""
+    return sys.modules[_EXP_MANAGER]
 
 
 @contextmanager
-def _swapped_algorithm(algo: str, env_id: str) -> Iterator[None]:
-    """Put our class into the zoo's shared ``ALGOS`` for one of our environments, and the zoo's own back afterwards."""
-    if algo not in ALGORITHMS or not is_ours(env_id):
-        yield
-        return
-    algos = sys.modules[_EXP_MANAGER].ALGOS
-    stock, algos[algo] = algos[algo], algorithm(algo)
+def _swapped(table: dict[str, Any], key: str, value: Any) -> Iterator[None]:
+    stock, table[key] = table[key], value
     try:
         yield
     finally:
-        algos[algo] = stock
+        table[key] = stock
