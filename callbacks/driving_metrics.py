@@ -24,8 +24,8 @@ class DrivingMetricsCallback(BaseCallback):
     """
     Logs what ``CarlaLane-v0`` says in ``info`` at the end of each episode, and the means of its reward terms.
 
-    Tags: ``train/episode_reward``, ``train/episode_length``, those of ``EPISODE_TAGS``, ``reward/<term>``; the mean where
-    several episodes end between two dumps. Infos that lack a key are passed over, so it does no harm elsewhere.
+    Tags: ``train/episode_reward``, ``train/episode_length``, those of ``EPISODE_TAGS``, ``reward/<term>``; the
+    mean where several episodes end between two dumps. Infos that lack a key are passed over: it does no harm elsewhere.
     """
 
     def __init__(self, verbose: int = 0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch as th
@@ -12,7 +13,31 @@ from torch.utils.hooks import RemovableHandle
 
 from sb3_carla.callbacks.parts import BeforeDump, encoders, networks
 
-__all__ = ["GradientNormCallback"]
+__all__ = ["ALERTS", "GradientNormCallback"]
+
+ALERTS = {"alerts/gradient_explosion_warning": 1e4, "alerts/gradient_explosion_critical": 1e5}
+"""Tag -> norm before clipping that raises it."""
+TAGS = {
+    "all_before": "debug/{}_grad_norm_BEFORE_clip",
+    "all_after": "debug/{}_grad_norm_AFTER_clip",
+    "cnn_before": "gradients/{}_cnn_norm",
+    "mlp_before": "gradients/{}_mlp_norm",
+    "cnn_after": "debug/{}_cnn_grad_norm_AFTER_clip",
+    "mlp_after": "debug/{}_mlp_grad_norm_AFTER_clip",
+}
+
+
+@dataclass
+class Update:
+    """
+    What is known of a network's present update.
+
+    :param before: id of a parameter -> norm that the backward pass left it with
+    :param after: id of a parameter -> norm that an optimizer applied to it; of several, the largest
+    """
+
+    before: dict[int, th.Tensor] = field(default_factory=dict)
+    after: dict[int, th.Tensor] = field(default_factory=dict)
 
 
 class GradientNormCallback(BaseCallback):
@@ -22,33 +47,34 @@ class GradientNormCallback(BaseCallback):
     Works with any SB3 algorithm and changes nothing in it. "Before" is taken by a hook on every parameter when its
     gradient has been accumulated; "after" when any optimizer is about to step on it. So a second optimizer that steps
     on gradients that nobody clipped shows up, and a norm over several tensors is the L2 norm of theirs, not the sum.
+    Gradients that no optimizer applies (of the critic, in the actor's update) are not counted.
 
     Tags (means over the updates since the last dump; nothing where there was none):
     ``debug/<network>_grad_norm_BEFORE_clip``, ``debug/<network>_grad_norm_AFTER_clip``,
     ``debug/<network>_grad_clip_ratio``, ``debug/<network>_{cnn,mlp}_grad_norm_AFTER_clip``,
     ``gradients/<network>_{cnn,mlp}_norm``; <network> is "actor" and "critic", or "policy" where there is only one.
+    ``alerts/gradient_explosion_{warning,critical}`` are 1 where any norm before clipping passed 10 000, 100 000.
     """
 
     def __init__(self, verbose: int = 0) -> None:
         super().__init__(verbose)
         self._handles: list[RemovableHandle | BeforeDump] = []
         self._part: dict[int, tuple[str, str]] = {}
-        self._before: dict[int, th.Tensor] = {}
-        self._pending: dict[str, dict[str, list[th.Tensor]]] = {}
-        self._seen: dict[str, list[th.Tensor]] = defaultdict(list)
+        self._updates: dict[str, Update] = defaultdict(Update)
+        self._norms: dict[str, dict[str, list[th.Tensor]]] = defaultdict(lambda: defaultdict(list))
 
     def _on_training_start(self) -> None:
-        self._part = {}
+        parameters: dict[int, th.nn.Parameter] = {}
         for name, network in networks(self.model).items():
             cnn = {id(parameter) for encoder in encoders(network) for parameter in encoder.parameters()}
             for parameter in network.parameters():
                 # An encoder that two networks use belongs to the one whose optimizer trains it.
                 if id(parameter) not in self._part or _trains(network, parameter):
                     self._part[id(parameter)] = (name, "cnn" if id(parameter) in cnn else "mlp")
-        known = {id(p): p for network in networks(self.model).values() for p in network.parameters()}
-        for parameter in known.values():
-            if parameter.requires_grad:
-                self._handles.append(parameter.register_post_accumulate_grad_hook(self._accumulated))
+                if parameter.requires_grad:
+                    parameters[id(parameter)] = parameter
+        for parameter in parameters.values():
+            self._handles.append(parameter.register_post_accumulate_grad_hook(self._accumulated))
         self._handles.append(register_optimizer_step_pre_hook(self._stepping))
         self._handles.append(BeforeDump(self.logger, self._record))
 
@@ -59,69 +85,64 @@ class GradientNormCallback(BaseCallback):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._before.clear()
-        self._pending.clear()
-        self._seen.clear()
+        self._part.clear()
+        self._updates.clear()
+        self._norms.clear()
 
     def _accumulated(self, parameter: th.Tensor) -> None:
+        """After a backward pass: a parameter has its gradient."""
         assert parameter.grad is not None
-        self._before[id(parameter)] = parameter.grad.norm()
+        network = self._part[id(parameter)][0]
+        if id(parameter) in self._updates[network].after:  # it was applied: this is the next update's
+            self._finish(network)
+        self._updates[network].before[id(parameter)] = th.linalg.vector_norm(parameter.grad)
 
     def _stepping(self, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Before any optimizer's step: what it will apply to the networks' parameters."""
-        stepped: dict[str, list[th.Tensor]] = defaultdict(list)
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if id(parameter) in self._part and parameter.grad is not None:
-                    stepped[self._part[id(parameter)][0]].append(parameter)
-        for network, parameters in stepped.items():
-            pending = self._pending.setdefault(network, defaultdict(list))
-            if any(id(parameter) not in self._before for parameter in parameters):
-                continue
-            if pending and not self._waiting(network):
-                pending.clear()
-            after = th._foreach_norm([parameter.grad for parameter in parameters])
-            for parameter, norm in zip(parameters, after, strict=True):
-                part = self._part[id(parameter)][1]
-                pending[f"{part}_after"].append(norm)
-                pending[f"{part}_before"].append(self._before.pop(id(parameter)))
-            if not self._waiting(network):
-                self._finish(network)
-
-    def _waiting(self, network: str) -> bool:
-        """Whether another optimizer has still to step on gradients of this backward pass."""
-        return any(self._part[key][0] == network for key in self._before)
+        stepped = [
+            parameter
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if id(parameter) in self._part and parameter.grad is not None
+        ]
+        if not stepped:
+            return
+        norms = th._foreach_norm([parameter.grad for parameter in stepped])
+        for parameter, norm in zip(stepped, norms, strict=True):
+            after = self._updates[self._part[id(parameter)][0]].after
+            after[id(parameter)] = norm if id(parameter) not in after else th.maximum(norm, after[id(parameter)])
 
     def _finish(self, network: str) -> None:
-        norms = {key: _global_norm(values) for key, values in self._pending.pop(network).items()}
-        for moment in ("before", "after"):
-            parts = [norms[key] for key in norms if key.endswith(moment)]
-            self._seen[f"{network}/total_{moment}"].append(_global_norm(parts))
-        for key, norm in norms.items():
-            self._seen[f"{network}/{key}"].append(norm)
+        """A network's update is complete: combine the norms of its parameters."""
+        update = self._updates.pop(network, Update())
+        known = [key for key in update.after if key in update.before]
+        for part in ("cnn", "mlp", "all"):
+            keys = [key for key in known if part in ("all", self._part[key][1])]
+            if keys:
+                self._norms[network][f"{part}_before"].append(_global_norm([update.before[key] for key in keys]))
+                self._norms[network][f"{part}_after"].append(_global_norm([update.after[key] for key in keys]))
 
     def _record(self) -> None:
-        tags = {
-            "total_before": "debug/{}_grad_norm_BEFORE_clip",
-            "total_after": "debug/{}_grad_norm_AFTER_clip",
-            "cnn_before": "gradients/{}_cnn_norm",
-            "mlp_before": "gradients/{}_mlp_norm",
-            "cnn_after": "debug/{}_cnn_grad_norm_AFTER_clip",
-            "mlp_after": "debug/{}_mlp_grad_norm_AFTER_clip",
-        }
-        means = {key: float(th.stack(values).mean()) for key, values in self._seen.items()}
-        for key, mean in means.items():
-            network, kind = key.split("/")
-            self.logger.record(tags[kind].format(network), mean)
-            if kind == "total_after":
-                ratio = mean / max(means[f"{network}/total_before"], 1e-12)
-                self.logger.record(f"debug/{network}_grad_clip_ratio", ratio)
-        self._seen.clear()
+        for network in list(self._updates):
+            if self._updates[network].after:
+                self._finish(network)
+        for network, kinds in self._norms.items():
+            stacked = {kind: th.stack(norms) for kind, norms in kinds.items()}
+            for kind, norms in stacked.items():
+                self.logger.record(TAGS[kind].format(network), float(norms.mean()))
+            before, after = stacked["all_before"].mean(), stacked["all_after"].mean()
+            self.logger.record(f"debug/{network}_grad_clip_ratio", float(after / before.clamp(min=1e-12)))
+            largest = float(stacked["all_before"].max())
+            for tag, limit in ALERTS.items():
+                if not largest <= limit:  # NaN, too
+                    self.logger.record(tag, 1)
+        self._norms.clear()
 
 
 def _global_norm(norms: list[th.Tensor]) -> th.Tensor:
     """The L2 norm of the L2 norms: 3, 5, 8 give 9.9, not 16."""
-    return th.stack(norms).norm()
+    norm: th.Tensor = th.linalg.vector_norm(th.stack(norms))
+    return norm
 
 
 def _trains(network: th.nn.Module, parameter: th.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Which networks, encoders and parameters a model has, found from its policy; and a moment to write what was measured."""
+"""Which networks and encoders a model has, found from its policy; and a moment to write what was measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.logger import KVWriter, Logger
 from torch import nn
 
 __all__ = ["BeforeDump", "encoders", "networks"]
@@ -35,9 +35,11 @@ def encoders(network: nn.Module) -> list[nn.Module]:
     return [module for module in candidates if any(isinstance(layer, nn.Conv2d) for layer in module.modules())]
 
 
-class BeforeDump:
+class BeforeDump(KVWriter):
     """
     Calls a function each time just before a logger writes, until it is removed.
+
+    It stands first among the logger's outputs, so that the others write what the function records.
 
     :param logger: the model's logger
     :param function: records what is to be written
@@ -45,16 +47,21 @@ class BeforeDump:
 
     def __init__(self, logger: Logger, function: Callable[[], None]) -> None:
         self._logger = logger
-        original = logger.dump
+        self._function = function
+        logger.output_formats.insert(0, self)
 
-        def dump(*args: Any, **kwargs: Any) -> None:
-            function()
-            original(*args, **kwargs)
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """
+        :param key_values: not used
+        :param key_excluded: not used
+        :param step: not used
+        """
+        self._function()
 
-        logger.dump = dump  # type: ignore[method-assign]
-        self._dump, self._original = dump, original
+    def close(self) -> None:
+        """There is nothing to close."""
 
     def remove(self) -> None:
-        """Give the logger its own method back."""
-        if self._logger.__dict__.get("dump") is self._dump:
-            self._logger.dump = self._original  # type: ignore[method-assign]
+        """Leave the logger as it was."""
+        if self in self._logger.output_formats:
+            self._logger.output_formats.remove(self)

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
+from torch.nn import functional as F
 
 __all__ = ["LayerNormNatureCNN"]
 
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Channels, kernel and stride of each layer (Mnih et al., Nature 518, 2015)."""
+SMALLEST = 36
+"""Side of the smallest image that leaves one pixel after them [px]."""
+
+
+class ImageLayerNorm(nn.LayerNorm):
+    """``nn.LayerNorm([channels, height, width])`` for images in channels-last memory, computed without copying them."""
+
+    def forward(self, input: th.Tensor) -> th.Tensor:
+        """
+        :param input: shape (n, channels, height, width)
+        :return: the same shape, channels-last
+        """
+        pixels = input.permute(0, 2, 3, 1)  # (n, h, w, c), contiguous
+        weight, bias = self.weight.permute(1, 2, 0), self.bias.permute(1, 2, 0)  # (h, w, c)
+        return F.layer_norm(pixels, pixels.shape[1:], weight, bias, self.eps).permute(0, 3, 1, 2)
+
+
+class PixelFlatten(nn.Module):
+    """Flattens images pixel by pixel: a view in channels-last memory, where ``nn.Flatten`` would copy."""
+
+    def forward(self, images: th.Tensor) -> th.Tensor:
+        """
+        :param images: shape (n, channels, height, width)
+        :return: shape (n, height * width * channels)
+        """
+        return images.permute(0, 2, 3, 1).flatten(1)
 
 
 class LayerNormNatureCNN(BaseFeaturesExtractor):
@@ -29,31 +58,54 @@ class LayerNormNatureCNN(BaseFeaturesExtractor):
     :raises ValueError: if the space is not an image, or too small for the three convolutions
     """
 
+    accepts_uint8 = True
+    """:meth:`forward` takes raw pixels too, and then scales them in the first layer's weights."""
+
     def __init__(
-        self, observation_space: spaces.Space, features_dim: int = 512, normalized_image: bool = False
+        self, observation_space: spaces.Space[Any], features_dim: int = 512, normalized_image: bool = False
     ) -> None:
         if not isinstance(observation_space, spaces.Box) or not is_image_space(
             observation_space, check_channels=False, normalized_image=normalized_image
         ):
-            raise ValueError(f"LayerNormNatureCNN needs an image space (channels, height, width), got {observation_space}")
+            raise ValueError(f"LayerNormNatureCNN needs images (channels, height, width), got {observation_space}")
+        channels, *size = observation_space.shape
+        if min(size) < SMALLEST:
+            raise ValueError(
+                f"LayerNormNatureCNN needs images of at least {SMALLEST} x {SMALLEST} pixels, channels first; "
+                f"got {channels} channels of {size[0]} x {size[1]}"
+            )
         super().__init__(observation_space, features_dim)
-        channels, height, width = observation_space.shape
         layers: list[nn.Module] = []
-        shape = channels, height, width
         for filters, kernel, stride in CONVOLUTIONS:
-            size = [(side - kernel) // stride + 1 for side in shape[1:]]
-            if min(size) < 1:
-                raise ValueError(f"LayerNormNatureCNN needs images of at least 36 x 36 pixels, got {height} x {width}")
-            layers += [nn.Conv2d(shape[0], filters, kernel, stride), nn.LayerNorm([filters, *size]), nn.ReLU()]
-            shape = filters, size[0], size[1]
-        self.cnn = nn.Sequential(*layers, nn.Flatten())
-        flat = shape[0] * shape[1] * shape[2]
-        self.linear = nn.Sequential(nn.Linear(flat, features_dim), nn.LayerNorm(features_dim), nn.ReLU())
+            size = [(side - kernel) // stride + 1 for side in size]
+            layers += [nn.Conv2d(channels, filters, kernel, stride), ImageLayerNorm([filters, *size]), nn.ReLU()]
+            channels = filters
+        self.cnn = nn.Sequential(*layers, PixelFlatten())
+        self.linear = nn.Sequential(
+            nn.Linear(channels * size[0] * size[1], features_dim), nn.LayerNorm(features_dim), nn.ReLU()
+        )
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """
-        :param observations: shape (n, channels, height, width), float, 0..1
-        :return: shape (n, features_dim), float, >= 0
+        :param observations: shape (n, channels, height, width), float in 0..1, or uint8 in 0..255
+        :return: shape (n, features_dim), float32, >= 0
         """
-        features: th.Tensor = self.linear(self.cnn(observations))
+        convolution, *layers = self.cnn
+        assert isinstance(convolution, nn.Conv2d)
+        images, scale = observations, 1.0
+        if images.dtype == th.uint8:
+            # x / 255 * w = x * (w / 255): whole numbers up to 255 are exact in bfloat16 too, and cost no division.
+            images, scale = images.to(self._compute_dtype(images.device.type)), 1.0 / 255.0
+        images = images.contiguous(memory_format=th.channels_last)
+        hidden = F.conv2d(images, convolution.weight * scale, convolution.bias, convolution.stride)
+        for layer in layers:
+            hidden = layer(hidden)
+        linear, norm, relu = self.linear
+        # The last normalisation in float32: under autocast the features keep more than bfloat16's 8 bits.
+        features: th.Tensor = relu(norm(linear(hidden).to(norm.weight.dtype)))
         return features
+
+    def _compute_dtype(self, device_type: str) -> th.dtype:
+        if th.is_autocast_enabled(device_type):
+            return th.get_autocast_dtype(device_type)
+        return next(self.parameters()).dtype

@@ -6,29 +6,40 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.td3.policies import Actor, TD3Policy
-from torch import nn
 
 from sb3_carla.policies.extractor import LayerNormNatureCNN
 
-__all__ = ["ENCODERS", "LayerNormCnnPolicy"]
+__all__ = ["ENCODERS", "DetachedActor", "LayerNormCnnPolicy"]
 
 ENCODERS = ("separate", "critic")
 
 
 class DetachedActor(Actor):
-    """An actor that looks through the critic's encoder and does not train it."""
+    """
+    An actor that looks through the critic's encoder and does not train it.
 
-    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None) -> th.Tensor:
+    The encoder is not a submodule: it belongs to the critic. So the actor's parameters are its head's alone, in
+    optimizers, target updates and saved models, in SB3's own train step too.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        encoder = self.features_extractor
+        del self.features_extractor
+        object.__setattr__(self, "features_extractor", encoder)  # past nn.Module, which would register it
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
         """
         :param obs: a batch of observations
-        :param features_extractor: defaults to the critic's
+        :param features_extractor: the critic's
         :return: shape (n, features_dim), without gradient
         """
         with th.no_grad():
-            return super().extract_features(obs, features_extractor or self.features_extractor)
+            return super().extract_features(obs, features_extractor)
 
 
 class LayerNormCnnPolicy(TD3Policy):
@@ -39,9 +50,9 @@ class LayerNormCnnPolicy(TD3Policy):
     gradients, and the groups may have rates of their own (:class:`sb3_carla.TD3` sets them).
 
     ``encoder="critic"`` is DrQ-v2's arrangement (Yarats et al., 2021): one encoder, trained by the critic's loss, whose
-    features the actor uses without a gradient. SB3's own ``share_features_extractor=True`` does the reverse. A model
-    saved with it loads and plays with ``stable_baselines3.TD3``; trained there, its target encoder moves at twice
-    ``tau``, because SB3 updates it once with the actor and once with the critic.
+    features the actor uses without a gradient. SB3's own ``share_features_extractor=True`` does the reverse. Differs
+    from DrQ-v2: the target critic has an encoder of its own, which follows by ``tau``, and the target actor looks
+    through it. Loaded with ``stable_baselines3.TD3``, the model plays, and trains as described, at one rate for all.
 
     :param observation_space: image, channels first
     :param action_space: box
@@ -55,7 +66,7 @@ class LayerNormCnnPolicy(TD3Policy):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
+        observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
@@ -69,6 +80,10 @@ class LayerNormCnnPolicy(TD3Policy):
         if encoder == "critic" and kwargs.get("share_features_extractor"):
             raise ValueError('encoder="critic" and share_features_extractor=True exclude each other')
         self.encoder = encoder
+        if not kwargs.get("normalize_images", True) and issubclass(features_extractor_class, LayerNormNatureCNN):
+            # As SB3 does for NatureCNN: images that are not to be scaled are scaled already.
+            given = kwargs.get("features_extractor_kwargs") or {}
+            kwargs["features_extractor_kwargs"] = {"normalized_image": True, **given}
         super().__init__(
             observation_space,
             action_space,
@@ -93,13 +108,14 @@ class LayerNormCnnPolicy(TD3Policy):
     def _detached_actor(self, encoder: BaseFeaturesExtractor) -> DetachedActor:
         return DetachedActor(**self._update_features_extractor(self.actor_kwargs, encoder)).to(self.device)
 
-    def _optimizer(self, network: nn.Module, rate: float, *, own_encoder: bool) -> th.optim.Optimizer:
+    def _optimizer(self, network: BaseModel, rate: float, *, own_encoder: bool) -> th.optim.Optimizer:
         """One optimizer for all that a network trains; an encoder that another network trains is left out."""
         encoder = list(network.features_extractor.parameters())
         known = {id(parameter) for parameter in encoder}
-        rest = [parameter for parameter in network.parameters() if id(parameter) not in known]
-        groups: list[dict[str, Any]] = [{"params": encoder, "name": "cnn"}] if own_encoder and encoder else []
-        groups.append({"params": rest, "name": "mlp"})
+        head = [parameter for parameter in network.parameters() if id(parameter) not in known]
+        groups: list[dict[str, Any]] = [{"params": head, "name": "mlp"}]
+        if own_encoder and encoder:
+            groups.insert(0, {"params": encoder, "name": "cnn"})
         return self.optimizer_class(groups, lr=rate, **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """
 TD3 for images: gradient clipping, rates by part, random shift, and a train step that can be read line by line.
 
-With clipping, shift and autocast off it computes what ``stable_baselines3.TD3`` computes (a test holds this). Differences
-beyond that, each an option:
+With clipping, shift and autocast off it computes what ``stable_baselines3.TD3`` computes (a test holds this). What
+differs beyond that is a choice:
 
 1. ``actor_max_grad_norm``, ``critic_max_grad_norm``: one global L2 norm over all of a network's gradients.
 2. ``actor_learning_rate`` and the like: rates of the optimizers' parameter groups, which survive SB3's schedule update.
 3. ``random_shift``: DrQ's augmentation of the sampled images.
 4. ``exploration_noise``: noise that falls linearly.
-5. ``autocast``: the encoders compute in bfloat16; weights, heads, targets and losses stay in float32.
-6. With ``LayerNormCnnPolicy(encoder="critic")`` the actor's update reuses the features of the critic's (as DrQ-v2 does).
+5. ``autocast``: the encoders compute in bfloat16; weights, features, heads, targets and losses stay in float32.
+6. With ``LayerNormCnnPolicy(encoder="critic")`` the actor's update reuses the features of the critic's, as in DrQ-v2.
+7. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
 
 Sources: Fujimoto et al., Addressing function approximation error in actor-critic methods, ICML 2018 (algorithm 1);
 Yarats et al., Mastering visual continuous control (DrQ-v2), 2021.
@@ -17,17 +18,15 @@ Yarats et al., Mastering visual continuous control (DrQ-v2), 2021.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import stable_baselines3
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
+from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim, is_image_space, preprocess_obs
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import nn
@@ -36,6 +35,8 @@ from torch.nn import functional as F
 from sb3_carla.augmentation import random_shift
 from sb3_carla.noise import LinearNormalNoise
 from sb3_carla.policies import LayerNormCnnPolicy
+from sb3_carla.policies.td3 import DetachedActor
+from sb3_carla.tensors import bf16_is_native, frozen
 
 __all__ = ["TD3"]
 
@@ -47,7 +48,7 @@ class Batch:
     """
     Sampled transitions, ready for the networks.
 
-    :param observations: float, scaled, or a dict of these: shape (n, ...)
+    :param observations: shape (n, ...): float, scaled; uint8 where the encoders scale pixels themselves; or a dict
     :param next_observations: likewise
     :param actions: shape (n, action_dim), float32
     :param rewards: shape (n, 1), float32; n-step returns where the buffer gives them
@@ -63,6 +64,8 @@ class Batch:
 
 class TD3(stable_baselines3.TD3):
     """
+    Twin Delayed DDPG with what learning from images needs. The list above the code says what differs from SB3's.
+
     :param policy: ``"LayerNormCnnPolicy"``, one of SB3's names, or a class
     :param env: environment, or its id
     :param learning_rate: of all parameters that have no rate of their own below; a number or a schedule
@@ -75,9 +78,9 @@ class TD3(stable_baselines3.TD3):
     :param random_shift: largest shift of the sampled images [px]; 0 is off
     :param exploration_noise: standard deviation at the start, at the end, and after how many environment steps the
         end is reached; replaces ``action_noise``
-    :param autocast: encoders compute in bfloat16
+    :param autocast: encoders compute in bfloat16; None does so where the processor multiplies it natively
     :param kwargs: further arguments of ``stable_baselines3.TD3``
-    :raises ValueError: if an argument is outside its range
+    :raises ValueError: if an argument is outside its range, or has nothing to act on
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -99,33 +102,30 @@ class TD3(stable_baselines3.TD3):
         critic_cnn_learning_rate: float | Schedule | None = None,
         random_shift: int = 0,
         exploration_noise: Sequence[float] | None = None,
-        autocast: bool = False,
+        autocast: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        for name, norm in (("actor", actor_max_grad_norm), ("critic", critic_max_grad_norm)):
-            if norm is not None and not norm > 0.0:
-                raise ValueError(f"{name}_max_grad_norm: expected a positive number or None, got {norm!r}")
-        if random_shift < 0:
-            raise ValueError(f"random_shift: expected at least 0, got {random_shift!r}")
-        if exploration_noise is not None and len(exploration_noise) != 3:
-            raise ValueError(f"exploration_noise: expected (start, end, steps), got {exploration_noise!r}")
-        self.max_grad_norms = {"actor": actor_max_grad_norm, "critic": critic_max_grad_norm}
-        self.part_learning_rates = {
-            "actor": actor_learning_rate,
-            "critic": critic_learning_rate,
-            "actor_cnn": actor_cnn_learning_rate,
-            "critic_cnn": critic_cnn_learning_rate,
-        }
+        self.actor_max_grad_norm = actor_max_grad_norm
+        self.critic_max_grad_norm = critic_max_grad_norm
+        self.actor_learning_rate = actor_learning_rate
+        self.critic_learning_rate = critic_learning_rate
+        self.actor_cnn_learning_rate = actor_cnn_learning_rate
+        self.critic_cnn_learning_rate = critic_cnn_learning_rate
         self.random_shift = random_shift
         self.exploration_noise = exploration_noise
         self.autocast = autocast
-        self._metrics: dict[str, list[th.Tensor]] = defaultdict(list)
+        self._sums: dict[str, th.Tensor] = {}
+        self._counts: dict[str, int] = {}
+        if exploration_noise is not None and kwargs.get("action_noise") is not None:
+            raise ValueError("expected exploration_noise or action_noise, got both")
         super().__init__(policy, env, learning_rate, **kwargs)
 
     # --- set-up ------------------------------------------------------------------------------------------------
 
     def _setup_model(self) -> None:
+        self._check_arguments()
         super()._setup_model()
+        self._autocast = bf16_is_native(self.device) if self.autocast is None else self.autocast
         # An encoder that two networks use is trained by one of them and has one target.
         self._trained = {
             name: [p for group in network.optimizer.param_groups for p in group["params"]]
@@ -137,15 +137,33 @@ class TD3(stable_baselines3.TD3):
             for parameter, target in zip(network.parameters(), target_network.parameters(), strict=True)
         }
         self._online, self._targets = (list(side) for side in zip(*pairs.values(), strict=True))
-        self._shared_encoder = self.actor.features_extractor is self.critic.features_extractor
+        encoders = [network.features_extractor for network in (self.actor, self.critic)]
+        self._raw_pixels = (
+            is_image_space(self.observation_space, check_channels=False)
+            and self.policy.normalize_images
+            and all(getattr(encoder, "accepts_uint8", False) for encoder in encoders)
+        )
         if self.exploration_noise is not None and self.action_noise is None:
             start, end, steps = self.exploration_noise
             calls = max(1, int(steps) // self.n_envs)
-            self.action_noise = LinearNormalNoise(int(self.action_space.shape[0]), start, end, calls)
+            self.action_noise = LinearNormalNoise(get_action_dim(self.action_space), start, end, calls)
+        self._rates = {part: self._schedule(part) for part in ("actor", "critic", "actor_cnn", "critic_cnn")}
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         if self.verbose >= 1:
             for name in ("actor", "critic"):
                 print(self._describe(name))
+
+    def _check_arguments(self) -> None:
+        for name in ("actor_max_grad_norm", "critic_max_grad_norm"):
+            norm = getattr(self, name)
+            if norm is not None and not norm > 0.0:
+                raise ValueError(f"{name}: expected a positive number or None, got {norm!r}")
+        if self.random_shift < 0:
+            raise ValueError(f"random_shift: expected at least 0, got {self.random_shift!r}")
+        if self.random_shift > 0 and not is_image_space(self.observation_space, check_channels=False):
+            raise ValueError(f"random_shift: expected images to shift, got {self.observation_space}")
+        if self.exploration_noise is not None and len(self.exploration_noise) != 3:
+            raise ValueError(f"exploration_noise: expected (start, end, steps), got {self.exploration_noise!r}")
 
     def _describe(self, name: str) -> str:
         """One line about an optimizer: tensors, parameters and rate of each of its groups."""
@@ -155,21 +173,32 @@ class TD3(stable_baselines3.TD3):
             f"{sum(p.numel() for p in group['params']):,} parameters, rate {group['lr']:g}"
             for group in optimizer.param_groups
         ]
-        clip = self.max_grad_norms[name]
+        clip = getattr(self, f"{name}_max_grad_norm")
         return f"{name} optimizer ({type(optimizer).__name__}): {'; '.join(parts)}; clipped at {clip}"
 
+    def _schedule(self, part: str) -> Schedule | None:
+        """A part's own schedule, None if it follows the network's or ``learning_rate``."""
+        value = getattr(self, f"{part}_learning_rate")
+        if value is None:
+            return None
+        network = part.removesuffix("_cnn")
+        names = [group.get("name") for group in getattr(self, network).optimizer.param_groups]
+        if part != network and "cnn" not in names:
+            raise ValueError(
+                f"{part}_learning_rate: expected a {network} optimizer with a parameter group named 'cnn', got none: "
+                "LayerNormCnnPolicy has one in each network that trains an encoder"
+            )
+        return FloatSchedule(value)
+
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
-        """Set every group's own rate; SB3 would give all of them the first."""
-        default = self.lr_schedule(self._current_progress_remaining)
+        """Set every group's own rate; SB3 would give all of them the same."""
+        progress = self._current_progress_remaining
         for name in ("actor", "critic"):
-            rate = self._rate(name, default)
-            cnn_rate = self._rate(f"{name}_cnn", rate)
+            rate = (self._rates[name] or self.lr_schedule)(progress)
+            cnn_schedule = self._rates[f"{name}_cnn"]
+            cnn_rate = rate if cnn_schedule is None else cnn_schedule(progress)
             for group in getattr(self, name).optimizer.param_groups:
                 group["lr"] = cnn_rate if group.get("name") == "cnn" else rate
-
-    def _rate(self, part: str, default: float) -> float:
-        value = self.part_learning_rates[part]
-        return default if value is None else FloatSchedule(value)(self._current_progress_remaining)
 
     # --- the train step ----------------------------------------------------------------------------------------
 
@@ -189,8 +218,7 @@ class TD3(stable_baselines3.TD3):
             if self._n_updates % self.policy_delay == 0:
                 metrics |= self.update_actor(batch, features)
                 self.update_targets()
-            for key, value in metrics.items():
-                self._metrics[key].append(value)
+            self._collect(metrics)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def _sample(self, batch_size: int) -> Batch:
@@ -203,18 +231,16 @@ class TD3(stable_baselines3.TD3):
 
     def _prepare(self, observations: PyTorchObs) -> Any:
         """Augment and scale a batch of observations once, for all networks that look at it."""
-        space = self.observation_space
-        image = isinstance(space, spaces.Box) and is_image_space(space, check_channels=False)
-        if isinstance(observations, th.Tensor) and image:
+        if isinstance(observations, th.Tensor) and self.random_shift > 0:
             observations = random_shift(observations, self.random_shift)
-            if self.autocast and self.policy.normalize_images:
-                # Numbers up to 255 are exact in bfloat16, and a quarter of float32's traffic is saved.
-                return observations.to(th.bfloat16).mul_(1.0 / 255.0)
-        return preprocess_obs(observations, space, normalize_images=self.policy.normalize_images)
+        if self._raw_pixels:
+            return observations
+        return preprocess_obs(observations, self.observation_space, normalize_images=self.policy.normalize_images)
 
-    def _encode(self, extractor: nn.Module, observations: Any) -> th.Tensor:
-        with th.autocast(self.device.type, dtype=th.bfloat16, enabled=self.autocast):
-            features: th.Tensor = extractor(observations)
+    def _encode(self, network: BaseModel, observations: Any) -> th.Tensor:
+        """A network's features of prepared observations: shape (n, features_dim), float32."""
+        with th.autocast(self.device.type, dtype=th.bfloat16, enabled=self._autocast):
+            features: th.Tensor = network.features_extractor(observations)
         return features.float()
 
     def update_critic(self, batch: Batch) -> tuple[Metrics, th.Tensor]:
@@ -227,7 +253,7 @@ class TD3(stable_baselines3.TD3):
         with th.no_grad():
             target = self._target(batch)  # (n, 1)
         with th.set_grad_enabled(not self.policy.share_features_extractor):
-            features = self._encode(self.critic.features_extractor, batch.observations)  # (n, features_dim)
+            features = self._encode(self.critic, batch.observations)  # (n, features_dim)
         inputs = th.cat([features, batch.actions], dim=1)
         values = [q_network(inputs) for q_network in self.critic.q_networks]  # n_critics x (n, 1)
         losses = [F.mse_loss(value, target) for value in values]
@@ -245,10 +271,9 @@ class TD3(stable_baselines3.TD3):
 
     def _target(self, batch: Batch) -> th.Tensor:
         """r + gamma min_i Q_i'(s', pi'(s') + clipped noise): shape (n, 1)."""
-        features = self._encode(self.critic_target.features_extractor, batch.next_observations)
-        actor_features = features
+        features = actor_features = self._encode(self.critic_target, batch.next_observations)  # (n, features_dim)
         if self.actor_target.features_extractor is not self.critic_target.features_extractor:
-            actor_features = self._encode(self.actor_target.features_extractor, batch.next_observations)
+            actor_features = self._encode(self.actor_target, batch.next_observations)
         noise = th.empty_like(batch.actions).normal_(0.0, self.target_policy_noise)
         noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
         actions = (self.actor_target.mu(actor_features) + noise).clamp(-1.0, 1.0)
@@ -264,13 +289,12 @@ class TD3(stable_baselines3.TD3):
         :param features: what :meth:`update_critic` returned
         :return: metrics
         """
-        if self._shared_encoder and not self.policy.share_features_extractor:
-            critic_features = actor_features = features
-        else:
-            actor_features = self._encode(self.actor.features_extractor, batch.observations)
-            with th.no_grad():
-                critic_features = self._encode(self.critic.features_extractor, batch.observations)
-        with _frozen(self.critic.q_networks[0]):
+        actor_features = critic_features = features
+        if not isinstance(self.actor, DetachedActor):
+            actor_features = self._encode(self.actor, batch.observations)
+            with th.no_grad():  # once more: the critic's step has changed its encoder
+                critic_features = self._encode(self.critic, batch.observations)
+        with frozen(self.critic.q_networks[0]):
             actions = self.actor.mu(actor_features)
             loss = -self.critic.q_networks[0](th.cat([critic_features, actions], dim=1)).mean()
             self.actor.optimizer.zero_grad()
@@ -280,9 +304,9 @@ class TD3(stable_baselines3.TD3):
 
     def _step(self, name: str) -> None:
         """Clip a network's gradient as a whole and apply it."""
-        limit = self.max_grad_norms[name]
+        limit = getattr(self, f"{name}_max_grad_norm")
         if limit is not None:
-            nn.utils.clip_grad_norm_(self._trained[name], limit)
+            nn.utils.clip_grad_norm_(self._trained[name], limit, foreach=True)
         getattr(self, name).optimizer.step()
 
     @th.no_grad()
@@ -298,11 +322,17 @@ class TD3(stable_baselines3.TD3):
 
     # --- logging and saving ------------------------------------------------------------------------------------
 
+    def _collect(self, metrics: Metrics) -> None:
+        for key, value in metrics.items():
+            self._sums[key] = self._sums[key] + value if key in self._sums else value
+            self._counts[key] = self._counts.get(key, 0) + 1
+
     def dump_logs(self) -> None:
         """Write the means since the last dump; only here tensors become numbers."""
-        for key, values in self._metrics.items():
-            self.logger.record(key, float(th.stack(values).mean()))
-        self._metrics.clear()
+        for key, total in self._sums.items():
+            self.logger.record(key, float(total) / self._counts[key])
+        self._sums.clear()
+        self._counts.clear()
         for name in ("actor", "critic"):
             for group in getattr(self, name).optimizer.param_groups:
                 part = f"{name}_cnn" if group.get("name") == "cnn" else name
@@ -310,17 +340,8 @@ class TD3(stable_baselines3.TD3):
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_trained", "_online", "_targets", "_metrics"]
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for a module's own parameters, while they still flow through it."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+        excluded = [*super()._excluded_save_params(), "_trained", "_online", "_targets", "_sums", "_counts", "_rates"]
+        if self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer:
+            # Chosen for n_steps, and chosen again on loading. SB3 saves it, and then warns that it ignores n_steps.
+            excluded.append("replay_buffer_class")
+        return excluded

@@ -20,7 +20,8 @@ from sb3_carla.noise import LinearNormalNoise
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.td3 import TD3
 
-OFF = {"actor_max_grad_norm": None, "critic_max_grad_norm": None}
+OFF = {"actor_max_grad_norm": None, "critic_max_grad_norm": None, "autocast": False}
+NOT_SIGN_LIKE = {"optimizer_kwargs": {"eps": 1e-4}}  # Adam's default makes steps of full size from gradients of 1e-8
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "device": "cpu"}
 
 
@@ -40,12 +41,12 @@ def parameters(model: Any) -> dict[str, th.Tensor]:
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_without_its_options_it_computes_what_sb3_computes(policy: Any, n_steps: int) -> None:
     models = [
-        filled(algorithm, policy, learning_rate=1e-3, n_steps=n_steps, **options)
+        filled(algorithm, policy, learning_rate=1e-3, n_steps=n_steps, policy_kwargs=NOT_SIGN_LIKE, **options)
         for algorithm, options in ((stable_baselines3.TD3, {}), (TD3, OFF))
     ]
     models[1].policy.load_state_dict(models[0].policy.state_dict())
     for model in models:
-        np.random.seed(7)
+        np.random.seed(7)  # noqa: NPY002 (SB3 draws from it)
         th.manual_seed(7)
         model.train(6, 16)
     stock, ours = (parameters(model) for model in models)
@@ -140,14 +141,15 @@ def test_actor_update_leaves_the_critics_gradients_alone() -> None:
 
 def test_bfloat16_encoder_stays_close_to_float32() -> None:
     model = filled(TD3, policy_kwargs={"encoder": "critic"})
-    exact = model._encode(model.critic.features_extractor, model._prepare(th.randint(0, 256, (8, 2, 36, 36)).byte()))
-    th.manual_seed(0)
-    images = th.randint(0, 256, (8, 2, 36, 36)).byte()
-    exact = model._encode(model.critic.features_extractor, model._prepare(images))
-    model.autocast = True
-    rough = model._encode(model.critic.features_extractor, model._prepare(images))
+    images = model._sample(8).observations
+    features = []
+    for autocast in (False, True):
+        model._autocast = autocast
+        with th.no_grad():
+            features.append(model._encode(model.critic, images))
+    exact, rough = features
     assert rough.dtype == th.float32
-    assert float((rough - exact).norm() / exact.norm()) < 0.03
+    assert 0.0 < float((rough - exact).norm() / exact.norm()) < 0.03
 
 
 def test_n_step_and_truncation_with_several_environments() -> None:
@@ -163,20 +165,20 @@ def test_n_step_and_truncation_with_several_environments() -> None:
 def test_learns_from_pixels() -> None:
     env = make_vec_env(BarEnv, 2, seed=0)
     model = TD3(
-        "LayerNormCnnPolicy", env, learning_rate=1e-3, buffer_size=2000, learning_starts=100, batch_size=64,
-        gamma=0.0, random_shift=0, exploration_noise=(0.3, 0.1, 600), policy_kwargs={"encoder": "critic"}, seed=0,
+        "LayerNormCnnPolicy", env, learning_rate=3e-4, buffer_size=2000, learning_starts=200, batch_size=64,
+        gradient_steps=2, gamma=0.0, exploration_noise=(0.5, 0.1, 1000), policy_kwargs={"encoder": "critic"}, seed=0,
         device="cpu",
     )  # fmt: skip
     before, _ = evaluate_policy(model, env, n_eval_episodes=6, warn=False)
-    model.learn(900)
+    model.learn(700)
     after, _ = evaluate_policy(model, env, n_eval_episodes=6, warn=False)
     assert before < 7.0
-    assert after > 8.3  # a random policy gets about 3.3, standing in the middle 5
+    assert after > 8.5  # a random policy gets about 3.3, standing in the middle 5
 
 
 @pytest.mark.parametrize("encoder", ["separate", "critic"])
 def test_saved_model_plays_the_same_in_both_libraries_and_without_ours_imported(tmp_path: Path, encoder: str) -> None:
-    model = filled(TD3, policy_kwargs={"encoder": encoder}, actor_cnn_learning_rate=1e-4)
+    model = filled(TD3, policy_kwargs={"encoder": encoder}, critic_cnn_learning_rate=1e-4, n_steps=3)
     model.train(3, 16)
     path = tmp_path / "model.zip"
     model.save(path)
@@ -185,7 +187,7 @@ def test_saved_model_plays_the_same_in_both_libraries_and_without_ours_imported(
     for algorithm in (TD3, stable_baselines3.TD3):
         np.testing.assert_array_equal(algorithm.load(path).predict(observation, deterministic=True)[0], expected)
     again = TD3.load(path, env=BarEnv())
-    assert again.part_learning_rates["actor_cnn"] == 1e-4
+    assert again.critic_cnn_learning_rate == 1e-4
     again.learn(60)  # training goes on
 
     np.save(tmp_path / "observation.npy", observation)
@@ -205,13 +207,15 @@ def test_stock_training_of_a_critic_encoder_leaves_the_actor_detached() -> None:
     model.train(4, 16)
     after = parameters(model)
     assert any(not th.equal(before[name], after[name]) for name in before if name.startswith("actor.mu"))
-    assert th.equal(after["actor.features_extractor.cnn.0.weight"], after["critic.features_extractor.cnn.0.weight"])
+    assert not any(name.startswith(("actor.features", "actor_target.features")) for name in after)
+    assert model.actor.features_extractor is model.critic.features_extractor
 
 
 def test_metrics_are_written_at_the_dump(tmp_path: Path) -> None:
     model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(101, log_interval=1)
+    model.logger.close()
     rows = (tmp_path / "progress.csv").read_text().splitlines()
     for tag in (
         "train/actor_loss", "train/critic_loss", "train/critic_1_loss", "train/critic_2_loss", "train/q1_value",

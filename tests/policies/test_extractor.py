@@ -8,7 +8,8 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from sb3_carla.policies import LayerNormNatureCNN
+from sb3_carla.policies import LayerNormCnnPolicy, LayerNormNatureCNN
+from sb3_carla.policies.extractor import PixelFlatten
 
 
 def image_space(*shape: int) -> spaces.Box:
@@ -23,9 +24,10 @@ def test_shapes_follow_the_observation_space(shape: tuple[int, ...]) -> None:
 
 def test_each_layer_is_normalised_before_its_relu() -> None:
     extractor = LayerNormNatureCNN(image_space(4, 84, 84))
-    kinds = [type(layer) for layer in [*extractor.cnn, *extractor.linear]]
+    layers = [*extractor.cnn, *extractor.linear]
     block = [nn.LayerNorm, nn.ReLU]
-    assert kinds == [nn.Conv2d, *block, nn.Conv2d, *block, nn.Conv2d, *block, nn.Flatten, nn.Linear, *block]
+    kinds = [nn.Conv2d, *block, nn.Conv2d, *block, nn.Conv2d, *block, PixelFlatten, nn.Linear, *block]
+    assert [next(kind for kind in kinds if isinstance(layer, kind)) for layer in layers] == kinds
     shapes = [tuple(layer.normalized_shape) for layer in extractor.modules() if isinstance(layer, nn.LayerNorm)]
     assert shapes == [(32, 20, 20), (64, 9, 9), (64, 7, 7), (512,)]
 
@@ -46,3 +48,29 @@ def test_feature_norm_does_not_follow_the_weights(factor: float) -> None:
 def test_spaces_that_do_not_fit_are_refused(space: spaces.Space) -> None:
     with pytest.raises(ValueError, match="LayerNormNatureCNN needs"):
         LayerNormNatureCNN(space)
+
+
+def test_equals_the_layers_written_out_with_pytorchs_own() -> None:
+    extractor = LayerNormNatureCNN(image_space(3, 44, 52)).double()
+    with th.no_grad():
+        for parameter in extractor.parameters():
+            parameter.add_(th.randn_like(parameter), alpha=0.05)
+    hidden = images = th.rand(4, 3, 44, 52, dtype=th.float64)
+    for convolution, norm in zip(extractor.cnn[:-1:3], extractor.cnn[1::3], strict=True):
+        hidden = convolution(hidden)
+        hidden = nn.functional.layer_norm(hidden, hidden.shape[1:], norm.weight, norm.bias, norm.eps).relu()
+    flat = hidden.movedim(1, 3).flatten(1)  # pixel by pixel
+    th.testing.assert_close(extractor(images), extractor.linear(flat))
+
+
+def test_raw_pixels_give_what_scaled_ones_give() -> None:
+    extractor = LayerNormNatureCNN(image_space(4, 84, 84))
+    pixels = th.randint(0, 256, (3, 4, 84, 84), dtype=th.uint8)
+    th.testing.assert_close(extractor(pixels), extractor(pixels / 255.0), rtol=1e-4, atol=1e-5)
+
+
+def test_policy_takes_images_that_are_scaled_already() -> None:
+    space = spaces.Box(0.0, 1.0, (3, 36, 36), np.float32)
+    policy = LayerNormCnnPolicy(space, spaces.Box(-1.0, 1.0, (2,)), lambda _: 1e-3, normalize_images=False)
+    action, _ = policy.predict(space.sample())
+    assert action.shape == (2,)
