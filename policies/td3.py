@@ -110,6 +110,7 @@ class LayerNormCnnPolicy(TD3Policy):
 
     def _optimizer(self, network: BaseModel, rate: float, *, own_encoder: bool) -> th.optim.Optimizer:
         """One optimizer for all that a network trains; an encoder that another network trains is left out."""
+        assert network.features_extractor is not None
         encoder = list(network.features_extractor.parameters())
         known = {id(parameter) for parameter in encoder}
         head = [parameter for parameter in network.parameters() if id(parameter) not in known]

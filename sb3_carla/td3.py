@@ -240,6 +240,7 @@ class TD3(stable_baselines3.TD3):
     def _encode(self, network: BaseModel, observations: Any) -> th.Tensor:
         """A network's features of prepared observations: shape (n, features_dim), float32."""
         with th.autocast(self.device.type, dtype=th.bfloat16, enabled=self._autocast):
+            assert network.features_extractor is not None
             features: th.Tensor = network.features_extractor(observations)
         return features.float()
 

@@ -1,4 +1,4 @@
-"""A tiny image environment: the action must match the column of a bright bar. It exists so that learning is testable."""
+"""A tiny image environment, so that learning is testable: the action must match the column of a bright bar."""
 
 from __future__ import annotations
 
