@@ -31,11 +31,13 @@ def run(model: Any, folder: Path, callbacks: list[Any], steps: int = 121) -> lis
 
 
 def test_norms_of_our_td3(tmp_path: Path) -> None:
-    model = TD3("LayerNormCnnPolicy", BarEnv(), actor_max_grad_norm=1e-5, critic_max_grad_norm=0.05, **SMALL)
+    limits = {"actor_max_grad_norm": 1e-3, "critic_max_grad_norm": 0.05}
+    # At SB3's rate of 1e-3 the actor saturates in its first updates, and there is no gradient left to be clipped.
+    model = TD3("LayerNormCnnPolicy", BarEnv(), **{**SMALL, **limits, "learning_rate": 1e-5})
     rows = run(model, tmp_path, [GradientNormCallback(), FeatureStatisticsCallback()])
-    last = rows[-1]
     tag = "debug/actor_grad_norm_AFTER_clip"
-    assert next(row[tag] for row in rows if tag in row) == pytest.approx(1e-5, rel=0.01)
+    last = next(row for row in rows if tag in row)
+    assert last[tag] == pytest.approx(1e-3, rel=0.01)
     assert last["debug/critic_grad_norm_AFTER_clip"] <= 0.05 * 1.001
     for name in ("actor", "critic"):
         before, after = (last[f"debug/{name}_grad_norm_{moment}_clip"] for moment in ("BEFORE", "AFTER"))
