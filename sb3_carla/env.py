@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import gymnasium as gym
@@ -88,7 +88,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     * v0: first version
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "human"], "render_fps": 20}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 20}  # noqa: RUF012 (as in Env)
     delta_seconds = 0.05
     """Simulated time of a tick [s]."""
 
@@ -109,7 +109,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         render_mode: str | None = None,
         timeout: float = 20.0,
     ) -> None:
-        self._towns = [town] if isinstance(town, str) else list(town)
+        self._towns: list[Any] = [town] if isinstance(town, str) else list(town)
         if not self._towns or not all(isinstance(name, str) and name for name in self._towns):
             raise ValueError(f"town: expected a name, a path or a list of these, got {town!r}")
         _at_least("n_npcs", n_npcs, 0)
@@ -204,10 +204,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         """
         if self._episode is None or self._episode.end_reason:
             raise RuntimeError("step() needs an episode that goes on: call reset() first")
-        action = np.asarray(action, dtype=np.float64).reshape(-1)
-        if action.shape != (2,) or not np.isfinite(action).all():
+        numbers = np.asarray(action, dtype=np.float64).reshape(-1)
+        if numbers.shape != (2,) or not np.isfinite(numbers).all():
             raise ValueError(f"action: expected 2 finite numbers (steering, pedal), got {action!r}")
-        steering, pedal = (min(max(value, -1.0), 1.0) for value in action.tolist())
+        steering, pedal = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
         before = self.lane_pose.station
         try:
             ticks = self._drive(steering, pedal)
@@ -222,7 +222,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         failed, ended = self._episode.failed, bool(self._episode.end_reason)
         return self._frames.copy(), sum(terms.values()), failed, ended and not failed, self._info(terms)
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """
         The car from behind.
 

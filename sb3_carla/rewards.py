@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 __all__ = ["REWARD_TERMS", "Motion", "RewardWeights", "comfortable_speed", "reward_terms"]
 
@@ -42,7 +43,7 @@ class RewardWeights:
     safety: float = 5.0
 
     @classmethod
-    def from_mapping(cls, weights: Mapping[str, float] | None) -> RewardWeights:
+    def from_mapping(cls, weights: Mapping[str, Any] | None) -> RewardWeights:
         """
         Default weights with some replaced.
 

@@ -60,9 +60,8 @@ def straightest(current: Waypoint, candidates: list[Waypoint]) -> Waypoint:
     if len(candidates) == 1:
         return candidates[0]
     heading = math.radians(current.transform.rotation.yaw)
-    turns = []
-    for candidate in candidates:
-        turns.append(wrap_angle(math.radians(_road_end(candidate).transform.rotation.yaw) - heading))
+    ends = (math.radians(_road_end(candidate).transform.rotation.yaw) for candidate in candidates)
+    turns = [wrap_angle(end - heading) for end in ends]
     least = min(abs(turn) for turn in turns)
     near = [i for i, turn in enumerate(turns) if abs(turn) < least + SAME_TURN]
     best = max(near, key=lambda i: (round(turns[i], 3), candidates[i].road_id, candidates[i].lane_id))

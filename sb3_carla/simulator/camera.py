@@ -126,13 +126,7 @@ class Camera:
         pyramid = raster.pyramids[raster.layer(pose.x, pose.y, ground)]
         image = air.sky.copy()
         for band in view.bands:
-            colors = cv2.remap(
-                pyramid[band.level],
-                cv2.transform(band.ground, _lookup(pose, raster, band.level)),
-                None,
-                cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
+            colors = _sampled(pyramid[band.level], band.ground, _affine(pose, raster, band.level), cv2.INTER_LINEAR)
             rows = band.rows.stop - band.rows.start
             cv2.resize(colors, (self.width, rows), dst=image[band.rows], interpolation=cv2.INTER_AREA)
         table = weather.color_table()
@@ -154,11 +148,10 @@ class Camera:
         view = self._view(_tilt(pose, ground), town.raster.cell)
         raster = town.raster
         source = raster.labels[raster.layer(pose.x, pose.y, ground)]
-        cells = cv2.transform(view.ground, _lookup(pose, raster, 0))
-        labels = cv2.remap(source, cells, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        labels = _sampled(source, view.ground, _affine(pose, raster, 0), cv2.INTER_NEAREST)
         labels[np.isinf(view.depth)] = SKY_LABEL
         for face in visible_faces(boxes, pose, self.focal, self._centre, FAR):
-            fill(labels, face, (face.box.tag,))  # type: ignore[arg-type]
+            fill(labels, face, (face.box.tag,))
         image = np.zeros((self.height, self.width, 4), np.uint8)
         image[:, :, 2], image[:, :, 3] = labels, 255
         return image
@@ -267,8 +260,7 @@ class Camera:
         # A wet road mirrors the sky at flat angles.
         wet = min(weather.wetness / 100.0, 1.0)
         clear = clear * (1.0 - 0.35 * wet * (1.0 - np.exp(-distance / 40.0)))
-        clear = clear.astype(np.float32)
-        return _Air(sky, clear, 1.0 - clear, self._build_rain(weather))
+        return _Air(sky, clear.astype(np.float32), (1.0 - clear).astype(np.float32), self._build_rain(weather))
 
     def _build_rain(self, weather: Weather) -> Image | None:
         amount = min(weather.precipitation / 100.0, 1.0)
@@ -313,7 +305,14 @@ def _tilt(pose: Pose, ground: Ground) -> tuple[float, float, float]:
     )
 
 
-def _lookup(pose: Pose, raster: Raster, level: int) -> NDArray[np.float64]:
+def _sampled(source: Image, points: NDArray[np.float32], affine: NDArray[np.float64], interpolation: int) -> Image:
+    """Colours of points (forward, right) of the camera: shape (rows, columns[, channels]), uint8."""
+    return cv2.remap(  # type: ignore[call-overload, no-any-return]  # the stubs forbid map2=None, the manual does not
+        source, cv2.transform(points, affine), None, interpolation, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def _affine(pose: Pose, raster: Raster, level: int) -> NDArray[np.float64]:
     """Affine map from points (forward, right) of the camera to pixels of a level: shape (2, 3), float64."""
     scale = 1.0 / (raster.cell * (1 << level))
     cos_yaw, sin_yaw = math.cos(pose.yaw) * scale, math.sin(pose.yaw) * scale

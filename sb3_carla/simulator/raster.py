@@ -173,7 +173,7 @@ class _Conflicts:
             return
         heights = 0.5 * (top[crossing] + bottom[crossing])
         distance, nearest = cv2.distanceTransformWithLabels(
-            np.uint8(~crossing), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+            (~crossing).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
         )
         places = np.argwhere(crossing)
         order = np.empty(int(nearest.max()) + 1, np.int64)
