@@ -169,12 +169,11 @@ def table(rates: dict[str, list[float]]) -> str:
     :return: Markdown: medians, ranges, and how many times as fast as each other environment CarlaLane-v0 is
     """
     lines = ["| | steps/s (median) | range | CarlaLane-v0 is |", "| --- | --- | --- | --- |"]
-    ours = statistics.median(rates["CarlaLane-v0"]) if "CarlaLane-v0" in rates else float("nan")
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():
-        median = statistics.median(values)
-        lines.append(
-            f"| {name} | {median:.0f} | {min(values):.0f} to {max(values):.0f} | {ours / median:.1f} times as fast |"
-        )
+        comparable = "CarlaLane-v0" in rates and name not in ("CarlaLane-v0", "engine")
+        ratio = f"{medians['CarlaLane-v0'] / medians[name]:.1f} times as fast" if comparable else ""
+        lines.append(f"| {name} | {medians[name]:.0f} | {min(values):.0f} to {max(values):.0f} | {ratio} |")
     return "\n".join(lines)
 
 
