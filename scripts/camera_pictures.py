@@ -40,7 +40,8 @@ def picture(town: str, place: int, weather: str, cars: bool) -> NDArray[np.uint8
     car = loaded.spawn_points[place % len(loaded.spawn_points)]
     ahead = (Pose(x=14.0, z=0.75), (70, 60, 170)), (Pose(x=22.0, y=-3.4, z=0.75, yaw=math.pi), (160, 90, 60))
     boxes = [Box(compose(car, pose), (2.4, 1.0, 0.74), color) for pose, color in ahead] if cars else []
-    pose, ground = compose(car, MOUNT), loaded.ground(car.x, car.y, car.z)
+    pose = compose(car, MOUNT)
+    ground = loaded.ground(pose.x, pose.y, car.z)
     sky = Weather.preset(weather)
     color = Camera(WIDTH, 200, math.pi / 2.0).render(loaded, pose, ground, sky, boxes)[:, :, :3]
     grey = cv2.cvtColor(Camera(84, 84, math.pi / 2.0).render(loaded, pose, ground, sky, boxes), cv2.COLOR_BGRA2GRAY)

@@ -7,6 +7,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+import cv2
+
 from sb3_carla.errors import CarlaLaneError
 from sb3_carla.server.server import Server
 from sb3_carla.towns import BUILT_IN_TOWNS
@@ -48,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: exit status: 0 after a signal, 1 if the server cannot start
     """
     options = parser().parse_args(arguments)
+    # Pictures are so small that handing parts of them to other threads costs more than it saves (10 us of 70).
+    cv2.setNumThreads(1)
     try:
         server = Server(
             options.town,

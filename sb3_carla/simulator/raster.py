@@ -1,335 +1,274 @@
 """
-A town seen from above: asphalt, markings and verge as an image pyramid, painted from a ``carla.Map``.
+A town seen from above: surfaces, markings and verge as an image pyramid.
 
-Where roads cross above each other there are two pyramids: ``LOWER`` shows the lower road at each crossing, ``UPPER``
-the upper one. A camera looks up in which of them it finds its own road.
+Outlines are filled at twice the resolution and averaged, so that a marking of 0.12 m keeps its brightness in cells of
+0.1 m. Where roads lie above each other the pyramid shows one of them; ``show`` exchanges the rectangle around such a
+crossing when a camera on the other road looks, so that memory holds two pictures of crossings only.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
+from xml.etree import ElementTree
 
-import carla
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_carla.simulator.crossings import LOWER, UPPER, Crossing, find_crossings, level_at
 from sb3_carla.simulator.dynamics import Ground
-from sb3_carla.simulator.lanes import lane_waypoints
+from sb3_carla.simulator.strips import lane_strips
+from sb3_carla.simulator.strokes import PALETTE, Stroke, Surface, strokes
 
-__all__ = ["LOWER", "UPPER", "Raster"]
+__all__ = ["LEVELS", "Raster"]
 
-LOWER, UPPER = 0, 1
 CELL = 0.1
-"""Finest resolution [m]; larger towns get a coarser one."""
-MAX_CELLS = 40_000_000
-MARGIN = 40.0
-"""Verge around the outermost lanes [m]."""
-LEVELS = 5
+"""Resolution of the finest level [m]; larger towns get a coarser one."""
+MAX_CELLS = 64_000_000
+MAX_SIDE = 32_000
+"""``cv2.remap`` takes pictures below 32,767 pixels a side."""
+MARGIN = 25.0
+"""Verge around the outermost lanes [m]; beyond it everything has the verge's mean colour."""
+LEVELS = 6
 """Levels of the pyramid, each half as fine as the one before."""
-STEP = 1.0
-"""Sampling of the lanes [m]: at 10 m radius the chord is 12 mm off."""
+BLOCK = 1 << (LEVELS - 1)
+TILE = 16 * BLOCK
+"""Cells of the squares that are painted one at a time, and of the texture's period."""
+FINE = 2
+"""Outlines are filled in cells of this part of a cell's side."""
+WIDENING = 0.95
+"""How much wider ``cv2.fillPoly`` fills a stripe than its outline is [fine cells]; measured at all angles."""
 SUBPIXEL = 4
-DASH_PERIOD, DASH_LENGTH = 9, 3
-"""Broken markings: length of the pattern and of its painted part [m]."""
-DEFAULT_WIDTH = 0.12
-"""Of markings that the map gives no width [m]."""
-CLEARANCE = 2.5
-"""Lanes that differ by more in height cross above each other [m]."""
-CONFLICT_CELL = 2.0
-CONFLICT_REACH = 60.0
-"""From this far a crossing decides which pyramid a camera looks at [m]."""
+"""Fractional bits of the coordinates given to OpenCV."""
 
-ROADS, SIDEWALKS, ROAD_LINE, TERRAIN = 1, 2, 24, 10
-"""``carla.CityObjectLabel`` of CARLA 0.9.16."""
-ASPHALT, SHOULDER, SIDEWALK, GRASS = (107, 105, 103), (118, 120, 122), (160, 162, 165), (40, 82, 52)
-"""Colours, BGR. Their grey values (105, 120, 163, 68) tell them apart for a grey camera too."""
-COLORS = {"Yellow": (70, 190, 225), "Blue": (190, 110, 60), "Green": (80, 150, 80), "Red": (60, 60, 190)}
-WHITE = (235, 235, 235)
+Image = NDArray[np.uint8]
+Window = tuple[slice, slice]
 
 
-@dataclass(frozen=True)
-class Lane:
-    """
-    One lane between two cross-sections, sampled along its centre.
+@dataclass
+class _Patch:
+    """Both pictures of a crossing: for each level of the pyramid, then the semantic labels if there are any."""
 
-    :param points: shape (n, 3), float64, centre [m]
-    :param right: shape (n, 2), float64, unit vector to the right
-    :param widths: shape (n,), float64 [m]
-    :param stations: shape (n,), float64, the road's s [m]
-    :param kind: asphalt, shoulder or sidewalk, as a key of ``SURFACES``
-    :param markings: of the left and of the right edge: for each sample (type, width, colour)
-    """
-
-    points: NDArray[np.float64]
-    right: NDArray[np.float64]
-    widths: NDArray[np.float64]
-    stations: NDArray[np.float64]
-    kind: str
-    markings: tuple[list[tuple[str, float, tuple[int, int, int]]], ...]
-
-    def edge(self, side: float) -> NDArray[np.float64]:
-        """Points on the lane's edge (side -1 left, 1 right, 0 the centre): shape (n, 2), float64 [m]."""
-        edge: NDArray[np.float64] = self.points[:, :2] + (0.5 * side) * self.widths[:, None] * self.right
-        return edge
-
-
-SURFACES = {
-    "sidewalk": (SIDEWALK, SIDEWALKS),
-    "shoulder": (SHOULDER, ROADS),
-    "driving": (ASPHALT, ROADS),
-}
-"""Colour and label of each kind of lane, in the order in which they are painted."""
+    crossing: Crossing
+    window: Window
+    shown: int = LOWER
+    pictures: dict[int, list[Image]] = field(default_factory=dict)
+    labels: dict[int, Image] = field(default_factory=dict)
 
 
 class Raster:
     """
-    Painted pyramids of a town.
+    Painted pyramid of a town. Not for several threads at once: ``show`` changes it.
 
     :param carla_map: ``carla.Map`` with at least one driving lane
-    :param seed: of the textures
+    :param root: the same map's OpenDRIVE document
+    :param seed: of the texture
     """
 
-    def __init__(self, carla_map: Any, seed: int = 0) -> None:
-        lanes = list(_lanes(carla_map))
-        points = np.concatenate([lane.points for lane in lanes])
-        low, high = points[:, :2].min(axis=0) - MARGIN, points[:, :2].max(axis=0) + MARGIN
-        self.origin: NDArray[np.float64] = low
+    def __init__(self, carla_map: Any, root: ElementTree.Element, seed: int = 0) -> None:
+        strips = lane_strips(carla_map, root)
+        corners = np.concatenate([edge for strip in strips for edge in (strip.inner, strip.outer)])
+        low, high = corners.min(axis=0) - MARGIN, corners.max(axis=0) + MARGIN
+        width, height = (high - low).tolist()
+        self._map = carla_map
+        self.origin = float(low[0]), float(low[1])
         """World position of the first cell's outer corner [m]."""
-        area = float(np.prod(high - low))
-        self.cell: float = max(CELL, (area / MAX_CELLS) ** 0.5)
+        self.cell = max(CELL, math.sqrt(width * height / MAX_CELLS), max(width, height) / MAX_SIDE)
         """Size of a cell of level 0 [m]."""
-        block = 1 << (LEVELS - 1)
-        columns, rows = (int(np.ceil(length / self.cell / block)) * block for length in high - low)
-        self._shape = rows, columns
-        self._conflicts = _Conflicts(lanes, low, high)
-        layers = (LOWER, UPPER) if self._conflicts.any else (LOWER,)
-        painted = [self._paint(lanes, layer, seed) for layer in layers]
-        self.pyramids: list[list[NDArray[np.uint8]]] = [_pyramid(image) for image, _ in painted]
-        """For each layer the levels, finest first: shape (rows >> k, columns >> k, 4), uint8 BGRA."""
-        self.labels: list[NDArray[np.uint8]] = [labels for _, labels in painted]
-        """For each layer: shape (rows, columns), uint8, semantic labels."""
+        columns, rows = (math.ceil(length / self.cell / BLOCK) * BLOCK for length in (width, height))
+        self._strokes = _Strokes(strokes(strips, self.cell, WIDENING * self.cell / FINE), low, self.cell)
+        self._texture = _texture(np.random.default_rng(seed))
+        self.verge: tuple[int, int, int, int] = (*PALETTE[Surface.VERGE][0], 255)
+        """Colour of everything outside, BGRA."""
+        self.pyramid = self._painted(rows, columns)
+        """Levels, finest first: shape (rows >> k, columns >> k, 4), uint8 BGRA."""
+        self._patches = [self._patch(crossing) for crossing in find_crossings(strips)]
 
-    def layer(self, x: float, y: float, ground: Ground) -> int:
+    @functools.cached_property
+    def labels(self) -> Image:
+        """``carla.CityObjectLabel`` of every cell of level 0: shape (rows, columns), uint8; painted at first use."""
+        labels: Image = np.empty(self.pyramid[0].shape[:2], np.uint8)
+        for window in _tiles(*labels.shape):
+            labels[window] = _LABELS[self._surfaces(window)[::FINE, ::FINE]]
+        for patch in self._patches:
+            for level in (LOWER, UPPER):
+                surfaces = self._surfaces(patch.window, patch.crossing, level)
+                patch.labels[level] = _LABELS[surfaces[::FINE, ::FINE]]
+            labels[patch.window] = patch.labels[patch.shown]
+        return labels
+
+    @property
+    def crossings(self) -> list[Crossing]:
+        """Where roads lie above each other."""
+        return [patch.crossing for patch in self._patches]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all pictures [bytes]."""
+        patched = sum(image.nbytes for patch in self._patches for levels in patch.pictures.values() for image in levels)
+        labels = self.labels.nbytes if "labels" in self.__dict__ else 0
+        return sum(image.nbytes for image in self.pyramid) + patched + labels
+
+    def show(self, x: float, y: float, yaw: float, ground: Ground) -> None:
         """
-        Which pyramid shows the road that a camera stands on.
+        At every crossing near a camera, show the road that the camera is on.
 
         :param x: camera's position [m]
         :param y: camera's position [m]
+        :param yaw: camera's heading [rad]
         :param ground: road plane under the camera
-        :return: ``LOWER`` or ``UPPER``
         """
-        return self._conflicts.layer(x, y, ground) if self._conflicts.any else LOWER
+        for patch in self._patches:
+            level = level_at(patch.crossing, self._map, x, y, yaw, ground)
+            if level is not None and level != patch.shown:
+                self._exchange(patch, level)
 
-    def _cells(self, points: NDArray[np.float64]) -> NDArray[np.int32]:
-        """World positions as fixed-point pixel coordinates for OpenCV."""
-        pixels = (points - self.origin) / self.cell - 0.5
-        return np.rint(pixels * (1 << SUBPIXEL)).astype(np.int32)
+    def _exchange(self, patch: _Patch, level: int) -> None:
+        patch.shown = level
+        for k, picture in enumerate(patch.pictures[level]):
+            self.pyramid[k][_coarser(patch.window, k)] = picture
+        if patch.labels:
+            self.labels[patch.window] = patch.labels[level]
 
-    def _paint(self, lanes: list[Lane], layer: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        labels = np.full(self._shape, TERRAIN, np.uint8)
-        surface = np.zeros(self._shape, np.uint8)
-        kept = [(lane, self._conflicts.belongs(lane, layer)) for lane in lanes]
-        for number, kind in enumerate(SURFACES, start=1):
-            for lane, keep in kept:
-                if lane.kind == kind:
-                    for part in _runs(keep):
-                        outline = np.concatenate([lane.edge(-1.0)[part], lane.edge(1.0)[part][::-1]])
-                        cells = [self._cells(outline)]
-                        cv2.fillPoly(surface, cells, number, cv2.LINE_8, SUBPIXEL)
-                        cv2.fillPoly(labels, cells, SURFACES[kind][1], cv2.LINE_8, SUBPIXEL)
-        image = _textured(surface, seed)
-        for lane, keep in kept:
-            for outline, color in _marking_strips(lane, keep):
-                cells = [self._cells(outline)]
-                cv2.fillPoly(image, cells, (*color, 255), cv2.LINE_AA, SUBPIXEL)
-                cv2.fillPoly(labels, cells, ROAD_LINE, cv2.LINE_8, SUBPIXEL)
-        return image, labels
+    def _painted(self, rows: int, columns: int) -> list[Image]:
+        levels: list[Image] = [np.empty((rows >> k, columns >> k, 4), np.uint8) for k in range(LEVELS)]
+        verge = self._colored(np.zeros((TILE * FINE, TILE * FINE), np.uint8))
+        for window in _tiles(rows, columns):
+            target = levels[0][window]
+            if self._strokes.within(window).size:
+                target[:] = self._colored(self._surfaces(window))
+            else:
+                target[:] = verge[: target.shape[0], : target.shape[1]]
+        for finer, coarser in pairwise(levels):
+            cv2.resize(finer, coarser.shape[1::-1], dst=coarser, interpolation=cv2.INTER_AREA)
+        return levels
 
-
-class _Conflicts:
-    """
-    Places where one lane lies above another.
-
-    :param lanes: all lanes
-    :param low: corner of the town [m]
-    :param high: opposite corner [m]
-    """
-
-    def __init__(self, lanes: list[Lane], low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
-        self._low = low
-        columns, rows = (int(n) + 1 for n in np.ceil((high - low) / CONFLICT_CELL))
-        bottom, top = np.full((rows, columns), np.inf), np.full((rows, columns), -np.inf)
-        for lane in lanes:
-            for side in (-1.0, 0.0, 1.0):
-                cells = self._index(lane.edge(side))
-                np.minimum.at(bottom, cells, lane.points[:, 2])
-                np.maximum.at(top, cells, lane.points[:, 2])
-        crossing = top > bottom + CLEARANCE
-        self.any = bool(crossing.any())
-        if not self.any:
-            return
-        heights = 0.5 * (top[crossing] + bottom[crossing])
-        distance, nearest = cv2.distanceTransformWithLabels(
-            (~crossing).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    def _patch(self, crossing: Crossing) -> _Patch:
+        """Paint a crossing from both its roads' points of view; the lower one shows at first."""
+        columns, rows = (
+            slice(
+                max(0, math.floor((low - origin) / self.cell / BLOCK) * BLOCK),
+                min(size, math.ceil((high - origin) / self.cell / BLOCK) * BLOCK),
+            )
+            for low, high, origin, size in zip(
+                crossing.low, crossing.high, self.origin, self.pyramid[0].shape[1::-1], strict=True
+            )
         )
-        places = np.argwhere(crossing)
-        order = np.empty(int(nearest.max()) + 1, np.int64)
-        order[nearest[crossing]] = np.arange(len(places))
-        self._nearest = order[nearest]  # (rows, columns): which crossing cell is nearest
-        self._distance = distance * CONFLICT_CELL
-        self._places = (places[:, ::-1] + 0.5) * CONFLICT_CELL + low  # (k, 2) [m]
-        self._heights = heights  # (k,) [m]
+        patch = _Patch(crossing, (rows, columns))
+        for level in (UPPER, LOWER):
+            picture: Image = np.empty((rows.stop - rows.start, columns.stop - columns.start, 4), np.uint8)
+            for top, left in _tiles(*picture.shape[:2]):
+                part = (
+                    slice(top.start + rows.start, top.stop + rows.start),
+                    slice(left.start + columns.start, left.stop + columns.start),
+                )
+                picture[top, left] = self._colored(self._surfaces(part, crossing, level))
+            patch.pictures[level] = [picture]
+            for _ in range(1, LEVELS):
+                patch.pictures[level].append(_halved(patch.pictures[level][-1]))
+        self._exchange(patch, LOWER)
+        return patch
 
-    def _index(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        cells = ((points - self._low) / CONFLICT_CELL).astype(np.int64)
-        return cells[:, 1], cells[:, 0]
+    def _surfaces(self, window: Window, crossing: Crossing | None = None, level: int = LOWER) -> Image:
+        """Numbers of ``Surface`` in a part of the town: shape (FINE * rows, FINE * columns), uint8."""
+        rows, columns = window
+        shape = (rows.stop - rows.start) * FINE, (columns.stop - columns.start) * FINE
+        surfaces: Image = np.full(shape, Surface.VERGE, np.uint8)
+        numbers = self._strokes.within(window)
+        if crossing is not None:
+            above = self._strokes.heights[numbers] > crossing.height
+            # From below nobody sees the top of the bridge; from above the lower road goes on beneath it.
+            numbers = numbers[~above] if level == LOWER else np.concatenate([numbers[~above], numbers[above]])
+        shift = np.array((columns.start, rows.start)) * (FINE << SUBPIXEL)
+        for number in numbers:
+            cv2.fillPoly(
+                surfaces,
+                [self._strokes.outlines[number] - shift.astype(np.int32)],
+                self._strokes.surfaces[number],
+                cv2.LINE_8,
+                SUBPIXEL,
+            )
+        return surfaces
 
-    def belongs(self, lane: Lane, layer: int) -> NDArray[np.bool_]:
-        """Which samples of a lane a layer shows: shape (n,), bool."""
-        keep = np.ones(len(lane.points), bool)
-        if self.any:
-            cells = self._index(lane.points[:, :2])
-            heights = self._heights[self._nearest[cells]]
-            above = lane.points[:, 2] > heights
-            close = self._distance[cells] < 4.0 * CONFLICT_CELL
-            far_apart = np.abs(lane.points[:, 2] - heights) > 0.4 * CLEARANCE
-            keep[close & far_apart & (above == (layer == LOWER))] = False
-        return keep
-
-    def layer(self, x: float, y: float, ground: Ground) -> int:
-        row, column = int((y - self._low[1]) / CONFLICT_CELL), int((x - self._low[0]) / CONFLICT_CELL)
-        rows, columns = self._nearest.shape
-        if not (0 <= row < rows and 0 <= column < columns) or self._distance[row, column] > CONFLICT_REACH:
-            return LOWER
-        crossing = self._nearest[row, column]
-        px, py = self._places[crossing]
-        height = ground.z + ground.slope_x * (px - x) + ground.slope_y * (py - y)
-        return UPPER if height > self._heights[crossing] else LOWER
-
-
-def _lanes(carla_map: Any) -> Iterator[Lane]:
-    """All lanes of a map; those without traffic are found beside those with."""
-    for waypoints in lane_waypoints(carla_map, STEP):
-        yield _lane(waypoints, "driving")
-        for neighbour in ("get_right_lane", "get_left_lane"):
-            yield from _side_lanes(waypoints, neighbour)
-
-
-def _side_lanes(waypoints: list[Any], neighbour: str) -> Iterator[Lane]:
-    """Shoulders and sidewalks to one side of a lane, outwards until the road or its traffic ends."""
-    same_side = np.sign(waypoints[0].lane_id)
-    row = waypoints
-    for _ in range(6):
-        stepped = [getattr(waypoint, neighbour)() for waypoint in row]
-        row = [w for w in stepped if w is not None and np.sign(w.lane_id) == same_side]
-        if len(row) < 2 or len(row) < len(stepped):
-            return
-        kind = row[0].lane_type
-        if kind == carla.LaneType.Driving:
-            return
-        if kind == carla.LaneType.Sidewalk:
-            yield _lane(row, "sidewalk")
-        elif kind != carla.LaneType.NONE:
-            yield _lane(row, "shoulder")
+    def _colored(self, surfaces: Image) -> Image:
+        """Colours with texture: shape (rows, columns, 4), uint8, from a picture ``FINE`` times as large."""
+        rows, columns = (length // FINE for length in surfaces.shape)
+        # (FINE * rows, FINE * columns, 4): blue, green, red, strength of the texture
+        colors = np.take(_COLORS, surfaces).view(np.uint8).reshape(*surfaces.shape, 4)
+        mixed = cv2.resize(colors, (columns, rows), interpolation=cv2.INTER_AREA)
+        strength = cv2.extractChannel(mixed, 3).astype(np.int16)
+        grain = cv2.multiply(cv2.merge([strength] * 4), self._texture[:rows, :columns], scale=1.0 / 64.0)
+        textured: Image = np.asarray(cv2.add(mixed, grain, dtype=cv2.CV_8U), np.uint8)
+        textured[:, :, 3] = 255
+        return textured
 
 
-def _lane(waypoints: list[Any], kind: str) -> Lane:
-    transforms = [waypoint.transform for waypoint in waypoints]
-    yaw = np.radians([transform.rotation.yaw for transform in transforms])
-    points = np.array([[t.location.x, t.location.y, t.location.z] for t in transforms])
-    marked = kind == "driving" and not waypoints[0].is_junction
-    markings: tuple[list[Any], ...] = ([], [])
-    if marked:
-        markings = (
-            [_marking(waypoint.left_lane_marking) for waypoint in waypoints],
-            [_marking(waypoint.right_lane_marking) for waypoint in waypoints],
-        )
-    return Lane(
-        points=points,
-        right=np.stack([-np.sin(yaw), np.cos(yaw)], axis=1),
-        widths=np.array([waypoint.lane_width for waypoint in waypoints]),
-        stations=np.array([waypoint.s for waypoint in waypoints]),
-        kind=kind,
-        markings=markings,
-    )
+class _Strokes:
+    """
+    Strokes in fine cells, found by place.
+
+    :param painted: strokes in painting order
+    :param origin: world position of the first cell's corner [m]
+    :param cell: size of a cell [m]
+    """
+
+    def __init__(self, painted: list[Stroke], origin: NDArray[np.float64], cell: float) -> None:
+        scale = FINE / cell
+        cells = [(stroke.outline - origin) * scale for stroke in painted]
+        self.outlines = [np.rint((points - 0.5) * (1 << SUBPIXEL)).astype(np.int32) for points in cells]
+        self.surfaces = [int(stroke.surface) for stroke in painted]
+        self.heights = np.array([stroke.height for stroke in painted])
+        self._low = np.array([points.min(axis=0) for points in cells]) / FINE - 1.0
+        self._high = np.array([points.max(axis=0) for points in cells]) / FINE + 1.0
+
+    def within(self, window: Window) -> NDArray[np.int64]:
+        """Numbers of the strokes that may touch a window of cells, in painting order."""
+        rows, columns = window
+        touching = (self._low[:, 0] < columns.stop) & (self._high[:, 0] > columns.start)
+        touching &= (self._low[:, 1] < rows.stop) & (self._high[:, 1] > rows.start)
+        return np.flatnonzero(touching)
 
 
-def _marking(marking: Any) -> tuple[str, float, tuple[int, int, int]]:
-    kind = str(marking.type)
-    if kind in ("NONE", "Curb", "Grass", "Other"):
-        return "NONE", 0.0, WHITE
-    return kind, marking.width or DEFAULT_WIDTH, COLORS.get(str(marking.color), WHITE)
+_COLORS = np.array([(*PALETTE[surface][0], PALETTE[surface][1]) for surface in Surface], np.uint8).view(np.uint32)[:, 0]
+_LABELS = np.array([PALETTE[surface][2] for surface in Surface], np.uint8)
 
 
-def _marking_strips(lane: Lane, keep: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.float64], tuple[int, int, int]]]:
-    """Outlines of the painted stripes of a lane: shape (m, 2), float64 [m]; and their colours."""
-    dashes = np.floor(lane.stations) % DASH_PERIOD < DASH_LENGTH
-    for side, markings in zip((-1.0, 1.0), lane.markings, strict=True):
-        for kind, width, color in sorted(set(markings)):
-            if kind == "NONE":
-                continue
-            here = keep & np.array([marking == (kind, width, color) for marking in markings])
-            edge = lane.edge(side)
-            parts = kind.replace("Solid", "S ").replace("Broken", "B ").split()
-            shifts = (-width, width) if len(parts) == 2 else (0.0,)
-            for part, shift in zip(parts if len(parts) == 2 else [kind[0]], shifts, strict=True):
-                painted = here if part == "S" else here & dashes
-                for run in _runs(painted):
-                    left = edge[run] + (shift - 0.5 * width) * lane.right[run]
-                    right = edge[run] + (shift + 0.5 * width) * lane.right[run]
-                    yield np.concatenate([left, right[::-1]]), color
+def _tiles(rows: int, columns: int) -> Iterator[Window]:
+    """Squares of ``TILE`` cells that cover a picture."""
+    for top in range(0, rows, TILE):
+        for left in range(0, columns, TILE):
+            yield slice(top, min(top + TILE, rows)), slice(left, min(left + TILE, columns))
 
 
-def _runs(keep: NDArray[np.bool_]) -> Iterator[slice]:
-    """Stretches of samples to be painted, each with the sample that follows it."""
-    changes = np.flatnonzero(np.diff(np.concatenate(([False], keep, [False])).astype(np.int8)))
-    for first, after in zip(changes[::2], changes[1::2], strict=True):
-        last = min(after + 1, len(keep))
-        if last - first >= 2:
-            yield slice(int(first), int(last))
+def _halved(image: Image) -> Image:
+    half: Image = np.empty((image.shape[0] // 2, image.shape[1] // 2, 4), np.uint8)
+    cv2.resize(image, half.shape[1::-1], dst=half, interpolation=cv2.INTER_AREA)
+    return half
 
 
-def _textured(surface: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Colours with a texture, from the numbers of the surfaces (0 is the verge): shape (rows, columns, 4), uint8."""
-    rng = np.random.default_rng(seed)
-    size = 512
-    tiles = [_tile(rng, GRASS, size, (10.0, 14.0, 10.0))]
-    tiles += [_tile(rng, color, size, (4.0, 3.0, 3.0)) for color, _ in SURFACES.values()]
-    image = np.empty((*surface.shape, 4), np.uint8)
-    for row in range(0, surface.shape[0], size):
-        for column in range(0, surface.shape[1], size):
-            part = surface[row : row + size, column : column + size]
-            target = image[row : row + size, column : column + size]
-            height, width = part.shape
-            target[:] = tiles[0][:height, :width]
-            for number, tile in enumerate(tiles[1:], start=1):
-                mask = part == number
-                if mask.any():
-                    np.copyto(target, tile[:height, :width], where=mask[:, :, None])
-    return image
+def _coarser(window: Window, level: int) -> Window:
+    rows, columns = window
+    return slice(rows.start >> level, rows.stop >> level), slice(columns.start >> level, columns.stop >> level)
 
 
-def _tile(
-    rng: np.random.Generator, color: tuple[int, int, int], size: int, amplitudes: tuple[float, ...]
-) -> NDArray[np.uint8]:
-    """A colour with noise of several sizes of grain, which repeats without a seam: shape (size, size, 4), uint8."""
-    noise = np.zeros((size, size))
-    for octave, amplitude in enumerate(amplitudes):
-        grain = rng.standard_normal((size >> (2 * octave), size >> (2 * octave)))
-        noise += amplitude * np.kron(grain, np.ones((1 << (2 * octave), 1 << (2 * octave))))
-    tile = np.empty((size, size, 4))
-    tile[:, :, :3] = np.array(color) + noise[:, :, None]
-    tile[:, :, 3] = 255.0
-    return np.clip(tile, 0, 255).astype(np.uint8)
+def _texture(rng: np.random.Generator) -> NDArray[np.int16]:
+    """
+    Noise with grain of every size that repeats without a seam: amplitude falls with the root of the frequency.
 
-
-def _pyramid(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    levels = [image]
-    for _ in range(LEVELS - 1):
-        rows, columns = levels[-1].shape[:2]
-        smaller = cv2.resize(levels[-1], (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
-        levels.append(smaller)  # type: ignore[arg-type]
-    return levels
+    :return: shape (TILE, TILE, 4), int16, blue, green, red, 0; a standard deviation of 64
+    """
+    fields = []
+    frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None])
+    frequency[0, 0] = np.inf
+    for _ in range(2):
+        noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((TILE, TILE))) / np.sqrt(frequency), (TILE, TILE))
+        fields.append(noise / noise.std())
+    light, hue = fields
+    channels = [0.9 * light - 0.3 * hue, light, 0.9 * light + 0.4 * hue, 0.0 * light]
+    texture: NDArray[np.float64] = 64.0 * np.clip(np.stack(channels, axis=2), -3.0, 3.0)
+    return np.rint(texture).astype(np.int16)

@@ -82,10 +82,15 @@ class Town:
             raise MapError(f"OpenDRIVE map {name!r} cannot be parsed: {error}") from error
         return cls(name, opendrive, carla_map)
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether all lanes have one height."""
+        return self._flat is not None
+
     @functools.cached_property
     def raster(self) -> Raster:
         """The town from above; painted at the first use."""
-        return Raster(self.map)
+        return Raster(self.map, ElementTree.fromstring(self.opendrive))
 
     @functools.cached_property
     def spawn_points(self) -> list[Pose]:

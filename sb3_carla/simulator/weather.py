@@ -1,13 +1,11 @@
-"""Weather in CARLA's 14 numbers, and what it does to light and sight."""
+"""Weather as CARLA describes it."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import carla
-import numpy as np
-from numpy.typing import NDArray
 
 __all__ = ["Weather"]
 
@@ -15,10 +13,26 @@ __all__ = ["Weather"]
 @dataclass(frozen=True, slots=True)
 class Weather:
     """
-    ``carla.WeatherParameters`` in wire order and CARLA's units (percent, degrees, metres).
+    The 14 parameters of ``carla.WeatherParameters`` in CARLA 0.9.16's wire order and units; ClearNoon by default.
 
-    The defaults are the ``ClearNoon`` preset, in which a picture costs nothing extra.
+    :param cloudiness: 0 to 100 [%]
+    :param precipitation: rain, 0 to 100 [%]
+    :param precipitation_deposits: puddles, 0 to 100 [%]
+    :param wind_intensity: 0 to 100 [%]; slants the rain
+    :param sun_azimuth_angle: [deg]; kept, no effect on the picture (no cast shadows)
+    :param sun_altitude_angle: -90 (midnight) to 90 (noon) [deg]
+    :param fog_density: 0 to 100 [%]
+    :param fog_distance: where the fog begins [m]
+    :param fog_falloff: kept, no effect on the picture (no height in the fog)
+    :param wetness: of the road, 0 to 100 [%]
+    :param scattering_intensity: kept, no effect on the picture
+    :param mie_scattering_scale: kept, no effect on the picture
+    :param rayleigh_scattering_scale: kept, no effect on the picture
+    :param dust_storm: 0 to 100 [%]
     """
+
+    presets: ClassVar[dict[str, Weather]]
+    """Every preset of ``carla.WeatherParameters`` by its name."""
 
     cloudiness: float = 5.0
     precipitation: float = 0.0
@@ -43,51 +57,20 @@ class Weather:
         :param name: such as ``"HardRainNoon"``
         :raises ValueError: if CARLA has no preset of that name
         """
-        parameters = getattr(carla.WeatherParameters, name, None)
-        if not isinstance(parameters, carla.WeatherParameters):
-            raise ValueError(f"unknown weather preset {name!r}")
-        # The client keeps single precision: 0.1 comes back as 0.10000000149.
-        return cls(*(round(getattr(parameters, field.name), 6) for field in fields(cls)))
+        if name not in cls.presets:
+            raise ValueError(f"unknown weather preset {name!r}, expected one of {', '.join(cls.presets)}")
+        return cls.presets[name]
 
-    @property
-    def daylight(self) -> float:
-        """Brightness of the scene, 1 with the sun above 30 degrees, 0.25 at night [-]."""
-        height = math.sin(math.radians(self.sun_altitude_angle))
-        sun = min(max((height + 0.1) / 0.6, 0.0), 1.0)
-        overcast = 1.0 - 0.25 * max(self.cloudiness - 20.0, 0.0) / 80.0
-        return (0.25 + 0.75 * sun) * overcast
 
-    @property
-    def visibility(self) -> float:
-        """Distance at which contrast has fallen to 1/e [m]; infinite in clear air."""
-        murk = max(self.fog_density - 10.0, 0.0) + 0.3 * max(self.precipitation - 10.0, 0.0) + self.dust_storm
-        return math.inf if murk <= 0.0 else 900.0 / murk
+def _presets() -> dict[str, Weather]:
+    names = [field.name for field in fields(Weather)]
+    parameters = {name: getattr(carla.WeatherParameters, name) for name in sorted(vars(carla.WeatherParameters))}
+    # The client keeps float32: 0.1 comes back as 0.10000000149.
+    return {
+        preset: Weather(*(round(float(getattr(values, name)), 6) for name in names))
+        for preset, values in parameters.items()
+        if isinstance(values, carla.WeatherParameters)
+    }
 
-    def sky_colors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """
-        Colours of the zenith and of the horizon.
 
-        :return: two arrays of shape (3,), float64, BGR in 0..255
-        """
-        overcast = min(self.cloudiness / 100.0, 1.0)
-        zenith = (1.0 - overcast) * np.array([220.0, 160.0, 95.0]) + overcast * np.array([165.0, 160.0, 155.0])
-        horizon = (1.0 - overcast) * np.array([225.0, 205.0, 185.0]) + overcast * np.array([185.0, 180.0, 178.0])
-        dusk = min(max(1.0 - abs(self.sun_altitude_angle) / 15.0, 0.0), 1.0)
-        horizon = (1.0 - 0.5 * dusk) * horizon + 0.5 * dusk * np.array([70.0, 130.0, 220.0])
-        return zenith * self.daylight, horizon * self.daylight
-
-    def color_table(self) -> NDArray[np.uint8] | None:
-        """
-        Tone curve of everything on the ground.
-
-        :return: shape (256, 1, 4), uint8, for ``cv2.LUT``; None where nothing changes
-        """
-        wet = 1.0 - 0.25 * min(self.wetness / 100.0, 1.0)
-        gain = self.daylight * wet
-        if gain > 0.999:
-            return None
-        dusk = min(max(1.0 - abs(self.sun_altitude_angle) / 15.0, 0.0), 1.0)
-        cast = np.array([1.0 - 0.25 * dusk, 1.0 - 0.1 * dusk, 1.0, 1.0])
-        table = np.arange(256.0)[:, None, None] * (gain * cast)
-        table[:, :, 3] = 255.0
-        return np.clip(np.rint(table), 0, 255).astype(np.uint8)
+Weather.presets = _presets()

@@ -180,13 +180,19 @@ class World:
             raise TypeError(f"expected a camera, got {sensor.type_id} (actor {sensor.id})")
         camera: Camera = sensor.camera
         root, pose = sensor.root, sensor.pose
-        ground = self.town.ground(root.pose.x, root.pose.y, root.pose.z)
+        ground = self._plane_under(pose, root.pose)
         boxes = self._boxes(sensor)
         if sensor.kind == "rgb":
             return camera.render(self.town, pose, ground, self.weather, boxes)
         if sensor.kind == "depth":
             return camera.render_depth(self.town, pose, ground, boxes)
         return camera.render_semantic(self.town, pose, ground, boxes)
+
+    def _plane_under(self, pose: Pose, root: Pose) -> Ground:
+        """The road plane on which a sensor's car stands, its height taken under the sensor."""
+        plane = self.town.ground(root.x, root.y, root.z)
+        rise = plane.slope_x * (pose.x - root.x) + plane.slope_y * (pose.y - root.y)
+        return Ground(plane.z + rise, plane.slope_x, plane.slope_y) if rise else plane
 
     def _boxes(self, sensor: CameraSensor) -> list[Box]:
         """Every solid body, except the car that the camera sits in."""

@@ -1,0 +1,156 @@
+"""
+Every lane of a map as a strip of cross-sections.
+
+Which lanes there are is read from the OpenDRIVE text, because ``carla.Map`` lists lanes with traffic only; where they
+lie, and how they are marked, is ``carla.Map``'s answer, so that picture and waypoints agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LaneStrip", "Marking", "lane_strips"]
+
+STRAIGHT_STEP, CURVED_STEP = 2.0, 0.5
+"""Between two cross-sections of a lane [m]; a chord of 0.5 m at 6 m radius is 5 mm off the arc."""
+END_GAP = 1e-3
+"""Cross-sections keep this far from the ends of a section, where two sections answer [m]."""
+DEFAULT_WIDTH = 0.12
+"""Of markings that the map gives no width [m]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """
+    What is painted on one edge of a lane.
+
+    :param kind: name in ``carla.LaneMarkingType``
+    :param color: name in ``carla.LaneMarkingColor``
+    :param width: [m], > 0
+    """
+
+    kind: str
+    color: str
+    width: float
+
+
+@dataclass(frozen=True)
+class LaneStrip:
+    """
+    One lane of one section, sampled along the road.
+
+    :param kind: the lane's type as OpenDRIVE writes it: driving, shoulder, sidewalk, ...
+    :param lane_id: OpenDRIVE's number: negative right of the reference line, positive left
+    :param junction: whether it is one of a junction's connecting roads
+    :param stations: shape (n,), float64, the road's s [m], increasing
+    :param inner: shape (n, 2), float64, the edge towards the reference line [m]
+    :param outer: shape (n, 2), float64, the edge away from it [m]
+    :param heights: shape (n,), float64 [m]
+    :param outer_markings: for each cross-section, None where nothing is painted
+    :param inner_markings: as ``outer_markings``; given for one lane beside the reference line, whose line it is
+    """
+
+    kind: str
+    lane_id: int
+    junction: bool
+    stations: NDArray[np.float64]
+    inner: NDArray[np.float64]
+    outer: NDArray[np.float64]
+    heights: NDArray[np.float64]
+    outer_markings: list[Marking | None]
+    inner_markings: list[Marking | None]
+
+
+def lane_strips(carla_map: Any, root: ElementTree.Element) -> list[LaneStrip]:
+    """
+    :param carla_map: ``carla.Map``
+    :param root: the same map's OpenDRIVE document
+    :return: all lanes but those of type none
+    """
+    return [strip for road in root.iter("road") for strip in _road_strips(carla_map, road)]
+
+
+def _road_strips(carla_map: Any, road: ElementTree.Element) -> Iterator[LaneStrip]:
+    number, length = int(road.get("id", "0")), float(road.get("length", "0"))
+    junction = road.get("junction", "-1") != "-1"
+    sections = sorted(road.iterfind("lanes/laneSection"), key=lambda section: float(section.get("s", "0")))
+    starts = [float(section.get("s", "0")) for section in sections]
+    bends = _bends(road)
+    for section, start, end in zip(sections, starts, [*starts[1:], length], strict=True):
+        stations = _stations(start, end, bends if _is_regular(road, section) else [(start, end)])
+        lanes = {int(lane.get("id", "0")): lane.get("type", "none") for lane in section.iter("lane")}
+        centre = -1 if lanes.get(-1, "none") != "none" else 1
+        for lane_id, kind in lanes.items():
+            if lane_id != 0 and kind != "none" and len(stations) > 1:
+                waypoints = [carla_map.get_waypoint_xodr(number, lane_id, s) for s in stations]
+                if None not in waypoints:
+                    yield _strip(waypoints, kind, lane_id, junction, np.array(stations), lane_id == centre)
+
+
+def _bends(road: ElementTree.Element) -> list[tuple[float, float]]:
+    """Where a road's reference line is no straight line: (start, end) [m]."""
+    return [
+        (float(geometry.get("s", "0")), float(geometry.get("s", "0")) + float(geometry.get("length", "0")))
+        for geometry in road.iterfind("planView/geometry")
+        if geometry.find("line") is None
+    ]
+
+
+def _is_regular(road: ElementTree.Element, section: ElementTree.Element) -> bool:
+    """Whether nothing but the reference line bends the edges of a section's lanes."""
+    offsets = [*road.iterfind("lanes/laneOffset"), *section.iter("width"), *section.iter("border")]
+    return not any(float(offset.get(power, "0")) for offset in offsets for power in "bcd")
+
+
+def _stations(start: float, end: float, bends: list[tuple[float, float]]) -> list[float]:
+    """Where to cut a section [m]: often where it bends."""
+    first, last = start + END_GAP, end - END_GAP
+    stations = []
+    station = first
+    while station < last:
+        stations.append(station)
+        bent = any(low - STRAIGHT_STEP <= station < high for low, high in bends)
+        station += CURVED_STEP if bent else STRAIGHT_STEP
+    return [*stations, last] if stations else []
+
+
+def _strip(
+    waypoints: list[Any], kind: str, lane_id: int, junction: bool, stations: NDArray[np.float64], with_centre: bool
+) -> LaneStrip:
+    rows = np.empty((len(waypoints), 5))
+    for row, waypoint in zip(rows, waypoints, strict=True):
+        transform = waypoint.transform
+        place = transform.location
+        row[:] = place.x, place.y, place.z, transform.rotation.yaw, waypoint.lane_width
+    yaw = np.radians(rows[:, 3])
+    # Waypoints look in the direction of travel: outer is right where traffic keeps right, left where it keeps left.
+    keeps_right = bool(waypoints[0].is_rht)
+    half = np.stack([-np.sin(yaw), np.cos(yaw)], axis=1) * (0.5 * rows[:, 4, None] * (1.0 if keeps_right else -1.0))
+    left, right = ([_marking(getattr(w, f"{side}_lane_marking")) for w in waypoints] for side in ("left", "right"))
+    inner, outer = (left, right) if keeps_right else (right, left)
+    return LaneStrip(
+        kind=kind,
+        lane_id=lane_id,
+        junction=junction,
+        stations=stations,
+        inner=rows[:, :2] - half,
+        outer=rows[:, :2] + half,
+        heights=rows[:, 2],
+        outer_markings=outer,
+        inner_markings=inner if with_centre else [None] * len(inner),
+    )
+
+
+def _marking(marking: Any) -> Marking | None:
+    kind = "NONE" if marking is None else marking.type.name
+    if kind in ("NONE", "Other", "Grass"):
+        return None
+    width = float(marking.width)
+    return Marking(kind, marking.color.name, width if math.isfinite(width) and width > 0.0 else DEFAULT_WIDTH)
