@@ -92,7 +92,7 @@ class Camera:
         over = stance(pose, ground)
         view = self._view(over, raster)
         look = _cached(self._looks, (over.tilt, raster.cell, weather), lambda: build_look(view, weather))
-        image = look.sky.copy()
+        image: Image = look.sky.copy()
         into_cells = _into_cells(over, raster)
         for group in view.groups:
             target = image[group.first : group.last]
