@@ -10,10 +10,12 @@ differs beyond that is a choice:
 4. ``exploration_noise``: noise that falls linearly.
 5. ``autocast``: the encoders compute in bfloat16; weights, features, heads, targets and losses stay in float32.
 6. With ``LayerNormCnnPolicy(encoder="critic")`` the actor's update reuses the features of the critic's, as in DrQ-v2.
-7. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
+7. ``pre_activation_penalty``: what keeps the actor's tanh from saturating, where no gradient is left to bring it back.
+8. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
 
 Sources: Fujimoto et al., Addressing function approximation error in actor-critic methods, ICML 2018 (algorithm 1);
-Yarats et al., Mastering visual continuous control (DrQ-v2), 2021.
+Yarats et al., Mastering visual continuous control (DrQ-v2), 2021; Fujimoto et al., Towards general-purpose model-free
+reinforcement learning (MR.Q), 2025 (the penalty, there 1e-5).
 """
 
 from __future__ import annotations
@@ -79,6 +81,7 @@ class TD3(stable_baselines3.TD3):
     :param exploration_noise: standard deviation at the start, at the end, and after how many environment steps the
         end is reached; replaces ``action_noise``
     :param autocast: encoders compute in bfloat16; None does so where the processor multiplies it natively
+    :param pre_activation_penalty: weight of the mean square of the actor's outputs before their tanh; 0 is off
     :param kwargs: further arguments of ``stable_baselines3.TD3``
     :raises ValueError: if an argument is outside its range, or has nothing to act on
     """
@@ -103,6 +106,7 @@ class TD3(stable_baselines3.TD3):
         random_shift: int = 0,
         exploration_noise: Sequence[float] | None = None,
         autocast: bool | None = None,
+        pre_activation_penalty: float = 0.0,
         **kwargs: Any,
     ) -> None:
         self.actor_max_grad_norm = actor_max_grad_norm
@@ -114,6 +118,7 @@ class TD3(stable_baselines3.TD3):
         self.random_shift = random_shift
         self.exploration_noise = exploration_noise
         self.autocast = autocast
+        self.pre_activation_penalty = pre_activation_penalty
         self._sums: dict[str, th.Tensor] = {}
         self._counts: dict[str, int] = {}
         if exploration_noise is not None and kwargs.get("action_noise") is not None:
@@ -158,8 +163,9 @@ class TD3(stable_baselines3.TD3):
             norm = getattr(self, name)
             if norm is not None and not norm > 0.0:
                 raise ValueError(f"{name}: expected a positive number or None, got {norm!r}")
-        if self.random_shift < 0:
-            raise ValueError(f"random_shift: expected at least 0, got {self.random_shift!r}")
+        for name in ("random_shift", "pre_activation_penalty"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)!r}")
         if self.random_shift > 0 and not is_image_space(self.observation_space, check_channels=False):
             raise ValueError(f"random_shift: expected images to shift, got {self.observation_space}")
         if self.exploration_noise is not None and len(self.exploration_noise) != 3:
@@ -296,10 +302,17 @@ class TD3(stable_baselines3.TD3):
             with th.no_grad():  # once more: the critic's step has changed its encoder
                 critic_features = self._encode(self.critic, batch.observations)
         with frozen(self.critic.q_networks[0]):
-            actions = self.actor.mu(actor_features)
-            loss = -self.critic.q_networks[0](th.cat([critic_features, actions], dim=1)).mean()
+            *layers, squash = self.actor.mu
+            outputs = actor_features  # then (n, action_dim), before the tanh
+            for layer in layers:
+                outputs = layer(outputs)
+            inputs = th.cat([critic_features, squash(outputs)], dim=1)
+            loss = -self.critic.q_networks[0](inputs).mean()
+            penalty = (
+                self.pre_activation_penalty * outputs.square().mean() if self.pre_activation_penalty > 0.0 else 0.0
+            )
             self.actor.optimizer.zero_grad()
-            loss.backward()
+            (loss + penalty).backward()
         self._step("actor")
         return {"train/actor_loss": loss.detach()}
 

@@ -22,6 +22,7 @@ from sb3_carla.td3 import TD3
 
 OFF = {"actor_max_grad_norm": None, "critic_max_grad_norm": None, "autocast": False}
 NOT_SIGN_LIKE = {"optimizer_kwargs": {"eps": 1e-4}}  # Adam's default makes steps of full size from gradients of 1e-8
+CRITIC = {"encoder": "critic"}
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "device": "cpu"}
 
 
@@ -176,6 +177,18 @@ def test_learns_from_pixels() -> None:
     assert after > 8.5  # a random policy gets about 3.3, standing in the middle 5
 
 
+def test_penalty_keeps_the_tanh_from_saturating() -> None:
+    largest = []
+    for penalty in (0.0, 1e-3):
+        model = filled(TD3, learning_rate=1e-3, gamma=0.0, pre_activation_penalty=penalty, policy_kwargs=CRITIC)
+        model.train(100, 16)
+        with th.no_grad():
+            actions = model.actor(model.replay_buffer.sample(32).observations)
+        largest.append(float(actions.abs().mean()))
+    assert largest[0] > 0.99  # stuck at full lock
+    assert largest[1] < 0.9
+
+
 @pytest.mark.parametrize("encoder", ["separate", "critic"])
 def test_saved_model_plays_the_same_in_both_libraries_and_without_ours_imported(tmp_path: Path, encoder: str) -> None:
     model = filled(TD3, policy_kwargs={"encoder": encoder}, critic_cnn_learning_rate=1e-4, n_steps=3)
@@ -230,6 +243,7 @@ def test_metrics_are_written_at_the_dump(tmp_path: Path) -> None:
     [
         ({"actor_max_grad_norm": 0.0}, "actor_max_grad_norm: expected a positive number or None, got 0.0"),
         ({"random_shift": -1}, "random_shift"),
+        ({"pre_activation_penalty": -1.0}, "pre_activation_penalty: expected at least 0, got -1.0"),
         ({"exploration_noise": (0.1, 0.2)}, "exploration_noise"),
         ({"policy_kwargs": {"encoder": "actor"}}, "encoder: expected one of separate, critic, got 'actor'"),
     ],
