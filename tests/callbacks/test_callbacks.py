@@ -154,3 +154,17 @@ def test_driving_metrics_are_means_over_episodes(tmp_path: Path) -> None:
     assert rows[-1]["driving/lateral_deviation_m"] == pytest.approx(0.3)
     assert rows[-1]["driving/success"] == 0.0
     assert rows[-1]["train/episode_length"] == 10.0
+
+
+def test_alerts_are_raised_by_exploding_gradients_only(tmp_path: Path) -> None:
+    class Loud(BarEnv):
+        def step(self, action: np.ndarray) -> Any:
+            observation, reward, *rest = super().step(action)
+            return observation, 1e6 * reward, *rest
+
+    tags = {"alerts/gradient_explosion_warning", "alerts/gradient_explosion_critical"}
+    for env in (BarEnv(), Loud()):
+        model = TD3("LayerNormCnnPolicy", env, **SMALL)
+        rows = run(model, tmp_path / type(env).__name__, [GradientNormCallback()], steps=61)
+        seen = {tag for row in rows for tag in tags if tag in row}
+        assert seen == (tags if isinstance(env, Loud) else set())
