@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 import sb3_carla  # noqa: F401  (registers CarlaLane-v0)
 from sb3_carla import evaluation, runs
+from sb3_carla.errors import CarlaLaneError
 from sb3_carla.towns import HELD_OUT_TOWNS
 
 
@@ -89,4 +91,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (FileNotFoundError, CarlaLaneError) as error:
+        sys.exit(f"error: {error}")
