@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sb3_carla.simulator.blueprints import Blueprint
 from sb3_carla.simulator.dynamics import VEHICLE_MODELS, Ground, Vehicle, VehicleControl
-from sb3_carla.simulator.geometry import Pose, compose, rotation_matrix, wrap_angle
+from sb3_carla.simulator.geometry import Pose, compose, pose_of, rotation_matrix, wrap_angle
 
 __all__ = ["AckermannControl", "Actor", "Prop", "VehicleActor", "follow", "relative_pose"]
 
@@ -53,16 +53,8 @@ def relative_pose(parent: Pose, world: Pose) -> Pose:
     :return: pose of the child in the parent's axes
     """
     inverse = rotation_matrix(parent).T
-    x, y, z = inverse @ (world.x - parent.x, world.y - parent.y, world.z - parent.z)
-    forward, right, up = (inverse @ rotation_matrix(world)).T
-    return Pose(
-        float(x),
-        float(y),
-        float(z),
-        roll=math.atan2(-right[2], up[2]),
-        pitch=math.asin(max(-1.0, min(1.0, float(forward[2])))),
-        yaw=math.atan2(forward[1], forward[0]),
-    )
+    place = inverse @ (world.x - parent.x, world.y - parent.y, world.z - parent.z)
+    return pose_of(place, inverse @ rotation_matrix(world))
 
 
 class Actor:

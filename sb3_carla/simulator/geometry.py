@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Pose", "compose", "rotation_matrix", "wrap_angle"]
+__all__ = ["Pose", "compose", "pose_of", "rotation_matrix", "wrap_angle"]
 
 TAU = 2.0 * math.pi
 
@@ -70,8 +70,20 @@ def compose(parent: Pose, relative: Pose) -> Pose:
     :return: world pose of the child
     """
     outer = rotation_matrix(parent)
-    x, y, z = outer @ (relative.x, relative.y, relative.z) + (parent.x, parent.y, parent.z)
-    forward, right, up = (outer @ rotation_matrix(relative)).T
+    place = outer @ (relative.x, relative.y, relative.z) + (parent.x, parent.y, parent.z)
+    return pose_of(place, outer @ rotation_matrix(relative))
+
+
+def pose_of(place: NDArray[np.float64], axes: NDArray[np.float64]) -> Pose:
+    """
+    The pose with given axes, the inverse of :func:`rotation_matrix`.
+
+    :param place: shape (3,), float64 [m]
+    :param axes: shape (3, 3), float64; columns are the forward, right and up axes
+    :return: pose
+    """
+    x, y, z = place
+    forward, right, up = axes.T
     return Pose(
         float(x),
         float(y),
