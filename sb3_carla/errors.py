@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "CarlaLaneError",
+    "EventLogError",
     "MapError",
     "ServerError",
     "ServerStartError",
@@ -54,3 +55,7 @@ class TownNotFoundError(ServerError, ValueError):
 
 class ZooPatchError(CarlaLaneError):
     """The installed rl-zoo3 has not got what we hook into. No ImportError: rl-zoo3 would swallow that."""
+
+
+class EventLogError(CarlaLaneError):
+    """A training's log cannot be read: no event files, or damaged ones."""
