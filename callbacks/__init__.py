@@ -1,7 +1,19 @@
 """SB3 callbacks that show what a network does, on any SB3 algorithm; installed as ``sb3_carla.callbacks``."""
 
+from sb3_carla.callbacks.action_saturation import ActionSaturationCallback
+from sb3_carla.callbacks.agent_statistics import AgentStatisticsCallback
+from sb3_carla.callbacks.dormant_neurons import DormantNeuronsCallback
 from sb3_carla.callbacks.driving_metrics import DrivingMetricsCallback
 from sb3_carla.callbacks.feature_statistics import FeatureStatisticsCallback
 from sb3_carla.callbacks.gradient_norm import GradientNormCallback
+from sb3_carla.callbacks.value_bias import ValueBiasCallback
 
-__all__ = ["DrivingMetricsCallback", "FeatureStatisticsCallback", "GradientNormCallback"]
+__all__ = [
+    "ActionSaturationCallback",
+    "AgentStatisticsCallback",
+    "DormantNeuronsCallback",
+    "DrivingMetricsCallback",
+    "FeatureStatisticsCallback",
+    "GradientNormCallback",
+    "ValueBiasCallback",
+]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import TensorBoardOutputFormat
 
 __all__ = ["DrivingMetricsCallback"]
 
@@ -24,8 +25,9 @@ class DrivingMetricsCallback(BaseCallback):
     """
     Logs what ``CarlaLane-v0`` says in ``info`` at the end of each episode, and the means of its reward terms.
 
-    Tags: ``train/episode_reward``, ``train/episode_length``, those of ``EPISODE_TAGS``, ``reward/<term>``; the
-    mean where several episodes end between two dumps. Infos that lack a key are passed over: it does no harm elsewhere.
+    Tags: ``train/episode_reward``, ``train/episode_length``, those of ``EPISODE_TAGS``, ``reward/<term>``. TensorBoard
+    gets a point for each episode, when it ends; the logger's other outputs get the mean of those between two dumps.
+    Infos that lack a key are passed over: it does no harm elsewhere.
     """
 
     def __init__(self, verbose: int = 0) -> None:
@@ -43,12 +45,15 @@ class DrivingMetricsCallback(BaseCallback):
         return True
 
     def _record(self, index: int, info: dict[str, Any]) -> None:
+        values = {tag: float(info[key]) for key, tag in EPISODE_TAGS.items() if key in info}
         if "episode" in info:
-            self.logger.record_mean("train/episode_reward", float(info["episode"]["r"]))
-            self.logger.record_mean("train/episode_length", float(info["episode"]["l"]))
-        for key, tag in EPISODE_TAGS.items():
-            if key in info:
-                self.logger.record_mean(tag, float(info[key]))
+            values["train/episode_reward"] = float(info["episode"]["r"])
+            values["train/episode_length"] = float(info["episode"]["l"])
         for term, total in self._sums.pop(index, {}).items():
-            self.logger.record_mean(f"reward/{term}", total / self._steps[index])
+            values[f"reward/{term}"] = total / self._steps[index]
         self._steps[index] = 0
+        for tag, value in values.items():
+            self.logger.record_mean(tag, value, exclude="tensorboard")
+        for output in self.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                output.write(values, dict.fromkeys(values, ()), self.num_timesteps)

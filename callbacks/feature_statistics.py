@@ -2,70 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
-from sb3_carla.callbacks.parts import BeforeDump, encoders, networks
+from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, encoders, networks
 
-__all__ = ["FeatureStatisticsCallback"]
+__all__ = ["FeatureStatisticsCallback", "feature_rank"]
+
+STATISTICS: dict[str, Callable[[th.Tensor], th.Tensor]] = {
+    "l2_norm": lambda features: features.norm(dim=1).mean(),
+    "mean": th.mean,
+    "std": th.std,
+    "max": th.max,
+    "min": th.min,
+}
 
 
-class FeatureStatisticsCallback(BaseCallback):
+class FeatureStatisticsCallback(ProbeCallback):
     """
-    Logs norm, mean, standard deviation and range of the features of each convolutional extractor.
+    Logs norm, mean, standard deviation, range and rank of the features of each convolutional extractor.
 
     Works with any SB3 algorithm. The statistics are of the last training batch before each dump; nothing is computed in
     between.
 
-    Tags: ``debug/cnn_feature_{l2_norm,mean,std,max,min}`` over all extractors, and, where there are several,
-    ``debug/<network>_cnn_feature_*`` for each. ``l2_norm`` is the batch mean of each sample's norm.
+    Tags: ``debug/cnn_feature_{l2_norm,mean,std,max,min,rank}`` over all extractors, and, where there are several,
+    ``debug/<network>_cnn_feature_*`` for each. ``l2_norm`` is the batch mean of each sample's norm; ``rank`` is
+    :func:`feature_rank`, of several extractors the lowest.
     """
 
     def __init__(self, verbose: int = 0) -> None:
         super().__init__(verbose)
-        self._handles: list[RemovableHandle | BeforeDump] = []
         self._features: dict[str, th.Tensor] = {}
 
-    def _on_training_start(self) -> None:
+    def _attach(self) -> None:
         named: dict[nn.Module, str] = {}
-        for name, network in networks(self.model).items():
-            for encoder in encoders(network):
+        for network, module in networks(self.model).items():
+            found = encoders(module)
+            for path, encoder in found.items():
+                # Policies that are one network may have an extractor for the actions and one for the value.
+                name = network if len(found) == 1 else ("critic" if "vf_" in path else "actor")
                 named.setdefault(encoder, name)
         for encoder, name in named.items():
-            self._handles.append(encoder.register_forward_hook(self._keeper(name)))
+            self._handles.append(encoder.register_forward_hook(partial(self._keep, name)))
         self._handles.append(BeforeDump(self.logger, self._record))
 
-    def _keeper(self, name: str):  # type: ignore[no-untyped-def]
-        def keep(module: nn.Module, inputs: object, output: th.Tensor) -> None:
-            if module.training:  # not while acting
-                self._features[name] = output.detach()
-
-        return keep
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_training_end(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def _detach(self) -> None:
+        super()._detach()
         self._features.clear()
+
+    def _keep(self, name: str, module: nn.Module, inputs: object, output: th.Tensor) -> None:
+        if module.training:  # not while acting
+            self._features[name] = output.detach()
 
     def _record(self) -> None:
         if not self._features:
             return
-        self._record_one("debug/cnn_feature", th.cat([features.float() for features in self._features.values()]))
-        if len(self._features) > 1:
-            for name, features in self._features.items():
-                self._record_one(f"debug/{name}_cnn_feature", features.float())
+        features = {name: output.float() for name, output in self._features.items()}
+        ranks = {name: feature_rank(batch) for name, batch in features.items()}
+        self._record_one("debug/cnn_feature", th.cat(list(features.values())), min(ranks.values()))
+        if len(features) > 1:
+            for name, batch in features.items():
+                self._record_one(f"debug/{name}_cnn_feature", batch, ranks[name])
         self._features.clear()
 
-    def _record_one(self, prefix: str, features: th.Tensor) -> None:
+    def _record_one(self, prefix: str, features: th.Tensor, rank: int) -> None:
         """:param features: shape (n, features_dim), float32"""
-        self.logger.record(f"{prefix}_l2_norm", float(features.norm(dim=1).mean()))
-        for name, value in (
-            ("mean", features.mean()), ("std", features.std()), ("max", features.max()), ("min", features.min())
-        ):  # fmt: skip
-            self.logger.record(f"{prefix}_{name}", float(value))
+        for name, statistic in STATISTICS.items():
+            self.logger.record(f"{prefix}_{name}", float(statistic(features)))
+        self.logger.record(f"{prefix}_rank", rank)
+
+
+@th.no_grad()
+def feature_rank(features: th.Tensor, delta: float = 0.01) -> int:
+    """
+    Effective rank: how many singular values make up all but a share ``delta`` of their sum.
+
+    Source: Kumar et al., Implicit under-parameterization inhibits data-efficient deep RL, ICLR 2021 (srank).
+
+    :param features: shape (n, features_dim), float32
+    :param delta: share that may be missing [-]
+    :return: between 1 and the smaller of n and features_dim; 0 if a feature is not finite, or all are 0
+    """
+    if not features.isfinite().all():
+        return 0
+    rows = (features if features.shape[0] <= features.shape[1] else features.T).double()
+    squares = th.linalg.eigvalsh(rows @ rows.T).clamp(min=0.0).flip(0)  # (min(n, features_dim),), falling
+    values = squares.sqrt()
+    if values[0] <= 0.0:
+        return 0
+    shares = values.cumsum(0) / values.sum()
+    return int((shares < 1.0 - delta).sum()) + 1

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils.hooks import RemovableHandle
 
-from sb3_carla.callbacks.parts import BeforeDump, encoders, networks
+from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, encoders, networks
 
 __all__ = ["ALERTS", "GradientNormCallback"]
 
@@ -40,7 +38,7 @@ class Update:
     after: dict[int, th.Tensor] = field(default_factory=dict)
 
 
-class GradientNormCallback(BaseCallback):
+class GradientNormCallback(ProbeCallback):
     """
     Logs each network's gradient norm as the backward pass left it, and as the optimizers really applied it.
 
@@ -58,15 +56,14 @@ class GradientNormCallback(BaseCallback):
 
     def __init__(self, verbose: int = 0) -> None:
         super().__init__(verbose)
-        self._handles: list[RemovableHandle | BeforeDump] = []
         self._part: dict[int, tuple[str, str]] = {}
         self._updates: dict[str, Update] = defaultdict(Update)
         self._norms: dict[str, dict[str, list[th.Tensor]]] = defaultdict(lambda: defaultdict(list))
 
-    def _on_training_start(self) -> None:
+    def _attach(self) -> None:
         parameters: dict[int, th.nn.Parameter] = {}
         for name, network in networks(self.model).items():
-            cnn = {id(parameter) for encoder in encoders(network) for parameter in encoder.parameters()}
+            cnn = {id(parameter) for encoder in encoders(network).values() for parameter in encoder.parameters()}
             for parameter in network.parameters():
                 # An encoder that two networks use belongs to the one whose optimizer trains it.
                 if id(parameter) not in self._part or _trains(network, parameter):
@@ -78,13 +75,8 @@ class GradientNormCallback(BaseCallback):
         self._handles.append(register_optimizer_step_pre_hook(self._stepping))
         self._handles.append(BeforeDump(self.logger, self._record))
 
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_training_end(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def _detach(self) -> None:
+        super()._detach()
         self._part.clear()
         self._updates.clear()
         self._norms.clear()

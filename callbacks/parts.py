@@ -1,4 +1,4 @@
-"""Which networks and encoders a model has, found from its policy; and a moment to write what was measured."""
+"""What the callbacks share: a model's networks and their parts, a moment to write, hooks that go away."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
-__all__ = ["BeforeDump", "encoders", "networks"]
+__all__ = ["BeforeDump", "ProbeCallback", "encoders", "hidden_activations", "networks"]
+
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh)
 
 
 def networks(model: BaseAlgorithm) -> dict[str, nn.Module]:
@@ -24,22 +28,46 @@ def networks(model: BaseAlgorithm) -> dict[str, nn.Module]:
     return named or {"policy": model.policy}
 
 
-def encoders(network: nn.Module) -> list[nn.Module]:
+def encoders(network: nn.Module) -> dict[str, nn.Module]:
     """
-    A network's features extractors that are convolutional.
+    A network's features extractors that are convolutional, target networks' left out.
 
     :param network: of :func:`networks`
-    :return: modules; empty for networks without images
+    :return: path in the network -> module; empty for networks without images
     """
-    candidates = [module for name, module in network.named_modules() if name.endswith("features_extractor")]
-    return [module for module in candidates if any(isinstance(layer, nn.Conv2d) for layer in module.modules())]
+    return {
+        path: module
+        for path, module in network.named_modules()
+        if path.endswith("features_extractor")
+        and "target" not in path
+        and any(isinstance(layer, nn.Conv2d) for layer in module.modules())
+    }
+
+
+def hidden_activations(network: nn.Module) -> list[nn.Module]:
+    """
+    A network's activation functions, but for the one that squashes its output, and those of target networks.
+
+    :param network: of :func:`networks`
+    :return: modules
+    """
+    last = [
+        layer for name, layer in network.named_modules() if name.endswith("mu") and isinstance(layer, nn.Sequential)
+    ]
+    outputs = {id(layers[-1]) for layers in last}
+    return [
+        module
+        for path, module in network.named_modules()
+        if isinstance(module, ACTIVATIONS) and id(module) not in outputs and "target" not in path
+    ]
 
 
 class BeforeDump(KVWriter):
     """
     Calls a function each time just before a logger writes, until it is removed.
 
-    It stands first among the logger's outputs, so that the others write what the function records.
+    It stands before the logger's outputs, so that they write what the function records, and behind those of its kind
+    that were there, so that it sees what they recorded.
 
     :param logger: the model's logger
     :param function: records what is to be written
@@ -48,7 +76,8 @@ class BeforeDump(KVWriter):
     def __init__(self, logger: Logger, function: Callable[[], None]) -> None:
         self._logger = logger
         self._function = function
-        logger.output_formats.insert(0, self)
+        others = sum(isinstance(output, BeforeDump) for output in logger.output_formats)
+        logger.output_formats.insert(others, self)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """
@@ -65,3 +94,33 @@ class BeforeDump(KVWriter):
         """Leave the logger as it was."""
         if self in self._logger.output_formats:
             self._logger.output_formats.remove(self)
+
+
+class ProbeCallback(BaseCallback):
+    """
+    A callback that hooks into a model while it trains, and leaves nothing behind.
+
+    Subclasses add what has to be removed again to ``self._handles`` in :meth:`_attach`.
+    """
+
+    def __init__(self, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        self._handles: list[RemovableHandle | BeforeDump] = []
+
+    def _attach(self) -> None:
+        raise NotImplementedError
+
+    def _detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _on_training_start(self) -> None:
+        self._detach()  # of a training that ended with an exception
+        self._attach()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._detach()

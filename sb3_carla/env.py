@@ -89,6 +89,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 20}  # noqa: RUF012 (as in Env)
+    action_names = ("steering", "pedal")
     delta_seconds = 0.05
     """Simulated time of a tick [s]."""
 

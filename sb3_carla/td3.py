@@ -347,10 +347,6 @@ class TD3(stable_baselines3.TD3):
             self.logger.record(key, float(total) / self._counts[key])
         self._sums.clear()
         self._counts.clear()
-        for name in ("actor", "critic"):
-            for group in getattr(self, name).optimizer.param_groups:
-                part = f"{name}_cnn" if group.get("name") == "cnn" else name
-                self.logger.record(f"agent/{part}_lr", group["lr"])
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:

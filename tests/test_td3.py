@@ -232,8 +232,7 @@ def test_metrics_are_written_at_the_dump(tmp_path: Path) -> None:
     rows = (tmp_path / "progress.csv").read_text().splitlines()
     for tag in (
         "train/actor_loss", "train/critic_loss", "train/critic_1_loss", "train/critic_2_loss", "train/q1_value",
-        "train/q2_value", "train/target_Q_mean", "debug/td_error_q1", "debug/td_error_q2", "agent/actor_lr",
-        "agent/critic_lr", "agent/actor_cnn_lr", "agent/critic_cnn_lr",
+        "train/q2_value", "train/target_Q_mean", "debug/td_error_q1", "debug/td_error_q2",
     ):  # fmt: skip
         assert tag in rows[0], tag
 

@@ -1,0 +1,93 @@
+"""How often a policy acts at its limits, where its gradient is nearly zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from torch import nn
+
+from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback
+
+__all__ = ["ActionSaturationCallback"]
+
+
+class ActionSaturationCallback(ProbeCallback):
+    """
+    Logs the share of actions near the limits of a box action space.
+
+    Works with any SB3 algorithm; does nothing where the actions are not a box. Where the policy has an actor (DDPG,
+    TD3, SAC, TQC), its own output counts, before exploration noise; else the actions that were taken (PPO, A2C).
+
+    Tags (over the steps since the last dump): ``debug/action_saturation`` over all dimensions, and, where there are
+    several, ``debug/action_saturation_<name>``. The names are the environment's ``action_names``, if it has them, else
+    numbers.
+
+    :param limit: an action a with abs(a) > limit is saturated, on a scale of -1 to 1 [-]
+    :param verbose: not used
+    """
+
+    def __init__(self, limit: float = 0.95, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        self.limit = limit
+        self._names: list[str] = []
+        self._output: th.Tensor | None = None
+        self._saturated: th.Tensor | None = None
+        self._steps = 0
+
+    def _attach(self) -> None:
+        space = self.model.action_space
+        if not isinstance(space, spaces.Box):
+            return
+        self._low, self._high = (th.as_tensor(bound, dtype=th.float32).flatten() for bound in (space.low, space.high))
+        self._names = action_names(self.training_env, len(self._low))
+        actor = getattr(self.model.policy, "actor", None)
+        self._actor = actor if isinstance(actor, nn.Module) else None
+        if self._actor is not None:
+            self._handles.append(self._actor.register_forward_hook(self._keep))
+        self._handles.append(BeforeDump(self.logger, self._record))
+
+    def _detach(self) -> None:
+        super()._detach()
+        self._names, self._output, self._saturated, self._steps = [], None, None, 0
+
+    def _keep(self, module: nn.Module, inputs: object, output: Any) -> None:
+        if not module.training and isinstance(output, th.Tensor):  # while acting
+            self._output = output.detach()
+
+    def _on_step(self) -> bool:
+        actions = self._actions() if self._names else None
+        if actions is not None and len(actions):
+            saturated = (actions.abs() > self.limit).float().mean(dim=0)  # (action_dim,)
+            self._saturated = saturated if self._saturated is None else self._saturated + saturated
+            self._steps += 1
+        return True
+
+    def _actions(self) -> th.Tensor | None:
+        """Of this step: shape (n_envs, action_dim), scaled to -1..1; None where the actor was not asked (warm-up)."""
+        if self._actor is not None:
+            output, self._output = self._output, None
+            return None if output is None else output.reshape(-1, len(self._names))
+        actions = th.as_tensor(self.locals["actions"], dtype=th.float32).reshape(-1, len(self._names)).cpu()
+        return 2.0 * (actions - self._low) / (self._high - self._low) - 1.0
+
+    def _record(self) -> None:
+        if self._saturated is None:
+            return
+        shares = (self._saturated / self._steps).tolist()
+        self.logger.record("debug/action_saturation", sum(shares) / len(shares))
+        if len(shares) > 1:
+            for name, share in zip(self._names, shares, strict=True):
+                self.logger.record(f"debug/action_saturation_{name}", share)
+        self._saturated, self._steps = None, 0
+
+
+def action_names(env: Any, number: int) -> list[str]:
+    """
+    :param env: vectorised environment
+    :param number: of its action's dimensions
+    :return: what the environment calls them; else "0", "1", ...
+    """
+    names = env.get_attr("action_names", [0])[0] if env.has_attr("action_names") else ()
+    return list(names) if len(names) == number else [str(index) for index in range(number)]

@@ -1,0 +1,80 @@
+"""How many units of a network no longer do anything."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch as th
+from torch import nn
+
+from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, hidden_activations, networks
+
+__all__ = ["DormantNeuronsCallback", "dormant"]
+
+
+class DormantNeuronsCallback(ProbeCallback):
+    """
+    Logs the share of each network's hidden units that are dormant.
+
+    Works with any SB3 algorithm whose activation functions are modules. The shares are of the last training batch
+    before each dump; nothing is computed in between.
+
+    Tags: ``debug/dormant_ratio`` over all networks, and, where there are several, ``debug/<network>_dormant_ratio``.
+
+    Source: Sokar et al., The dormant neuron phenomenon in deep reinforcement learning, ICML 2023.
+
+    :param threshold: normalised mean activation up to which a unit is dormant [-]
+    :param verbose: not used
+    """
+
+    def __init__(self, threshold: float = 0.025, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        self.threshold = threshold
+        self._outputs: dict[tuple[str, int], th.Tensor] = {}
+
+    def _attach(self) -> None:
+        seen: set[nn.Module] = set()
+        for network, module in networks(self.model).items():
+            for number, activation in enumerate(hidden_activations(module)):
+                if activation not in seen:
+                    seen.add(activation)
+                    self._handles.append(activation.register_forward_hook(partial(self._keep, (network, number))))
+        self._handles.append(BeforeDump(self.logger, self._record))
+
+    def _detach(self) -> None:
+        super()._detach()
+        self._outputs.clear()
+
+    def _keep(self, key: tuple[str, int], module: nn.Module, inputs: object, output: th.Tensor) -> None:
+        if module.training:  # not while acting
+            self._outputs[key] = output.detach()
+
+    def _record(self) -> None:
+        if not self._outputs:
+            return
+        flags: dict[str, list[th.Tensor]] = {}
+        for (network, _), output in self._outputs.items():
+            flags.setdefault(network, []).append(dormant(output, self.threshold))
+        self.logger.record("debug/dormant_ratio", _share([flag for found in flags.values() for flag in found]))
+        if len(flags) > 1:
+            for network, found in flags.items():
+                self.logger.record(f"debug/{network}_dormant_ratio", _share(found))
+        self._outputs.clear()
+
+
+@th.no_grad()
+def dormant(activations: th.Tensor, threshold: float) -> th.Tensor:
+    """
+    Which units of a layer are dormant: mean absolute activation at most ``threshold`` of the layer's mean.
+
+    :param activations: shape (n, units), or (n, channels, height, width): a channel is a unit
+    :param threshold: see :class:`DormantNeuronsCallback` [-]
+    :return: shape (units,), bool; all True where the whole layer is silent
+    """
+    others = [dim for dim in range(activations.dim()) if dim != 1]
+    scores = activations.abs().mean(dim=others, dtype=th.float32)  # (units,)
+    return scores <= threshold * scores.mean()
+
+
+def _share(flags: list[th.Tensor]) -> float:
+    return float(th.cat(flags).float().mean())

@@ -1,0 +1,217 @@
+"""What the critic promises, beside what the episodes really brought."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback
+
+__all__ = ["ValueBiasCallback", "monte_carlo_returns", "predicted_values"]
+
+MOST_STATES = 64
+"""States kept of an episode; twice as many are thinned out to this number."""
+UNSEEN = 0.1
+"""Largest weight of what lies behind a truncation, in the return of a state that is compared."""
+
+
+@dataclass
+class Episode:
+    """
+    An episode that goes on: all its rewards, and some of its states and actions, evenly spread.
+
+    :param stride: every ``stride``-th state is kept
+    """
+
+    rewards: list[float] = field(default_factory=list)
+    states: list[tuple[int, Any, Any]] = field(default_factory=list)
+    stride: int = 1
+
+    def add(self, observation: Any, action: Any, reward: float) -> None:
+        """
+        :param observation: what the action was chosen for
+        :param action: as the critic takes it
+        :param reward: what came of it
+        """
+        if len(self.rewards) % self.stride == 0:
+            self.states.append((len(self.rewards), _copy(observation), np.array(action)))
+        self.rewards.append(float(reward))
+        if len(self.states) >= 2 * MOST_STATES:
+            self.states, self.stride = self.states[::2], 2 * self.stride
+
+
+class ValueBiasCallback(ProbeCallback):
+    """
+    Compares the critic with the discounted return that really followed, over the episodes that ended since the last
+    dump: the one measure of overestimation that needs no assumption.
+
+    Works with any SB3 algorithm that has a critic: Q(s, a) of DDPG, TD3, SAC, TQC, DQN, QR-DQN, the value V(s) of PPO
+    and A2C; does nothing elsewhere. The returns are those of the policy as it acted, exploration included; SAC's and
+    TQC's Q also counts entropy, which the return does not. Behind a truncation nothing is known: there the critic's
+    own value completes the return, and only states count for which that weighs at most 10 % (or the first, if there
+    are none).
+
+    Tags: ``debug/monte_carlo_return``, ``debug/monte_carlo_q`` (means over the same states), ``debug/q_bias`` (their
+    difference), ``debug/q_bias_normalized`` (divided by the mean absolute return). Source of the last: Chen et al.,
+    Randomized ensembled double Q-learning, ICLR 2021, section 3.
+
+    :param states_per_episode: that are compared, chosen at random
+    :param verbose: not used
+    """
+
+    def __init__(self, states_per_episode: int = 8, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        if states_per_episode < 1:
+            raise ValueError(f"states_per_episode: expected at least 1, got {states_per_episode}")
+        self.states_per_episode = states_per_episode
+        self._random = random.Random(0)  # its own: the training's random numbers stay as they are
+        self._episodes: dict[int, Episode] = {}
+        self._returns: list[float] = []
+        self._values: list[float] = []
+
+    def _attach(self) -> None:
+        if _has_critic(self.model):
+            self._handles.append(BeforeDump(self.logger, self._record))
+
+    def _detach(self) -> None:
+        super()._detach()
+        self._episodes.clear()
+        self._returns.clear()
+        self._values.clear()
+
+    def _on_step(self) -> bool:
+        if not self._handles:
+            return True
+        actions = self.locals.get("buffer_actions", self.locals["actions"])
+        steps = zip(self.locals["rewards"], self.locals["dones"], self.locals["infos"], strict=True)
+        for index, (reward, ended, info) in enumerate(steps):
+            episode = self._episodes.setdefault(index, Episode())
+            episode.add(_row(self.model._last_obs, index), actions[index], reward)
+            if ended:
+                self._finish(self._episodes.pop(index), info)
+        return True
+
+    def _finish(self, episode: Episode, info: dict[str, Any]) -> None:
+        gamma = float(getattr(self.model, "gamma", 0.99))
+        tail, usable = 0.0, len(episode.rewards)
+        if info.get("TimeLimit.truncated", False):
+            tail = float(_state_values(self.model, _batch([info["terminal_observation"]]))[0])
+            unseen = math.ceil(math.log(UNSEEN) / math.log(gamma)) if 0.0 < gamma < 1.0 else usable
+            usable = max(1, usable - unseen + 1)
+        candidates = [state for state in episode.states if state[0] < usable]
+        chosen = self._random.sample(candidates, min(self.states_per_episode, len(candidates)))
+        observations, actions = _batch([state[1] for state in chosen]), np.stack([state[2] for state in chosen])
+        returns = monte_carlo_returns(episode.rewards, gamma, tail)
+        self._returns += [returns[state[0]] for state in chosen]
+        self._values += predicted_values(self.model, observations, actions).tolist()
+
+    def _record(self) -> None:
+        if not self._returns:
+            return
+        returns, values = float(np.mean(self._returns)), float(np.mean(self._values))
+        size = float(np.abs(self._returns).mean())
+        self.logger.record("debug/monte_carlo_return", returns)
+        self.logger.record("debug/monte_carlo_q", values)
+        self.logger.record("debug/q_bias", values - returns)
+        if size > 0.0:
+            self.logger.record("debug/q_bias_normalized", (values - returns) / size)
+        self._returns.clear()
+        self._values.clear()
+
+
+def monte_carlo_returns(rewards: list[float], gamma: float, tail: float = 0.0) -> list[float]:
+    """
+    Discounted returns of an episode.
+
+    :param rewards: of its n steps
+    :param gamma: discount [-]
+    :param tail: value of the state that it ended in
+    :return: return from each step on, n numbers
+    """
+    returns = []
+    for reward in reversed(rewards):
+        tail = reward + gamma * tail
+        returns.append(tail)
+    return returns[::-1]
+
+
+@th.no_grad()
+def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarray) -> np.ndarray:
+    """
+    What a model's critics expect, their mean.
+
+    :param model: any SB3 model with a critic
+    :param observations: shape (n, ...), or a dict of such, as the policy gets them
+    :param actions: shape (n, action_dim), scaled to -1..1; (n,) where they are discrete; not used by V(s)
+    :return: Q(s, a), or V(s) where the model has no Q: shape (n,)
+    """
+    policy: Any = model.policy
+    states = policy.obs_to_tensor(observations)[0]
+    critic = getattr(policy, "critic", None)
+    if isinstance(critic, th.nn.Module):
+        found = critic(states, th.as_tensor(actions, device=model.device, dtype=th.float32))
+        found = (
+            th.cat(found, dim=1) if isinstance(found, tuple) else found
+        )  # (n, n_critics) or (n, n_critics, quantiles)
+        values = found.flatten(1).mean(dim=1)
+    elif _discrete_values(policy) is None:
+        values = policy.predict_values(states).flatten()
+    else:
+        chosen = th.as_tensor(actions, device=model.device).reshape(-1, 1).long()
+        values = _action_values(policy, states).gather(1, chosen).flatten()
+    return np.asarray(values.float().cpu().numpy())
+
+
+@th.no_grad()
+def _state_values(model: BaseAlgorithm, observations: Any) -> np.ndarray:
+    """What the policy itself would get from here: shape (n,)."""
+    policy: Any = model.policy
+    if isinstance(getattr(policy, "critic", None), th.nn.Module):
+        actions = policy.actor(policy.obs_to_tensor(observations)[0])
+        return predicted_values(model, observations, actions.cpu().numpy())
+    if _discrete_values(policy) is None:
+        return predicted_values(model, observations, np.zeros(0))
+    found = _action_values(policy, policy.obs_to_tensor(observations)[0]).max(dim=1).values
+    return np.asarray(found.float().cpu().numpy())
+
+
+def _discrete_values(policy: Any) -> Any:
+    """DQN's or QR-DQN's network, None of other policies."""
+    return getattr(policy, "q_net", None) or getattr(policy, "quantile_net", None)
+
+
+def _action_values(policy: Any, states: Any) -> th.Tensor:
+    """:return: shape (n, n_actions)"""
+    found: th.Tensor = _discrete_values(policy)(states)
+    return found.mean(dim=1) if found.dim() == 3 else found  # QR-DQN: (n, quantiles, n_actions)
+
+
+def _has_critic(model: BaseAlgorithm) -> bool:
+    policy = model.policy
+    recurrent = hasattr(policy, "lstm_actor")  # its value needs the LSTM's state
+    critic = isinstance(getattr(policy, "critic", None), th.nn.Module)
+    return critic or _discrete_values(policy) is not None or (hasattr(policy, "predict_values") and not recurrent)
+
+
+def _row(observations: Any, index: int) -> Any:
+    if isinstance(observations, dict):
+        return {key: value[index] for key, value in observations.items()}
+    return observations[index]
+
+
+def _copy(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: np.array(value) for key, value in observation.items()}
+    return np.array(observation)
+
+
+def _batch(observations: list[Any]) -> Any:
+    if isinstance(observations[0], dict):
+        return {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
+    return np.stack(observations)
