@@ -143,7 +143,7 @@ def _scalars(event: Event) -> Iterator[tuple[str, float]]:
 
 
 def _is_scalar_tensor(value: Summary.Value) -> bool:
-    return value.HasField("tensor") and value.metadata.plugin_data.plugin_name == "scalars"
+    return bool(value.HasField("tensor")) and value.metadata.plugin_data.plugin_name == "scalars"
 
 
 def _series(pairs: list[tuple[int, float]]) -> Series:
