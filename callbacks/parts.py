@@ -66,18 +66,19 @@ class BeforeDump(KVWriter):
     """
     Calls a function each time just before a logger writes, until it is removed.
 
-    It stands before the logger's outputs, so that they write what the function records, and behind those of its kind
-    that were there, so that it sees what they recorded.
+    It stands before the logger's outputs, so that they write what the function records.
 
     :param logger: the model's logger
     :param function: records what is to be written
+    :param last: call it after all others of this kind, so that it sees what they recorded
     """
 
-    def __init__(self, logger: Logger, function: Callable[[], None]) -> None:
+    def __init__(self, logger: Logger, function: Callable[[], None], *, last: bool = False) -> None:
         self._logger = logger
         self._function = function
-        others = sum(isinstance(output, BeforeDump) for output in logger.output_formats)
-        logger.output_formats.insert(others, self)
+        self._last = last
+        others = [output for output in logger.output_formats if isinstance(output, BeforeDump)]
+        logger.output_formats.insert(sum(last or not other._last for other in others), self)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """

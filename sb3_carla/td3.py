@@ -38,6 +38,7 @@ from sb3_carla.augmentation import random_shift
 from sb3_carla.noise import LinearNormalNoise
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.policies.td3 import DetachedActor
+from sb3_carla.schedules import ScaledSchedule
 from sb3_carla.tensors import bf16_is_native, frozen
 
 __all__ = ["TD3"]
@@ -205,6 +206,18 @@ class TD3(stable_baselines3.TD3):
             cnn_rate = rate if cnn_schedule is None else cnn_schedule(progress)
             for group in getattr(self, name).optimizer.param_groups:
                 group["lr"] = cnn_rate if group.get("name") == "cnn" else rate
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """
+        Multiply all learning rates, of parts too, from the next update on.
+
+        :param factor: of the rates [-]
+        """
+        self.learning_rate = self.lr_schedule = ScaledSchedule(self.lr_schedule, factor)
+        for part, schedule in self._rates.items():
+            if schedule is not None:
+                self._rates[part] = ScaledSchedule(schedule, factor)
+                setattr(self, f"{part}_learning_rate", self._rates[part])
 
     # --- the train step ----------------------------------------------------------------------------------------
 

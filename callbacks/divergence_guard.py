@@ -1,0 +1,240 @@
+"""Sees a training go wrong while it happens, says so in words, and brings it back."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import TensorBoardOutputFormat
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.utils import recursive_getattr
+
+from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, networks
+from sb3_carla.callbacks.verdicts import WINDOW, Evidence, Verdict, judge
+from sb3_carla.schedules import ScaledSchedule
+
+__all__ = ["DivergenceGuard"]
+
+RESPONSES = ("rollback", "stop", "warn")
+
+
+class DivergenceGuard(ProbeCallback):
+    """
+    Judges a training at each dump by what the other callbacks logged, and its weights before each rollout.
+
+    Works with any SB3 algorithm. By itself it sees NaN and Inf (in losses, weights, rewards, observations) and values
+    that no sum of rewards can reach; with ``GradientNormCallback``, ``FeatureStatisticsCallback``,
+    ``ValueBiasCallback``, ``ActionSaturationCallback`` and ``DormantNeuronsCallback`` the rest. Each verdict is printed
+    once, when it begins, and kept in :attr:`verdicts`; TensorBoard has the words under ``alerts/verdicts``.
+
+    It keeps the last good weights (and optimizers): saved every ``save_freq`` steps, and good once as many steps more
+    have passed without a verdict; until then, the weights of the training's start. On a critical verdict (NaN, Inf,
+    gradient norms beyond 100 000, exponential growth) it responds:
+
+    - "rollback": goes on from the last good weights with learning rates times ``lr_factor``; after
+      ``max_rollbacks`` of them, or where the environment is at fault, stops;
+    - "stop": puts the last good weights back, so that what is saved next is sound, and ends the training;
+    - "warn": does nothing but say so.
+
+    Tags: ``alerts/divergence_warning``, ``alerts/divergence_critical``: 1 at each dump where it holds.
+
+    :param response: see above
+    :param save_freq: steps between savings, and until one counts as good
+    :param save_path: folder of ``last_good.zip``; None for the logger's
+    :param max_rollbacks: see above
+    :param lr_factor: of the learning rates at a rollback [-]
+    :param verbose: not used
+    :raises ValueError: if an argument is outside its range
+    """
+
+    def __init__(
+        self,
+        response: str = "rollback",
+        *,
+        save_freq: int = 2000,
+        save_path: str | None = None,
+        max_rollbacks: int = 3,
+        lr_factor: float = 0.5,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        if response not in RESPONSES:
+            raise ValueError(f"response: expected one of {', '.join(RESPONSES)}, got {response!r}")
+        if save_freq < 1 or max_rollbacks < 0:
+            raise ValueError(f"expected save_freq >= 1 and max_rollbacks >= 0, got {save_freq} and {max_rollbacks}")
+        if not 0.0 < lr_factor <= 1.0:
+            raise ValueError(f"lr_factor: expected a number in (0, 1], got {lr_factor}")
+        self.response = response
+        self.save_freq = save_freq
+        self.save_path = save_path
+        self.max_rollbacks = max_rollbacks
+        self.lr_factor = lr_factor
+        self.verdicts: list[tuple[int, Verdict]] = []
+        """(step, verdict) of all that began."""
+        self.rollbacks = 0
+        self._history: dict[str, list[tuple[int, float]]] = {}
+        self._active: set[str] = set()
+        self._pending: list[Verdict] = []
+        self._largest_reward = 0.0
+        self._stop = False
+
+    # --- what it sees ------------------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        self._store = GoodWeights(self.model, Path(self.save_path or self.logger.get_dir() or "."))
+        self._store.save(self.num_timesteps)
+        self._store.promote()
+        self._stop = False
+        self._handles.append(BeforeDump(self.logger, self._judge, last=True))
+
+    def _detach(self) -> None:
+        super()._detach()
+        self._history.clear()
+        self._active.clear()
+        self._pending.clear()
+
+    def _on_step(self) -> bool:
+        rewards = np.asarray(self.locals["rewards"])
+        if not np.isfinite(rewards).all():
+            self._announce(Verdict("rewards", True, f"the environment returned rewards {rewards}", curable=False))
+        else:
+            self._largest_reward = max(self._largest_reward, float(np.abs(rewards).max()))
+        observations = self.locals["new_obs"]
+        for name, values in observations.items() if isinstance(observations, dict) else [("", observations)]:
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+                text = f"the environment returned observations{' ' + name if name else ''} that are not finite"
+                self._announce(Verdict("observations", True, text, curable=False))
+        if any(not verdict.curable for verdict in self._pending):
+            self._respond()
+        return not self._stop
+
+    def _on_rollout_start(self) -> None:
+        self._check_weights()
+        self._respond()
+        if not self._active and not self._stop and self.num_timesteps - self._store.candidate_step >= self.save_freq:
+            self._store.promote()
+            self._store.save(self.num_timesteps)
+
+    def _on_training_end(self) -> None:
+        self._check_weights()
+        self._respond()
+        super()._on_training_end()
+
+    def _check_weights(self) -> None:
+        """A gradient that is not finite makes all weights of its optimizer so: the last ones tell."""
+        for name, network in networks(self.model).items():
+            trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+            if trained and not trained[-1].isfinite().all():
+                self._announce(Verdict("weights", True, f"the {name}'s weights are no longer finite"))
+
+    def _judge(self) -> None:
+        values = {tag: float(value) for tag, value in self.logger.name_to_value.items() if _is_number(value)}
+        for tag, value in values.items():
+            self._history.setdefault(tag, []).append((self.num_timesteps, value))
+            del self._history[tag][:-WINDOW]
+        found = judge(Evidence(values, self._history, self._largest_return()))
+        self._active &= {verdict.rule for verdict in found}
+        for verdict in found:
+            self._announce(verdict)
+
+    def _largest_return(self) -> float:
+        gamma = float(getattr(self.model, "gamma", 1.0))
+        entropic = hasattr(self.model, "log_ent_coef") or hasattr(self.model, "ent_coef_tensor")
+        return math.inf if entropic or gamma >= 1.0 else self._largest_reward / (1.0 - gamma)
+
+    # --- what it says and does ---------------------------------------------------------------------------------
+
+    def _announce(self, verdict: Verdict) -> None:
+        level = "critical" if verdict.critical else "warning"
+        self.logger.record(f"alerts/divergence_{level}", 1)
+        self._store.discard()
+        if verdict.critical:
+            self._pending.append(verdict)
+        if verdict.rule not in self._active:
+            self._active.add(verdict.rule)
+            self.verdicts.append((self.num_timesteps, verdict))
+            self._say(f"{level} at step {self.num_timesteps}: {verdict.text}")
+
+    def _say(self, text: str) -> None:
+        print(f"DivergenceGuard: {text}", flush=True)
+        for output in self.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                output.writer.add_text("alerts/verdicts", text, self.num_timesteps)
+
+    def _respond(self) -> None:
+        critical, self._pending = self._pending, []
+        if not critical or self.response == "warn" or self._stop:
+            return
+        step = self._store.restore()
+        where = "the weights of the start" if step == self._store.first_step else f"the weights of step {step}"
+        curable = all(verdict.curable for verdict in critical)
+        if self.response == "rollback" and curable and self.rollbacks < self.max_rollbacks:
+            self.rollbacks += 1
+            _scale_learning_rates(self.model, self.lr_factor)
+            self._history.clear()
+            self._active.clear()
+            self._say(f"back to {where}, learning rates times {self.lr_factor:g} (rollback {self.rollbacks})")
+        else:
+            self._stop = True
+            self._say(f"stops the training, with {where}, which are also in {self._store.path}")
+            self.logger.dump(self.num_timesteps)
+
+
+class GoodWeights:
+    """
+    Two generations of a model's weights and optimizers on disk: a candidate, and the last that proved good.
+
+    :param model: whose they are
+    :param folder: for ``last_good.zip``; made if it is not there
+    """
+
+    def __init__(self, model: BaseAlgorithm, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "last_good.zip"
+        self.candidate_step = self.first_step = self._good_step = model.num_timesteps
+        self._model = model
+        self._candidate = folder / "last_good.candidate.zip"
+
+    def save(self, step: int) -> None:
+        """
+        Save a candidate.
+
+        :param step: now
+        """
+        self._model.save(self._candidate)
+        self.candidate_step = step
+
+    def promote(self) -> None:
+        """The candidate, if there is one, has proved good."""
+        if self._candidate.exists():
+            os.replace(self._candidate, self.path)
+            self._good_step = self.candidate_step
+
+    def discard(self) -> None:
+        """The candidate may be ill already: wait for another."""
+        self._candidate.unlink(missing_ok=True)
+        self.candidate_step = self._model.num_timesteps
+
+    def restore(self) -> int:
+        """:return: step of the weights that the model has now"""
+        _, parameters, variables = load_from_zip_file(self.path, device=self._model.device)
+        self._model.set_parameters(parameters, exact_match=True, device=self._model.device)
+        for name, saved in (variables or {}).items():
+            recursive_getattr(self._model, name).data = saved.data
+        return self._good_step
+
+
+def _scale_learning_rates(model: Any, factor: float) -> None:
+    if hasattr(model, "scale_learning_rates"):
+        model.scale_learning_rates(factor)
+    else:
+        model.learning_rate = model.lr_schedule = ScaledSchedule(model.lr_schedule, factor)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) or (isinstance(value, th.Tensor) and value.numel() == 1)
