@@ -2,6 +2,8 @@
 
 from sb3_carla.callbacks.action_saturation import ActionSaturationCallback
 from sb3_carla.callbacks.agent_statistics import AgentStatisticsCallback
+from sb3_carla.callbacks.diagnostics import DiagnosticsCallback
+from sb3_carla.callbacks.divergence_guard import DivergenceGuard
 from sb3_carla.callbacks.dormant_neurons import DormantNeuronsCallback
 from sb3_carla.callbacks.driving_metrics import DrivingMetricsCallback
 from sb3_carla.callbacks.feature_statistics import FeatureStatisticsCallback
@@ -11,6 +13,8 @@ from sb3_carla.callbacks.value_bias import ValueBiasCallback
 __all__ = [
     "ActionSaturationCallback",
     "AgentStatisticsCallback",
+    "DiagnosticsCallback",
+    "DivergenceGuard",
     "DormantNeuronsCallback",
     "DrivingMetricsCallback",
     "FeatureStatisticsCallback",

@@ -11,8 +11,8 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import TensorBoardOutputFormat
-from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.utils import recursive_getattr
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file, recursive_getattr
 
 from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, networks
 from sb3_carla.callbacks.verdicts import WINDOW, Evidence, Verdict, judge
@@ -82,6 +82,7 @@ class DivergenceGuard(ProbeCallback):
         self._pending: list[Verdict] = []
         self._largest_reward = 0.0
         self._stop = False
+        self._stale_dump = False
 
     # --- what it sees ------------------------------------------------------------------------------------------
 
@@ -91,6 +92,8 @@ class DivergenceGuard(ProbeCallback):
         self._store.promote()
         self._stop = False
         self._handles.append(BeforeDump(self.logger, self._judge, last=True))
+        if isinstance(self.model, OnPolicyAlgorithm) and self.response != "warn":
+            self._handles.append(self.model.policy.optimizer.register_step_pre_hook(self._stepping))
 
     def _detach(self) -> None:
         super()._detach()
@@ -112,6 +115,21 @@ class DivergenceGuard(ProbeCallback):
         if any(not verdict.curable for verdict in self._pending):
             self._respond()
         return not self._stop
+
+    def _stepping(self, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """
+        Leave out an update whose gradient is not finite. PPO and A2C raise an error at the next minibatch after one, in
+        the middle of their train step, and wait for each minibatch anyway; elsewhere the weights tell, and no update
+        has to wait.
+        """
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if gradients and not th.stack(th._foreach_norm(gradients)).isfinite().all():
+            self._announce(Verdict("gradients", True, "a gradient is not finite; the update was left out"))
+            optimizer.zero_grad(set_to_none=True)
+
+    def _on_rollout_end(self) -> None:
+        self._check_weights()
+        self._respond()
 
     def _on_rollout_start(self) -> None:
         self._check_weights()
@@ -137,6 +155,10 @@ class DivergenceGuard(ProbeCallback):
         for tag, value in values.items():
             self._history.setdefault(tag, []).append((self.num_timesteps, value))
             del self._history[tag][:-WINDOW]
+        if self._stale_dump:  # what it says was measured before the last rollback
+            self._stale_dump = False
+            self._history.clear()
+            return
         found = judge(Evidence(values, self._history, self._largest_return()))
         self._active &= {verdict.rule for verdict in found}
         for verdict in found:
@@ -176,8 +198,8 @@ class DivergenceGuard(ProbeCallback):
         if self.response == "rollback" and curable and self.rollbacks < self.max_rollbacks:
             self.rollbacks += 1
             _scale_learning_rates(self.model, self.lr_factor)
-            self._history.clear()
             self._active.clear()
+            self._stale_dump = True
             self._say(f"back to {where}, learning rates times {self.lr_factor:g} (rollback {self.rollbacks})")
         else:
             self._stop = True

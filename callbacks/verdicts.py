@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-
-from sb3_carla.diagnostics.trends import exponential_growth
+from scipy.stats import theilslopes
 
 __all__ = ["RULES", "Evidence", "Verdict", "judge"]
 
@@ -123,9 +122,9 @@ def _growth(evidence: Evidence) -> Iterator[Verdict]:
         points = evidence.history.get(tag, [])[-WINDOW:]
         if len(points) < FEWEST or not abs(points[-1][1]) > harmless:
             continue
-        steps, values = (np.array(column, np.float64) for column in zip(*points, strict=True))
-        if exponential_growth(steps, values):
-            text = f"{name} grows exponentially: {values[0]:.3g} at step {points[0][0]}, {values[-1]:.3g} now"
+        if _is_exponential(points):
+            (step, first), (_, last) = points[0], points[-1]
+            text = f"{name} grows exponentially: {first:.3g} at step {step}, {last:.3g} now"
             yield Verdict(f"growth of {tag}", True, text)
 
 
@@ -160,3 +159,12 @@ RULES: tuple[Callable[[Evidence], Iterator[Verdict]], ...] = (
     _overestimation,
     _dormancy,
 )
+
+
+def _is_exponential(points: list[tuple[int, float]], factor: float = 10.0) -> bool:
+    steps, values = np.array(points, np.float64).T
+    logs = np.log(np.abs(values) + 1e-12)
+    slope, _, lowest, _ = theilslopes(logs, steps)
+    half = len(steps) // 2
+    late = theilslopes(logs[half:], steps[half:])[0]
+    return bool(lowest > 0.0 and slope * (steps[-1] - steps[0]) > np.log(factor) and late > 0.5 * slope)

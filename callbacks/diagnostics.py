@@ -1,0 +1,36 @@
+"""All diagnostics with one word."""
+
+from __future__ import annotations
+
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+
+from sb3_carla.callbacks.action_saturation import ActionSaturationCallback
+from sb3_carla.callbacks.agent_statistics import AgentStatisticsCallback
+from sb3_carla.callbacks.divergence_guard import DivergenceGuard
+from sb3_carla.callbacks.dormant_neurons import DormantNeuronsCallback
+from sb3_carla.callbacks.driving_metrics import DrivingMetricsCallback
+from sb3_carla.callbacks.feature_statistics import FeatureStatisticsCallback
+from sb3_carla.callbacks.gradient_norm import GradientNormCallback
+from sb3_carla.callbacks.value_bias import ValueBiasCallback
+
+__all__ = ["DiagnosticsCallback"]
+
+
+class DiagnosticsCallback(CallbackList):
+    """
+    Every callback of this package: what the networks do, what the driver does, and a guard over it all.
+
+    :param guard: response of :class:`DivergenceGuard`, "rollback", "stop" or "warn"; None leaves it out
+    """
+
+    def __init__(self, guard: str | None = "rollback") -> None:
+        callbacks: list[BaseCallback] = [
+            GradientNormCallback(),
+            FeatureStatisticsCallback(),
+            DormantNeuronsCallback(),
+            ActionSaturationCallback(),
+            ValueBiasCallback(),
+            AgentStatisticsCallback(),
+            DrivingMetricsCallback(),
+        ]
+        super().__init__(callbacks if guard is None else [*callbacks, DivergenceGuard(guard)])
