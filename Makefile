@@ -1,5 +1,5 @@
 # Everything runs in .venv, which `setup` makes from a bare python3 (3.10 to 3.12) and brings up to date whenever the
-# requirements change. Variables: make train SEED=1 TIMESTEPS=5000 LOGS=logs EXTRA="--env-kwargs n_npcs:10".
+# requirements change. Variables: make train SEED=1 TIMESTEPS=5000 LOGS=logs PRESET=drqv2 EXTRA="--env-kwargs n_npcs:10".
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -13,6 +13,7 @@ SEED ?= 0
 TIMESTEPS ?=
 LOGS ?= logs
 MODEL ?=
+PRESET ?=
 EPISODES ?= 20
 EXTRA ?=
 
@@ -37,7 +38,7 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 
 train: $(STAMP)  ## Train TD3 on CarlaLane-v0, then evaluate it on towns it never saw
 	$(PY) -m rl_zoo3.train --algo td3 --env CarlaLane-v0 --seed $(SEED) -f $(LOGS) -tb $(LOGS)/tensorboard -P \
-	    $(if $(TIMESTEPS),-n $(TIMESTEPS)) $(EXTRA)
+	    $(if $(PRESET),--conf-file $(PRESET)) $(if $(TIMESTEPS),-n $(TIMESTEPS)) $(EXTRA)
 	$(PY) scripts/evaluate.py --logs $(LOGS) --episodes $(EPISODES)
 
 evaluate: $(STAMP)  ## Evaluate MODEL=path.zip, or the latest run in LOGS

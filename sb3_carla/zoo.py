@@ -10,7 +10,8 @@ The zoo has a hook for environments, but none for algorithms and default hyperpa
 calls the original and does nothing else.
 
 1. ``__init__``: without ``--conf-file`` the zoo reads its own ``hyperparams/td3.yml``.
-   For ours: the file in ``sb3_carla.hyperparams``.
+   For ours: the file in ``sb3_carla.hyperparams``, and a word of :func:`presets` after ``--conf-file`` stands for its
+   file.
 2. ``read_hyperparameters``: the zoo *replaces* the file's ``env_kwargs`` by ``--env-kwargs``, and evaluates with no
    ``env_kwargs`` at all if they stand in the file alone. For ours: the command line goes over the file key by key,
    evaluation uses the result (``--eval-env-kwargs`` over it), and ``args.yml`` records it, because that is the only
@@ -40,7 +41,7 @@ import gymnasium as gym
 
 from sb3_carla.errors import ZooPatchError
 
-__all__ = ["ALGORITHMS", "algorithm", "default_config", "install", "is_ours"]
+__all__ = ["ALGORITHMS", "algorithm", "default_config", "install", "is_ours", "presets"]
 
 # rl-zoo3's name of an algorithm -> module and class that replace it for our environments.
 ALGORITHMS: dict[str, tuple[str, str]] = {"td3": ("sb3_carla.td3", "TD3")}
@@ -67,6 +68,20 @@ def default_config(algo: str) -> str | None:
     """
     path = importlib.resources.files("sb3_carla.hyperparams") / f"{algo}.yml"
     return str(path) if path.is_file() else None
+
+
+def presets(algo: str) -> dict[str, str]:
+    """
+    :param algo: rl-zoo3's name of an algorithm
+    :return: word for ``--conf-file`` -> path of the hyperparameter file that it stands for
+    """
+    files = importlib.resources.files("sb3_carla.hyperparams").iterdir()
+    start, end = f"{algo}-", ".yml"
+    return {
+        file.name[len(start) : -len(end)]: str(file)
+        for file in sorted(files, key=lambda file: file.name)
+        if file.name.startswith(start) and file.name.endswith(end)
+    }
 
 
 def algorithm(algo: str) -> Any:
@@ -152,8 +167,10 @@ def _with_default_config(original: Callable[..., None]) -> Callable[..., None]:
     def __init__(*args: Any, **kwargs: Any) -> None:
         bound = signature.bind(*args, **kwargs)
         given = bound.arguments
-        if given.get("config") is None and is_ours(given["env_id"]):
-            given["config"] = default_config(given["algo"])
+        if is_ours(given["env_id"]):
+            word = given.get("config")
+            known = {} if word is None else presets(given["algo"])
+            given["config"] = default_config(given["algo"]) if word is None else known.get(word, word)
         original(*bound.args, **bound.kwargs)
 
     return __init__

@@ -15,6 +15,8 @@ import shlex
 import sys
 from typing import Any
 
+from sb3_carla.zoo import presets
+
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """
@@ -29,6 +31,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--eval-freq", type=int, help="decisions between evaluations; -1: none (default: rl-zoo3's)")
     parser.add_argument("--seed", type=int, help="default: a random one")
     parser.add_argument("--debug", action="store_true", help="verbose, and log every episode")
+    parser.add_argument("--preset", choices=sorted(presets("td3")), help="learning rates from the literature")
     parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
     parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
     parser.add_argument("--log-folder", default="logs", help="default: logs")
@@ -48,6 +51,8 @@ def zoo_arguments(options: argparse.Namespace) -> list[str]:
     given = [f"{key}:{value!r}" for key, value in env_kwargs.items() if value is not None]
     arguments = ["--algo", "td3", "--env", "CarlaLane-v0", "-P", "-f", options.log_folder]
     arguments += ["-tb", os.path.join(options.log_folder, "tensorboard")]
+    if options.preset is not None:
+        arguments += ["--conf-file", options.preset]
     if options.max_timesteps is not None:
         arguments += ["-n", str(options.max_timesteps)]
     if options.eval_freq is not None or options.host is not None:

@@ -49,6 +49,12 @@ def test_published_command_line() -> None:
     )
 
 
+def test_presets_are_picked_by_one_word() -> None:
+    script = load(ROOT / "scripts/train_td3.py")
+    arguments = " ".join(script.zoo_arguments(script.parse(["--preset", "drqv2"])))
+    assert arguments.endswith("--conf-file drqv2")
+
+
 def test_real_server_gets_one_environment() -> None:
     script = load(ROOT / "scripts/train_td3.py")
     options = script.parse(["--scenario", "None", "--host", "localhost", "--town", "Town04", "--", "--uuid"])

@@ -76,6 +76,21 @@ def test_command_line_goes_over_the_file_key_by_key(probed: list[dict[str, Any]]
     assert probed[2]["env_kwargs"] == probed[2]["eval_env_kwargs"] == probed[2]["recorded"] == expected
 
 
+RATES = {"drqv2": 1e-4, "paper": 3e-4, "sb3": 1e-3, "spinningup": 1e-3}
+
+
+def test_every_preset_trains_by_its_word(tmp_path: Path) -> None:
+    assert sorted(zoo.presets("td3")) == sorted(RATES)
+    small = {"buffer_size": 100, "n_envs": 1, "learning_starts": 20, "batch_size": 8}
+    cases = [{"env_id": "CarlaLane-v0", "config": word, "steps": 64, "hyperparams": small} for word in RATES]
+    found = json.loads(run_python(tmp_path, str(PROBE), json.dumps(cases)).splitlines()[-1])
+    for word, probe in zip(RATES, found, strict=True):
+        assert probe["class"] == OURS
+        assert probe["config"] == zoo.presets("td3")[word]
+        assert set(probe["rates"]) == {RATES[word]}
+        assert probe["updates"] > 20
+
+
 def test_own_custom_envs_wins_and_gym_packages_works(tmp_path: Path) -> None:
     (tmp_path / "custom_envs.py").write_text("MINE = True\n")
     code = """if True:

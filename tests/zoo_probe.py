@@ -14,10 +14,11 @@ import sys
 from typing import Any
 
 
-def set_up(env_id: str, config: str | None = None, **options: Any) -> dict[str, Any]:
+def set_up(env_id: str, config: str | None = None, steps: int = 0, **options: Any) -> dict[str, Any]:
     """
     :param env_id: environment
     :param config: ``--conf-file``
+    :param steps: to train
     :param options: more arguments of ``ExperimentManager``
     :return: where the hyperparameters came from, the model's class, and the environment arguments that were used
     """
@@ -30,6 +31,8 @@ def set_up(env_id: str, config: str | None = None, **options: Any) -> dict[str, 
     )
     with contextlib.redirect_stdout(io.StringIO()):
         model, _ = manager.setup_experiment()
+        model.learn(steps)
+        model.env.close()
     return {
         "config": manager.config,
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
@@ -38,6 +41,8 @@ def set_up(env_id: str, config: str | None = None, **options: Any) -> dict[str, 
         "eval_env_kwargs": manager.eval_env_kwargs,
         "recorded": args.env_kwargs,
         "gamma": model.gamma,
+        "updates": model._n_updates,
+        "rates": [group["lr"] for group in model.critic.optimizer.param_groups],
     }
 
 
