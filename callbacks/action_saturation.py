@@ -56,6 +56,9 @@ class ActionSaturationCallback(ProbeCallback):
         if not module.training and isinstance(output, th.Tensor):  # while acting
             self._output = output.detach()
 
+    def _on_rollout_start(self) -> None:
+        self._output = None  # what others asked the actor in between
+
     def _on_step(self) -> bool:
         actions = self._actions() if self._names else None
         if actions is not None and len(actions):

@@ -62,14 +62,17 @@ class GradientNormCallback(ProbeCallback):
 
     def _attach(self) -> None:
         parameters: dict[int, th.nn.Parameter] = {}
+        trained: set[int] = set()
         for name, network in networks(self.model).items():
             cnn = {id(parameter) for encoder in encoders(network).values() for parameter in encoder.parameters()}
+            own = _trained(network)
             for parameter in network.parameters():
-                # An encoder that two networks use belongs to the one whose optimizer trains it.
-                if id(parameter) not in self._part or _trains(network, parameter):
+                # An encoder that two networks use belongs to the first whose optimizer trains it.
+                if id(parameter) not in self._part or (id(parameter) in own and id(parameter) not in trained):
                     self._part[id(parameter)] = (name, "cnn" if id(parameter) in cnn else "mlp")
                 if parameter.requires_grad:
                     parameters[id(parameter)] = parameter
+            trained |= own
         for parameter in parameters.values():
             self._handles.append(parameter.register_post_accumulate_grad_hook(self._accumulated))
         self._handles.append(register_optimizer_step_pre_hook(self._stepping))
@@ -137,8 +140,7 @@ def _global_norm(norms: list[th.Tensor]) -> th.Tensor:
     return norm
 
 
-def _trains(network: th.nn.Module, parameter: th.Tensor) -> bool:
-    optimizer = getattr(network, "optimizer", None)
-    return isinstance(optimizer, th.optim.Optimizer) and any(
-        parameter is other for group in optimizer.param_groups for other in group["params"]
-    )
+def _trained(network: th.nn.Module) -> set[int]:
+    """Ids of the parameters that a network's optimizer trains."""
+    groups = getattr(getattr(network, "optimizer", None), "param_groups", [])
+    return {id(parameter) for group in groups for parameter in group["params"]}

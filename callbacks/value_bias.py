@@ -173,7 +173,7 @@ def _state_values(model: BaseAlgorithm, observations: Any) -> np.ndarray:
     """What the policy itself would get from here: shape (n,)."""
     policy: Any = model.policy
     if isinstance(getattr(policy, "critic", None), th.nn.Module):
-        actions = policy.actor(policy.obs_to_tensor(observations)[0])
+        actions = policy._predict(policy.obs_to_tensor(observations)[0], deterministic=True)  # no random numbers
         return predicted_values(model, observations, actions.cpu().numpy())
     if _discrete_values(policy) is None:
         return predicted_values(model, observations, np.zeros(0))

@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import A2C, DQN, PPO, SAC
+from gymnasium import spaces
+from sb3_contrib import QRDQN, TQC
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
 from stable_baselines3 import TD3 as StockTD3
 from stable_baselines3.common.logger import CSVOutputFormat, configure
 from tiny import BarEnv
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
-from sb3_carla.callbacks import DrivingMetricsCallback, FeatureStatisticsCallback, GradientNormCallback
+from sb3_carla.callbacks import (
+    DiagnosticsCallback,
+    DrivingMetricsCallback,
+    FeatureStatisticsCallback,
+    GradientNormCallback,
+)
 from sb3_carla.td3 import TD3
 
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
@@ -96,21 +103,27 @@ def test_second_optimizer_on_unclipped_gradients_is_exposed(tmp_path: Path) -> N
     assert broken[-1]["debug/actor_mlp_grad_norm_AFTER_clip"] <= limit * 1.001
 
 
+OFF_POLICY = {"learning_starts": 20, "buffer_size": 500}
+
+
 @pytest.mark.parametrize(
     ("algorithm", "env", "arguments", "network"),
     [
         (PPO, "CartPole-v1", {"n_steps": 64, "batch_size": 32, "n_epochs": 2}, "policy"),
         (A2C, "CartPole-v1", {}, "policy"),
-        (DQN, "CartPole-v1", {"learning_starts": 20, "buffer_size": 500}, "policy"),
-        (SAC, "Pendulum-v1", {"learning_starts": 20, "buffer_size": 500}, "critic"),
-        (StockTD3, "Pendulum-v1", {"learning_starts": 20, "buffer_size": 500}, "actor"),
+        (DQN, "CartPole-v1", OFF_POLICY, "policy"),
+        (QRDQN, "CartPole-v1", OFF_POLICY, "policy"),
+        (SAC, "Pendulum-v1", OFF_POLICY, "critic"),
+        (TQC, "Pendulum-v1", OFF_POLICY, "critic"),
+        (DDPG, "Pendulum-v1", OFF_POLICY, "critic"),
+        (StockTD3, "Pendulum-v1", OFF_POLICY, "actor"),
     ],
 )
 def test_other_algorithms_train_the_same_with_and_without(
     tmp_path: Path, algorithm: Any, env: str, arguments: dict[str, Any], network: str
 ) -> None:
     weights = []
-    for callbacks in ([], [GradientNormCallback(), FeatureStatisticsCallback(), DrivingMetricsCallback()]):
+    for callbacks in ([], [DiagnosticsCallback()]):
         model = algorithm("MlpPolicy", env, seed=1, device="cpu", **arguments)
         rows = run(model, tmp_path / str(len(callbacks)), callbacks, steps=220)
         weights.append({key: value.clone() for key, value in model.policy.state_dict().items()})
@@ -119,6 +132,46 @@ def test_other_algorithms_train_the_same_with_and_without(
     norms = [row[tag] for row in rows if tag in row]
     assert norms
     assert min(norms) > 0.0
+    assert not any(tag.startswith("alerts/") for row in rows for tag in row)
+
+
+class BarClasses(BarEnv):
+    """The same with three actions: left, middle, right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Discrete(3)
+
+    def step(self, action: Any) -> Any:
+        return super().step(np.array([float(action) - 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env", "shared", "networks_with_cnn", "extractors"),
+    [
+        # An extractor that actor and critic share belongs to the one whose optimizer trains it.
+        (StockTD3, BarEnv, True, {"actor"}, set()),
+        (StockTD3, BarEnv, False, {"actor", "critic"}, {"actor", "critic"}),
+        (SAC, BarEnv, True, {"actor"}, set()),
+        (SAC, BarEnv, False, {"actor", "critic"}, {"actor", "critic"}),
+        (PPO, BarClasses, True, {"policy"}, set()),
+        (PPO, BarClasses, False, {"policy"}, {"actor", "critic"}),
+        (DQN, BarClasses, None, {"policy"}, set()),
+    ],
+)
+def test_parts_are_found_where_extractors_are_shared(
+    tmp_path: Path, algorithm: Any, env: Any, shared: bool | None, networks_with_cnn: set[str], extractors: set[str]
+) -> None:
+    arguments = (
+        {"n_steps": 32, "batch_size": 16, "n_epochs": 1} if algorithm is PPO else {**OFF_POLICY, "batch_size": 8}
+    )
+    policy_kwargs = {} if shared is None else {"share_features_extractor": shared}
+    model = algorithm("CnnPolicy", env(), policy_kwargs=policy_kwargs, seed=1, device="cpu", **arguments)
+    rows = run(model, tmp_path, [DiagnosticsCallback()], steps=70)
+    seen = {tag for row in rows for tag in row}
+    assert {n for n in ("actor", "critic", "policy") if f"gradients/{n}_cnn_norm" in seen} == networks_with_cnn
+    assert {n for n in ("actor", "critic", "policy") if f"debug/{n}_cnn_feature_l2_norm" in seen} == extractors
+    assert "debug/cnn_feature_rank" in seen
 
 
 def test_nothing_is_left_behind_or_saved(tmp_path: Path) -> None:
@@ -130,7 +183,7 @@ def test_nothing_is_left_behind_or_saved(tmp_path: Path) -> None:
                 self.model.save(tmp_path / "midway.zip")
             return True
 
-    run(model, tmp_path, [Save(), FeatureStatisticsCallback()])
+    run(model, tmp_path, [Save(), DiagnosticsCallback()])
     assert all(not p._post_accumulate_grad_hooks for p in model.policy.parameters())
     assert all(not module._forward_hooks for module in model.policy.modules())
     assert [type(output) for output in model.logger.output_formats] == [CSVOutputFormat]
