@@ -16,15 +16,17 @@ from gymnasium.envs.registration import register, registry
 if TYPE_CHECKING:
     from sb3_carla.driver import PurePursuitDriver
     from sb3_carla.env import CarlaLaneEnv
+    from sb3_carla.frame_buffer import FrameReplayBuffer
     from sb3_carla.td3 import TD3
 
-__all__ = ["TD3", "CarlaLaneEnv", "PurePursuitDriver", "__version__"]
+__all__ = ["TD3", "CarlaLaneEnv", "FrameReplayBuffer", "PurePursuitDriver", "__version__"]
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "TD3": "sb3_carla.td3",
     "CarlaLaneEnv": "sb3_carla.env",
+    "FrameReplayBuffer": "sb3_carla.frame_buffer",
     "PurePursuitDriver": "sb3_carla.driver",
 }
 

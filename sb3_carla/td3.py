@@ -11,7 +11,8 @@ differs beyond that is a choice:
 5. ``autocast``: the encoders compute in bfloat16; weights, features, heads, targets and losses stay in float32.
 6. With ``LayerNormCnnPolicy(encoder="critic")`` the actor's update reuses the features of the critic's, as in DrQ-v2.
 7. ``pre_activation_penalty``: what keeps the actor's tanh from saturating, where no gradient is left to bring it back.
-8. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
+8. ``deduplicate_frames``: a replay buffer that keeps each frame of stacked images once, with n-step returns.
+9. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
 
 Sources: Fujimoto et al., Addressing function approximation error in actor-critic methods, ICML 2018 (algorithm 1);
 Yarats et al., Mastering visual continuous control (DrQ-v2), 2021; Fujimoto et al., Towards general-purpose model-free
@@ -35,6 +36,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_carla.augmentation import random_shift
+from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import LinearNormalNoise
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.policies.td3 import DetachedActor
@@ -83,6 +85,7 @@ class TD3(stable_baselines3.TD3):
         end is reached; replaces ``action_noise``
     :param autocast: encoders compute in bfloat16; None does so where the processor multiplies it natively
     :param pre_activation_penalty: weight of the mean square of the actor's outputs before their tanh; 0 is off
+    :param deduplicate_frames: use :class:`sb3_carla.FrameReplayBuffer`; its arguments in ``replay_buffer_kwargs``
     :param kwargs: further arguments of ``stable_baselines3.TD3``
     :raises ValueError: if an argument is outside its range, or has nothing to act on
     """
@@ -108,6 +111,7 @@ class TD3(stable_baselines3.TD3):
         exploration_noise: Sequence[float] | None = None,
         autocast: bool | None = None,
         pre_activation_penalty: float = 0.0,
+        deduplicate_frames: bool = False,
         **kwargs: Any,
     ) -> None:
         self.actor_max_grad_norm = actor_max_grad_norm
@@ -120,16 +124,25 @@ class TD3(stable_baselines3.TD3):
         self.exploration_noise = exploration_noise
         self.autocast = autocast
         self.pre_activation_penalty = pre_activation_penalty
+        self.deduplicate_frames = deduplicate_frames
         self._sums: dict[str, th.Tensor] = {}
         self._counts: dict[str, int] = {}
         if exploration_noise is not None and kwargs.get("action_noise") is not None:
             raise ValueError("expected exploration_noise or action_noise, got both")
+        if deduplicate_frames and kwargs.get("replay_buffer_class") is not None:
+            raise ValueError("expected deduplicate_frames or replay_buffer_class, got both")
         super().__init__(policy, env, learning_rate, **kwargs)
 
     # --- set-up ------------------------------------------------------------------------------------------------
 
     def _setup_model(self) -> None:
         self._check_arguments()
+        if self.deduplicate_frames:
+            self.replay_buffer_class, given = None, dict(self.replay_buffer_kwargs)
+            self.replay_buffer = FrameReplayBuffer(
+                self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs,
+                **{**given, "n_steps": self.n_steps, "gamma": self.gamma, "seed": self.seed},
+            )  # fmt: skip
         super()._setup_model()
         self._autocast = bf16_is_native(self.device) if self.autocast is None else self.autocast
         # An encoder that two networks use is trained by one of them and has one target.
@@ -364,7 +377,7 @@ class TD3(stable_baselines3.TD3):
 
     def _excluded_save_params(self) -> list[str]:
         excluded = [*super()._excluded_save_params(), "_trained", "_online", "_targets", "_sums", "_counts", "_rates"]
-        if self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer:
+        if self.deduplicate_frames or (self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer):
             # Chosen for n_steps, and chosen again on loading. SB3 saves it, and then warns that it ignores n_steps.
             excluded.append("replay_buffer_class")
         return excluded

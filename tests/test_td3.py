@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch as th
+from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from tiny import BarEnv
 
+from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import LinearNormalNoise
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.td3 import TD3
@@ -266,3 +268,33 @@ def test_noise_falls_linearly() -> None:
     assert sigmas[::5] == pytest.approx([0.4, 0.25, 0.1])
     noise.reset()
     assert noise.sigma == pytest.approx(0.1)  # a new episode does not begin the schedule again
+
+
+def test_deduplicated_frames_train_save_and_load(tmp_path: Path) -> None:
+    env = make_vec_env(SlidingBar, 2)
+    model = TD3("LayerNormCnnPolicy", env, n_steps=3, deduplicate_frames=True, random_shift=2, **SMALL)
+    model.learn(120)
+    assert isinstance(model.replay_buffer, FrameReplayBuffer)
+    assert (model.replay_buffer.n_steps, model.replay_buffer.gamma) == (3, model.gamma)
+    assert model._n_updates > 0
+    model.save(tmp_path / "model.zip")
+    again = TD3.load(tmp_path / "model.zip", env=env)
+    assert isinstance(again.replay_buffer, FrameReplayBuffer)
+    again.learn(60)
+    stable_baselines3.TD3.load(tmp_path / "model.zip")
+    with pytest.raises(ValueError, match="deduplicate_frames or replay_buffer_class"):
+        TD3("LayerNormCnnPolicy", env, deduplicate_frames=True, replay_buffer_class=NStepReplayBuffer)
+
+
+class SlidingBar(BarEnv):
+    """Its observations are the last two frames."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        observation, info = super().reset(**kwargs)
+        self.frame = observation[0]
+        return observation, info
+
+    def step(self, action: np.ndarray) -> Any:
+        observation, *rest = super().step(action)
+        observation[0], self.frame = self.frame, observation[1].copy()
+        return observation, *rest

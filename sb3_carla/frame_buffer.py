@@ -1,0 +1,260 @@
+"""A replay buffer that keeps each camera frame once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+__all__ = ["FrameReplayBuffer"]
+
+SPARE = 0.05
+"""Room for frames beyond one a transition: the first and the last of each episode."""
+
+
+class FrameReplayBuffer(ReplayBuffer):
+    """
+    Replay buffer for stacks of frames: what an observation shares with the one before is stored once.
+
+    A million transitions of 4x84x84 pixels take 7.5 GB instead of the 56 GB of SB3's ``ReplayBuffer``. Unlike SB3's
+    ``optimize_memory_usage`` it tells truncations from terminations, and unlike ``NStepReplayBuffer`` it keeps no
+    second copy for n-step returns.
+
+    An observation must be the one before, moved on by one frame; the first of an episode may be anything. A frame equal
+    to the one before it takes no room. Where episodes are so short (under 20 steps on average) that their first frames
+    need more than the spare room, the oldest transitions go a little earlier.
+
+    Differs from SB3 in its random numbers: they come from a generator of its own.
+
+    :param buffer_size: transitions in all environments together
+    :param observation_space: images, channels first: ``frame_stack`` frames of equal size, the oldest first
+    :param action_space: box or discrete
+    :param device: PyTorch device of the samples
+    :param n_envs: environments that are added together
+    :param optimize_memory_usage: accepted as SB3 passes it; memory is always saved
+    :param handle_timeout_termination: bootstrap from the last state of a truncated episode
+    :param n_steps: length of the returns
+    :param gamma: discount within them
+    :param frame_stack: frames in an observation; None: one a channel
+    :param storage: folder for the frames, memory-mapped there instead of held in memory; made if it is not there
+    :param seed: of the samples that are drawn; None for a random one
+    :raises ValueError: if the observations are not images, or do not divide into frames
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True,
+        *,
+        n_steps: int = 1,
+        gamma: float = 0.99,
+        frame_stack: int | None = None,
+        storage: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 3:
+            raise ValueError(f"FrameReplayBuffer needs images (channels, height, width), got {observation_space}")
+        channels, height, width = observation_space.shape
+        self.frame_stack = channels if frame_stack is None else frame_stack
+        if self.frame_stack < 1 or channels % self.frame_stack:
+            raise ValueError(f"frame_stack: expected a divisor of the {channels} channels, got {frame_stack}")
+        if n_steps < 1:
+            raise ValueError(f"n_steps: expected at least 1, got {n_steps}")
+        BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs=n_envs)
+        self.buffer_size = max(buffer_size // n_envs, 1)
+        self.optimize_memory_usage = True
+        self.handle_timeout_termination = handle_timeout_termination
+        self.n_steps, self.gamma = n_steps, gamma
+        self.np_random = np.random.default_rng(seed)
+        self._frame_shape = (channels // self.frame_stack, height, width)
+        self._n_frames = int(np.ceil(self.buffer_size * (1.0 + SPARE))) + self.frame_stack + 1
+        self._storage = None if storage is None else Path(storage) / "frames.npy"
+        self._frames = self._allocate()  # (n_envs * n_frames, pixels)
+        shape = (self.buffer_size, self.n_envs)
+        # Of each transition: numbers of the frames that it saw, and of the one that came of it.
+        self._frame_ids = np.zeros((*shape, self.frame_stack + 1), np.int32)
+        self.actions = np.zeros((*shape, self.action_dim), self._maybe_cast_dtype(action_space.dtype))
+        self.rewards = np.zeros(shape, np.float32)
+        self._ends = np.zeros(shape, bool)  # the episode goes no further
+        self._terminals = np.zeros(shape, bool)  # and there is no value behind it
+        self._forget()
+
+    def _allocate(self) -> npt.NDArray[Any]:
+        shape = (self.n_envs * self._n_frames, int(np.prod(self._frame_shape)))
+        if self._storage is None:
+            return np.zeros(shape, self.observation_space.dtype)
+        self._storage.parent.mkdir(parents=True, exist_ok=True)
+        return np.lib.format.open_memmap(self._storage, "w+", self.observation_space.dtype, shape)
+
+    def _forget(self) -> None:
+        self._added = 0  # transitions ever, in each environment
+        self._oldest = np.zeros(self.n_envs, np.int64)  # of them, the first that is still whole
+        self._frames_added = np.zeros(self.n_envs, np.int64)
+        self._last_ids = np.zeros((self.n_envs, self.frame_stack), np.int32)
+        self._last_observations: list[npt.NDArray[Any] | None] = [None] * self.n_envs  # None: an episode begins
+        self.pos, self.full = 0, False
+
+    def reset(self) -> None:
+        """Forget all transitions."""
+        self._forget()
+
+    def size(self) -> int:
+        """:return: transitions that can be sampled, in each environment (the mean, rounded down)"""
+        return int((self._added - self._oldest).sum()) // self.n_envs
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all arrays, whether filled or not [bytes]."""
+        arrays = (self._frames, self._frame_ids, self.actions, self.rewards, self._ends, self._terminals)
+        return sum(array.nbytes for array in arrays)
+
+    # --- storing -----------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        obs: npt.NDArray[Any],
+        next_obs: npt.NDArray[Any],
+        action: npt.NDArray[Any],
+        reward: npt.NDArray[Any],
+        done: npt.NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """
+        :param obs: shape (n_envs, channels, height, width)
+        :param next_obs: likewise; of an episode's last step the state that it ended in
+        :param action: shape (n_envs, action_dim)
+        :param reward: shape (n_envs,)
+        :param done: shape (n_envs,), terminated or truncated
+        :param infos: of each environment
+        :raises ValueError: if ``next_obs`` is not ``obs`` moved on by one frame
+        """
+        slot = self._added % self.buffer_size
+        for index in range(self.n_envs):
+            self._frame_ids[slot, index] = self._store(index, obs[index], next_obs[index])
+            truncated = self.handle_timeout_termination and infos[index].get("TimeLimit.truncated", False)
+            self._terminals[slot, index] = done[index] and not truncated
+            self._last_observations[index] = None if done[index] else np.array(next_obs[index])
+        self.actions[slot] = np.asarray(action).reshape(self.n_envs, self.action_dim)
+        self.rewards[slot] = reward
+        self._ends[slot] = done
+        self._added += 1
+        self._drop_overwritten()
+        self.pos = self._added % self.buffer_size
+        self.full = self._added >= self.buffer_size
+
+    def _store(self, index: int, obs: npt.NDArray[Any], next_obs: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """Numbers of a transition's frames: shape (frame_stack + 1,)."""
+        channels = self._frame_shape[0]
+        if not np.array_equal(obs[channels:], next_obs[:-channels]):
+            raise ValueError(
+                f"FrameReplayBuffer needs stacks of {self.frame_stack} frames, the oldest first, that move on by one "
+                "frame a step; here a next observation does not begin with the frames that the observation ends with"
+            )
+        last = self._last_observations[index]
+        if last is None or not np.array_equal(obs, last):
+            if last is not None:  # the environment was reset without a word: nothing leads on from there
+                self._ends[(self._added - 1) % self.buffer_size, index] = True
+            frames = obs.reshape(self.frame_stack, -1)
+            for number in range(self.frame_stack):
+                same = number > 0 and np.array_equal(frames[number], frames[number - 1])
+                self._last_ids[index, number] = (
+                    self._last_ids[index, number - 1] if same else self._put(index, frames[number])
+                )
+        new, newest = next_obs[-channels:], obs[-channels:]
+        new_id = self._last_ids[index, -1] if np.array_equal(new, newest) else self._put(index, new.reshape(-1))
+        ids = np.append(self._last_ids[index], new_id)
+        self._last_ids[index] = ids[1:]
+        return ids
+
+    def _put(self, index: int, frame: npt.NDArray[Any]) -> int:
+        number = int(self._frames_added[index])
+        self._frames[index * self._n_frames + number % self._n_frames] = frame
+        self._frames_added[index] += 1
+        return number
+
+    def _drop_overwritten(self) -> None:
+        """Transitions whose place, or one of whose frames, was taken."""
+        np.maximum(self._oldest, self._added - self.buffer_size, out=self._oldest)
+        for index in range(self.n_envs):
+            first_frame = self._frames_added[index] - self._n_frames
+            while self._frame_ids[self._oldest[index] % self.buffer_size, index, 0] < first_frame:
+                self._oldest[index] += 1
+
+    # --- sampling ----------------------------------------------------------------------------------------------
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        """
+        :param batch_size: transitions, drawn uniformly with replacement
+        :param env: normalises observations and rewards
+        :return: shapes (batch_size, ...); rewards are n-step returns, ``discounts`` those of what follows
+        :raises ValueError: if there is nothing to draw from
+        """
+        sizes = self._added - self._oldest  # (n_envs,)
+        total = int(sizes.sum())
+        if total == 0:
+            raise ValueError("FrameReplayBuffer: expected at least one transition to sample from, got none")
+        drawn = self.np_random.integers(0, total, batch_size)
+        ends = sizes.cumsum()
+        indices = np.searchsorted(ends, drawn, side="right")  # (n,), environments
+        numbers = drawn - (ends - sizes)[indices] + self._oldest[indices]  # (n,), transitions
+        return self._samples(numbers, indices, env)
+
+    def _samples(
+        self, numbers: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], env: VecNormalize | None
+    ) -> ReplayBufferSamples:
+        """:param numbers: of the transitions, counted from the first that was ever added: shape (n,)"""
+        steps = numbers[:, None] + np.arange(self.n_steps)  # (n, n_steps)
+        slots, columns = steps % self.buffer_size, indices[:, None]
+        stops = self._ends[slots, columns] | (steps >= self._added - 1)  # of what is not there yet, too
+        stops[:, -1] = True
+        last = stops.argmax(axis=1)  # (n,), steps until the return ends
+        powers = self.gamma ** np.arange(self.n_steps + 1, dtype=np.float32)  # (n_steps + 1,)
+        counted = np.arange(self.n_steps) <= last[:, None]  # (n, n_steps)
+        rewards = self._normalize_reward(self.rewards[slots, columns], env)
+        returns = (rewards * powers[:-1] * counted).sum(axis=1, dtype=np.float32)  # (n,)
+        first_slots, last_slots = slots[:, 0], slots[np.arange(len(last)), last]
+        observations = self._gather(indices, self._frame_ids[first_slots, indices, :-1])
+        following = self._gather(indices, self._frame_ids[last_slots, indices, 1:])
+        return ReplayBufferSamples(
+            observations=self._to_device(self._normalize_obs(observations, env)),
+            actions=self._to_device(self.actions[first_slots, indices]),
+            next_observations=self._to_device(self._normalize_obs(following, env)),
+            dones=self._to_device(self._terminals[last_slots, indices].astype(np.float32)[:, None]),
+            rewards=self._to_device(returns[:, None]),
+            discounts=self._to_device(powers[last + 1][:, None]),
+        )
+
+    def _gather(self, indices: npt.NDArray[np.int64], ids: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+        """:return: observations, shape (n, channels, height, width)"""
+        rows = ids % self._n_frames + indices[:, None] * self._n_frames  # (n, frame_stack)
+        return np.take(self._frames, rows, axis=0).reshape(len(rows), *self.obs_shape)
+
+    def _to_device(self, array: Any) -> th.Tensor:
+        return th.from_numpy(array).to(self.device)
+
+    # --- pickling ----------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if self._storage is not None:
+            assert isinstance(self._frames, np.memmap)
+            self._frames.flush()
+            del state["_frames"]  # they stay where they are
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._storage is not None:
+            self._frames = np.lib.format.open_memmap(self._storage, "r+")

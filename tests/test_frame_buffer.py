@@ -1,0 +1,236 @@
+"""The frame buffer against one that keeps everything, over random episodes."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecFrameStack
+from tiny import BarEnv
+
+from sb3_carla.frame_buffer import FrameReplayBuffer
+
+GAMMA = 0.9
+ACTIONS = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
+class Episodes:
+    """Random episodes of one environment: stacks of frames, some alike, with every way to end."""
+
+    def __init__(self, rng: np.random.Generator, stack: int, channels: int) -> None:
+        self.rng, self.stack, self.channels = rng, stack, channels
+        self.observation = self.first()
+
+    def frame(self) -> np.ndarray:
+        return self.rng.integers(0, 256, (self.channels, 3, 2), dtype=np.uint8)
+
+    def first(self) -> np.ndarray:
+        kind = self.rng.integers(3)  # repeated, padded with black, or all different
+        frames = [self.frame() for _ in range(self.stack)]
+        if kind == 0:
+            frames = frames[-1:] * self.stack
+        elif kind == 1:
+            frames[:-1] = [np.zeros_like(frames[0])] * (self.stack - 1)
+        return np.concatenate(frames)
+
+    def step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, bool, bool, bool]:
+        """Observation, next one, action, reward, done, truncated; and whether the environment was reset unasked."""
+        before = self.observation
+        frame = before[-self.channels :] if self.rng.random() < 0.2 else self.frame()
+        after = np.concatenate([before[self.channels :], frame])
+        done, lost = self.rng.random() < 0.2, self.rng.random() < 0.05
+        self.observation = self.first() if done or lost else after
+        action = self.rng.uniform(-1.0, 1.0, 2).astype(np.float32)
+        return (
+            before,
+            after,
+            action,
+            float(self.rng.normal()),
+            bool(done),
+            bool(done and self.rng.random() < 0.5),
+            bool(lost),
+        )
+
+
+def expected(history: list[Any], number: int, n_steps: int) -> tuple[np.ndarray, np.ndarray, float, float, float]:
+    """By the definition: observation, the one that the return ends in, return, terminal, discount."""
+    total, discount = 0.0, 1.0
+    for last in history[number : number + n_steps]:
+        _, after, _, reward, done, truncated, lost = last
+        total += discount * reward
+        discount *= GAMMA
+        if done or lost:
+            return history[number][0], after, total, float(done and not truncated), discount
+    return history[number][0], after, total, 0.0, discount
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), n_envs=st.integers(1, 3), n_steps=st.integers(1, 5), places=st.integers(1, 40),
+    steps=st.integers(1, 90), stack=st.integers(1, 4), channels=st.sampled_from([1, 3]),
+)  # fmt: skip
+def test_every_transition_is_as_it_was(
+    seed: int, n_envs: int, n_steps: int, places: int, steps: int, stack: int, channels: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    space = spaces.Box(0, 255, (stack * channels, 3, 2), np.uint8)
+    buffer = FrameReplayBuffer(
+        places * n_envs, space, ACTIONS, "cpu", n_envs, n_steps=n_steps, gamma=GAMMA, frame_stack=stack, seed=0
+    )
+    sources = [Episodes(rng, stack, channels) for _ in range(n_envs)]
+    histories: list[list[Any]] = [[] for _ in sources]
+    for _ in range(steps):
+        rows = [source.step() for source in sources]
+        for history, row in zip(histories, rows, strict=True):
+            history.append(row)
+        obs, after, action, reward, done = (np.array(column) for column in list(zip(*rows, strict=True))[:5])
+        buffer.add(obs, after, action, reward, done, [{"TimeLimit.truncated": row[5]} for row in rows])
+    for index, history in enumerate(histories):
+        numbers = np.arange(buffer._oldest[index], steps)
+        assert len(numbers) >= 1
+        assert len(numbers) <= places
+        data = buffer._samples(numbers, np.full(len(numbers), index), None)
+        # What the newest transition knows of a reset unasked comes with the next one.
+        for row, number in enumerate(numbers):
+            known = [*history[:-1], (*history[-1][:6], False)]
+            obs, after, total, terminal, discount = expected(known, int(number), n_steps)
+            np.testing.assert_array_equal(data.observations[row].numpy(), obs)
+            np.testing.assert_array_equal(data.next_observations[row].numpy(), after)
+            np.testing.assert_array_equal(data.actions[row].numpy(), history[number][2])
+            assert float(data.rewards[row]) == pytest.approx(total, abs=1e-5)
+            assert float(data.dones[row]) == terminal
+            assert data.discounts is not None
+            assert float(data.discounts[row]) == pytest.approx(discount)
+
+
+def fill(buffer: Any, steps: int, n_envs: int = 2, length: int = 30) -> None:
+    rng = np.random.default_rng(0)
+    observations = rng.integers(0, 256, (n_envs, *buffer.obs_shape), dtype=np.uint8)
+    for step in range(steps):
+        frames = rng.integers(0, 256, (n_envs, 1, *buffer.obs_shape[1:]), dtype=np.uint8)
+        after = np.concatenate([observations[:, 1:], frames], axis=1)
+        done = np.full(n_envs, step % length == length - 1)
+        action = rng.uniform(-1.0, 1.0, (n_envs, 2)).astype(np.float32)
+        buffer.add(observations, after, action, np.full(n_envs, float(step)), done, [{}] * n_envs)
+        observations = np.repeat(frames, buffer.obs_shape[0], axis=1) if done[0] else after
+
+
+def test_equals_sb3s_buffer_on_the_same_transitions() -> None:
+    space = spaces.Box(0, 255, (4, 36, 36), np.uint8)
+    ours = FrameReplayBuffer(400, space, ACTIONS, "cpu", 2, n_steps=3, gamma=GAMMA)
+    stock = NStepReplayBuffer(400, space, ACTIONS, "cpu", 2, n_steps=3, gamma=GAMMA)
+    for buffer in (ours, stock):
+        fill(buffer, 130)
+    assert ours.size() == stock.size() == 130
+    numbers = np.arange(130)
+    for index in range(2):
+        data = ours._samples(numbers, np.full(130, index), None)
+        for number in (0, 27, 28, 29, 30, 126, 127, 128, 129):
+            stock_data = None
+            while stock_data is None or float(stock_data.actions[0, 0]) != float(data.actions[number, 0]):
+                stock_data = stock._get_samples(np.array([number]))  # it draws the environment itself
+            for name in ("observations", "next_observations", "rewards", "dones", "discounts"):
+                th.testing.assert_close(
+                    getattr(data, name)[number], getattr(stock_data, name)[0], msg=f"{name} {number}"
+                )
+
+
+def test_draws_uniformly_from_all_that_is_there() -> None:
+    buffer = FrameReplayBuffer(60, spaces.Box(0, 255, (2, 2, 2), np.uint8), ACTIONS, "cpu", 2, seed=1)
+    with pytest.raises(ValueError, match="at least one transition"):
+        buffer.sample(1)
+    fill(buffer, 50)
+    rewards, counts = np.unique(buffer.sample(30_000).rewards.numpy(), return_counts=True)
+    np.testing.assert_array_equal(rewards, np.arange(20.0, 50.0))  # the last 30 of 50
+    assert counts.min() > 850
+    assert counts.max() < 1150
+    again = FrameReplayBuffer(60, spaces.Box(0, 255, (2, 2, 2), np.uint8), ACTIONS, "cpu", 2, seed=1)
+    fill(again, 50)
+    first, second = (b.sample(20).rewards for b in (FrameReplayBufferCopy(again), again))
+    assert th.equal(first, second)
+
+
+def FrameReplayBufferCopy(buffer: FrameReplayBuffer) -> FrameReplayBuffer:
+    """Through pickle, as SB3 saves it."""
+    copy: FrameReplayBuffer = pickle.loads(pickle.dumps(buffer))
+    return copy
+
+
+def test_a_million_transitions_fit() -> None:
+    space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    buffer = FrameReplayBuffer(1_000_000, space, ACTIONS, "cpu", 4)  # zeros: untouched pages take no memory
+    assert buffer.nbytes <= 7.5e9
+    assert buffer.buffer_size * buffer.n_envs == 1_000_000
+
+
+@pytest.mark.parametrize("length", [3, 300])
+def test_short_episodes_shorten_the_memory_a_little(length: int) -> None:
+    buffer = FrameReplayBuffer(1000, spaces.Box(0, 255, (4, 2, 2), np.uint8), ACTIONS, "cpu", 1)
+    fill(buffer, 3000, n_envs=1, length=length)
+    assert buffer.size() == 1000 if length == 300 else 750 < buffer.size() < 850
+
+
+def test_frames_in_a_file(tmp_path: Path) -> None:
+    space = spaces.Box(0, 255, (4, 36, 36), np.uint8)
+    buffers = [
+        FrameReplayBuffer(200, space, ACTIONS, "cpu", 2, seed=5, storage=storage)
+        for storage in (None, str(tmp_path / "new" / "folder"))
+    ]
+    for buffer in buffers:
+        fill(buffer, 130)
+    in_memory, in_file = (buffer.sample(64) for buffer in buffers)
+    assert th.equal(in_memory.observations, in_file.observations)
+    pickled = pickle.dumps(buffers[1])
+    assert len(pickled) < 60_000  # without the frames
+    back = pickle.loads(pickled)
+    assert th.equal(back.sample(64).observations, buffers[0].sample(64).observations)
+    assert (tmp_path / "new/folder/frames.npy").stat().st_size > 200 * 36 * 36
+
+
+def test_sb3s_own_frame_stack(tmp_path: Path) -> None:
+    import stable_baselines3
+
+    env = VecFrameStack(make_vec_env(BarEnv, 2), 3)
+    model = stable_baselines3.TD3(
+        "CnnPolicy", env, replay_buffer_class=FrameReplayBuffer, replay_buffer_kwargs={"frame_stack": 3},
+        buffer_size=200, learning_starts=20, batch_size=8, seed=0, device="cpu",
+    )  # fmt: skip
+    model.learn(60)
+    assert model._n_updates > 0
+    model.save_replay_buffer(tmp_path / "buffer.pkl")
+    model.load_replay_buffer(tmp_path / "buffer.pkl")
+    model.learn(20, reset_num_timesteps=False)
+
+
+@pytest.mark.parametrize(
+    ("space", "arguments", "message"),
+    [
+        (spaces.Box(-1.0, 1.0, (3,), np.float32), {}, "needs images"),
+        (
+            spaces.Box(0, 255, (4, 8, 8), np.uint8),
+            {"frame_stack": 3},
+            "frame_stack: expected a divisor of the 4 channels",
+        ),
+        (spaces.Box(0, 255, (4, 8, 8), np.uint8), {"n_steps": 0}, "n_steps: expected at least 1, got 0"),
+    ],
+)
+def test_bad_arguments(space: spaces.Box, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FrameReplayBuffer(10, space, ACTIONS, **arguments)
+
+
+def test_frames_that_do_not_move_on_are_refused() -> None:
+    buffer = FrameReplayBuffer(10, spaces.Box(0, 255, (4, 2, 2), np.uint8), ACTIONS)
+    rng = np.random.default_rng(0)
+    obs, other = rng.integers(0, 256, (2, 1, 4, 2, 2), dtype=np.uint8)
+    with pytest.raises(ValueError, match="that move on by one frame a step"):
+        buffer.add(obs, other, np.zeros((1, 2)), np.zeros(1), np.zeros(1, bool), [{}])
