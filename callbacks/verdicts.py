@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import theilslopes
+
+from sb3_carla.diagnostics.event_logs import Series
+from sb3_carla.diagnostics.trends import exponential_growth
 
 __all__ = ["RULES", "Evidence", "Verdict", "judge"]
 
 WINDOW = 20
 """Dumps that a growth is judged over."""
-FEWEST = 8
-"""Dumps that it takes at least."""
 SHOWN_VALUES = ("train/q1_value", "train/q2_value", "debug/monte_carlo_q")
 GROWING = {
     "debug/cnn_feature_l2_norm": ("the norm of the CNN's features", 100.0),
@@ -32,10 +32,12 @@ GROWING_WITH_RETURNS = {
 """Tag -> its name, and the power of the largest possible return up to which growth does no harm."""
 BIASED, MUCH_BIASED = 3.0, 8.0
 """Normalised bias of Q that is worth a warning: beside a saturated action, and by itself."""
+NEGLIGIBLE = 0.05
+"""Share of the largest possible return: a smaller difference is no overestimation, however small the return."""
 SATURATED = 0.9
 """Share of saturated actions that is worth a warning."""
-DORMANT = 0.5
-"""Share of dormant units that is worth a warning."""
+DORMANT = 0.8
+"""Share of dormant units that is worth a warning; before it has seen much, a sound network may have half of them."""
 NOT_ALARMING = ("train/explained_variance",)
 """NaN where all returns of a PPO rollout are equal."""
 
@@ -120,9 +122,10 @@ def _growth(evidence: Evidence) -> Iterator[Verdict]:
         limits |= {tag: (name, bound**power) for tag, (name, power) in GROWING_WITH_RETURNS.items()}
     for tag, (name, harmless) in limits.items():
         points = evidence.history.get(tag, [])[-WINDOW:]
-        if len(points) < FEWEST or not abs(points[-1][1]) > harmless:
+        if not points or not abs(points[-1][1]) > harmless:
             continue
-        if _is_exponential(points):
+        steps, values = zip(*points, strict=True)
+        if exponential_growth(Series(np.array(steps), np.array(values))):
             (step, first), (_, last) = points[0], points[-1]
             text = f"{name} grows exponentially: {first:.3g} at step {step}, {last:.3g} now"
             yield Verdict(f"growth of {tag}", True, text)
@@ -131,6 +134,8 @@ def _growth(evidence: Evidence) -> Iterator[Verdict]:
 def _overestimation(evidence: Evidence) -> Iterator[Verdict]:
     bias = evidence.values.get("debug/q_bias_normalized", 0.0)
     q, true_return = (evidence.values.get(f"debug/monte_carlo_{name}", math.nan) for name in ("q", "return"))
+    if math.isfinite(evidence.largest_return) and q - true_return < NEGLIGIBLE * evidence.largest_return:
+        return
     tags = [tag for tag in evidence.values if tag.startswith("debug/action_saturation_")] or ["debug/action_saturation"]
     tag = max(tags, key=lambda tag: evidence.values.get(tag, 0.0))
     share = evidence.values.get(tag, 0.0)
@@ -159,12 +164,3 @@ RULES: tuple[Callable[[Evidence], Iterator[Verdict]], ...] = (
     _overestimation,
     _dormancy,
 )
-
-
-def _is_exponential(points: list[tuple[int, float]], factor: float = 10.0) -> bool:
-    steps, values = np.array(points, np.float64).T
-    logs = np.log(np.abs(values) + 1e-12)
-    slope, _, lowest, _ = theilslopes(logs, steps)
-    half = len(steps) // 2
-    late = theilslopes(logs[half:], steps[half:])[0]
-    return bool(lowest > 0.0 and slope * (steps[-1] - steps[0]) > np.log(factor) and late > 0.5 * slope)

@@ -216,8 +216,10 @@ def test_verdicts_in_words() -> None:
         "critic's Q is 9 times the Monte-Carlo return and the pedal is saturated in 96% of actions"
     ]
     assert words({**values, "debug/action_saturation_pedal": 0.5}) == []
+    assert words(values, largest_return=250.0)
+    assert words(values, largest_return=1000.0) == []
     assert words({**values, "debug/q_bias_normalized": 0.1}) == []
-    assert words({"debug/dormant_ratio": 0.61}) == ["61% of the hidden units are dormant"]
+    assert words({"debug/dormant_ratio": 0.81}) == ["81% of the hidden units are dormant"]
     assert words({"train/q1_value": 70.0}, largest_return=50.0) == []
     assert words({"train/q1_value": 80.0}, largest_return=50.0) == [
         "train/q1_value is 80, but the rewards seen so far add up to 50 at most"

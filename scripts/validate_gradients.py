@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""
+Are a training's gradients clipped as they should be? The profile "gradients" of validate_training.py on one file.
+
+    python scripts/validate_gradients.py logs/tensorboard/CarlaLane-v0/TD3_1/events.out.tfevents.*
+
+Exit status: 0 go, 1 no-go, 2 where the file cannot be judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sb3_carla.diagnostics.event_logs import read_run
+from sb3_carla.diagnostics.validation import validate
+from sb3_carla.errors import EventLogError
+
+
+def main() -> None:
+    """Judge, print, exit with the status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("event_file", type=Path, help="event file, or a run's folder")
+    path = parser.parse_args().event_file
+    try:
+        report = validate(read_run(path), "gradients")
+    except EventLogError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    print(report)
+    sys.exit(report.status)
+
+
+if __name__ == "__main__":
+    main()
