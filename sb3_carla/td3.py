@@ -12,11 +12,14 @@ differs beyond that is a choice:
 6. With ``LayerNormCnnPolicy(encoder="critic")`` the actor's update reuses the features of the critic's, as in DrQ-v2.
 7. ``pre_activation_penalty``: what keeps the actor's tanh from saturating, where no gradient is left to bring it back.
 8. ``deduplicate_frames``: a replay buffer that keeps each frame of stacked images once, with n-step returns.
-9. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
+9. ``action_smoothness``: the actor is drawn towards what its target does in the state that follows.
+10. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
 
 Sources: Fujimoto et al., Addressing function approximation error in actor-critic methods, ICML 2018 (algorithm 1);
 Yarats et al., Mastering visual continuous control (DrQ-v2), 2021; Fujimoto et al., Towards general-purpose model-free
-reinforcement learning (MR.Q), 2025 (the penalty, there 1e-5).
+reinforcement learning (MR.Q), 2025 (the penalty, there 1e-5); Mysore et al., Regularizing action policies for smooth
+control with reinforcement learning (CAPS), ICRA 2021 (temporal smoothness; differs: n steps apart, and the action that
+follows is the target network's, which is known already).
 """
 
 from __future__ import annotations
@@ -85,6 +88,7 @@ class TD3(stable_baselines3.TD3):
         end is reached; replaces ``action_noise``
     :param autocast: encoders compute in bfloat16; None does so where the processor multiplies it natively
     :param pre_activation_penalty: weight of the mean square of the actor's outputs before their tanh; 0 is off
+    :param action_smoothness: weight of the mean square distance between the action and the one that follows; 0 is off
     :param deduplicate_frames: use :class:`sb3_carla.FrameReplayBuffer`; its arguments in ``replay_buffer_kwargs``
     :param kwargs: further arguments of ``stable_baselines3.TD3``
     :raises ValueError: if an argument is outside its range, or has nothing to act on
@@ -111,6 +115,7 @@ class TD3(stable_baselines3.TD3):
         exploration_noise: Sequence[float] | None = None,
         autocast: bool | None = None,
         pre_activation_penalty: float = 0.0,
+        action_smoothness: float = 0.0,
         deduplicate_frames: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -124,6 +129,7 @@ class TD3(stable_baselines3.TD3):
         self.exploration_noise = exploration_noise
         self.autocast = autocast
         self.pre_activation_penalty = pre_activation_penalty
+        self.action_smoothness = action_smoothness
         self.deduplicate_frames = deduplicate_frames
         self._sums: dict[str, th.Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -177,7 +183,7 @@ class TD3(stable_baselines3.TD3):
             norm = getattr(self, name)
             if norm is not None and not norm > 0.0:
                 raise ValueError(f"{name}: expected a positive number or None, got {norm!r}")
-        for name in ("random_shift", "pre_activation_penalty"):
+        for name in ("random_shift", "pre_activation_penalty", "action_smoothness"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)!r}")
         if self.random_shift > 0 and not is_image_space(self.observation_space, check_channels=False):
@@ -246,9 +252,9 @@ class TD3(stable_baselines3.TD3):
         for _ in range(gradient_steps):
             self._n_updates += 1
             batch = self._sample(batch_size)
-            metrics, features = self.update_critic(batch)
+            metrics, features, following = self.update_critic(batch)
             if self._n_updates % self.policy_delay == 0:
-                metrics |= self.update_actor(batch, features)
+                metrics |= self.update_actor(batch, features, following)
                 self.update_targets()
             self._collect(metrics)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -276,15 +282,16 @@ class TD3(stable_baselines3.TD3):
             features: th.Tensor = network.features_extractor(observations)
         return features.float()
 
-    def update_critic(self, batch: Batch) -> tuple[Metrics, th.Tensor]:
+    def update_critic(self, batch: Batch) -> tuple[Metrics, th.Tensor, th.Tensor]:
         """
         One step of both critics towards the clipped double-Q target.
 
         :param batch: transitions
-        :return: metrics; the critic's features of the observations, detached: shape (n, features_dim)
+        :return: metrics; the critic's features of the observations, detached: shape (n, features_dim); what the target
+            actor does in the next observations: shape (n, action_dim)
         """
         with th.no_grad():
-            target = self._target(batch)  # (n, 1)
+            target, following = self._target(batch)  # (n, 1), (n, action_dim)
         with th.set_grad_enabled(not self.policy.share_features_extractor):
             features = self._encode(self.critic, batch.observations)  # (n, features_dim)
         inputs = th.cat([features, batch.actions], dim=1)
@@ -300,26 +307,27 @@ class TD3(stable_baselines3.TD3):
             metrics[f"train/critic_{number}_loss"] = part.detach()
             metrics[f"train/q{number}_value"] = value.detach().mean()
             metrics[f"debug/td_error_q{number}"] = (value.detach() - target).abs().mean()
-        return metrics, features.detach()
+        return metrics, features.detach(), following
 
-    def _target(self, batch: Batch) -> th.Tensor:
-        """r + gamma min_i Q_i'(s', pi'(s') + clipped noise): shape (n, 1)."""
+    def _target(self, batch: Batch) -> tuple[th.Tensor, th.Tensor]:
+        """r + gamma min_i Q_i'(s', pi'(s') + clipped noise): shape (n, 1); and pi'(s'): shape (n, action_dim)."""
         features = actor_features = self._encode(self.critic_target, batch.next_observations)  # (n, features_dim)
         if self.actor_target.features_extractor is not self.critic_target.features_extractor:
             actor_features = self._encode(self.actor_target, batch.next_observations)
         noise = th.empty_like(batch.actions).normal_(0.0, self.target_policy_noise)
         noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
-        actions = (self.actor_target.mu(actor_features) + noise).clamp(-1.0, 1.0)
-        inputs = th.cat([features, actions], dim=1)
+        following = self.actor_target.mu(actor_features)
+        inputs = th.cat([features, (following + noise).clamp(-1.0, 1.0)], dim=1)
         values = th.cat([q_network(inputs) for q_network in self.critic_target.q_networks], dim=1)  # (n, n_critics)
-        return batch.rewards + batch.continues * values.min(dim=1, keepdim=True).values
+        return batch.rewards + batch.continues * values.min(dim=1, keepdim=True).values, following
 
-    def update_actor(self, batch: Batch, features: th.Tensor) -> Metrics:
+    def update_actor(self, batch: Batch, features: th.Tensor, following: th.Tensor) -> Metrics:
         """
         One step of the actor up the first critic's value.
 
         :param batch: transitions
         :param features: what :meth:`update_critic` returned
+        :param following: likewise
         :return: metrics
         """
         actor_features = critic_features = features
@@ -332,13 +340,15 @@ class TD3(stable_baselines3.TD3):
             outputs = actor_features  # then (n, action_dim), before the tanh
             for layer in layers:
                 outputs = layer(outputs)
-            inputs = th.cat([critic_features, squash(outputs)], dim=1)
-            loss = -self.critic.q_networks[0](inputs).mean()
-            penalty = (
-                self.pre_activation_penalty * outputs.square().mean() if self.pre_activation_penalty > 0.0 else 0.0
-            )
+            actions = squash(outputs)
+            loss = -self.critic.q_networks[0](th.cat([critic_features, actions], dim=1)).mean()
+            regularised = loss
+            if self.pre_activation_penalty > 0.0:
+                regularised = regularised + self.pre_activation_penalty * outputs.square().mean()
+            if self.action_smoothness > 0.0:
+                regularised = regularised + self.action_smoothness * (actions - following).square().mean()
             self.actor.optimizer.zero_grad()
-            (loss + penalty).backward()
+            regularised.backward()
         self._step("actor")
         return {"train/actor_loss": loss.detach()}
 

@@ -112,9 +112,9 @@ def test_critic_trains_the_one_encoder_and_the_actor_never_does() -> None:
     assert model.actor_target.features_extractor is model.critic_target.features_extractor is not encoder
     assert [group["name"] for group in model.actor.optimizer.param_groups] == ["mlp"]
     batch = model._sample(16)
-    _, features = model.update_critic(batch)
+    _, features, following = model.update_critic(batch)
     before = [parameter.clone() for parameter in encoder.parameters()]
-    model.update_actor(batch, features)
+    model.update_actor(batch, features, following)
     assert all(th.equal(old, new) for old, new in zip(before, encoder.parameters(), strict=True))
     model.update_critic(batch)
     assert not all(th.equal(old, new) for old, new in zip(before, encoder.parameters(), strict=True))
@@ -135,9 +135,9 @@ def test_shared_target_encoder_moves_once_by_tau() -> None:
 def test_actor_update_leaves_the_critics_gradients_alone() -> None:
     model = filled(TD3)
     batch = model._sample(16)
-    _, features = model.update_critic(batch)
+    _, features, following = model.update_critic(batch)
     before = [parameter.grad.clone() for parameter in model.critic.parameters()]
-    model.update_actor(batch, features)
+    model.update_actor(batch, features, following)
     assert all(th.equal(old, p.grad) for old, p in zip(before, model.critic.parameters(), strict=True))
     assert all(parameter.requires_grad for parameter in model.critic.parameters())
 
@@ -244,6 +244,7 @@ def test_metrics_are_written_at_the_dump(tmp_path: Path) -> None:
     [
         ({"actor_max_grad_norm": 0.0}, "actor_max_grad_norm: expected a positive number or None, got 0.0"),
         ({"random_shift": -1}, "random_shift"),
+        ({"action_smoothness": -0.1}, "action_smoothness: expected at least 0, got -0.1"),
         ({"pre_activation_penalty": -1.0}, "pre_activation_penalty: expected at least 0, got -1.0"),
         ({"exploration_noise": (0.1, 0.2)}, "exploration_noise"),
         ({"policy_kwargs": {"encoder": "actor"}}, "encoder: expected one of separate, critic, got 'actor'"),
@@ -268,6 +269,19 @@ def test_noise_falls_linearly() -> None:
     assert sigmas[::5] == pytest.approx([0.4, 0.25, 0.1])
     noise.reset()
     assert noise.sigma == pytest.approx(0.1)  # a new episode does not begin the schedule again
+
+
+def test_smoothness_draws_the_actor_towards_what_follows() -> None:
+    distances = []
+    for weight in (0.0, 100.0):
+        model = filled(TD3, policy_kwargs=CRITIC, action_smoothness=weight, learning_rate=1e-3)
+        batch = model._sample(32)
+        following = th.full((32, 1), 0.7)
+        for _ in range(40):
+            features = model.update_critic(batch)[1]
+            model.update_actor(batch, features, following)
+        distances.append(float((model.actor.mu(features) - following).abs().mean()))
+    assert distances[1] < 0.1 < distances[0]
 
 
 def test_deduplicated_frames_train_save_and_load(tmp_path: Path) -> None:

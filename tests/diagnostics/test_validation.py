@@ -48,6 +48,7 @@ def with_value(values: np.ndarray, index: int, value: float) -> np.ndarray:
 
 
 ACTOR_NORM = "debug/actor_grad_norm_AFTER_clip"
+ACTOR_MLP_NORM = "debug/actor_mlp_grad_norm_AFTER_clip"
 GOOD = good_log()
 Q = GOOD["train/q1_value"]
 
@@ -63,7 +64,7 @@ Q = GOOD["train/q1_value"]
         ("gradients", "debug/actor_cnn_grad_norm_AFTER_clip", 2.0 * TIMES, "debug/actor_cnn_grad_norm_AFTER_clip"),
         ("gradients", "debug/critic_mlp_grad_norm_AFTER_clip", 11.0 * TIMES, "debug/critic_mlp_grad_norm_AFTER_clip"),
         ("gradients", "debug/critic_grad_clip_ratio", 1.1 * TIMES, "debug/critic_grad_clip_ratio"),
-        ("gradients", "debug/actor_mlp_grad_norm_AFTER_clip", with_value(TIMES / 2 + 0.1, 5, 0.0), "actor MLP norm > 0"),
+        ("gradients", ACTOR_MLP_NORM, with_value(TIMES / 2 + 0.1, 5, 0.0), "actor MLP norm > 0"),
         ("gradients", "alerts/gradient_explosion_warning", np.ones(1), "no alerts"),
         ("5k", "train/q1_value", with_value(Q, 70, -201.0), "train/q1_value"),
         ("5k", "train/target_Q_mean", 10.0 ** (2.2 * TIMES), "train/target_Q_mean not exploding"),
