@@ -2,6 +2,7 @@
 
 from sb3_carla.callbacks.action_saturation import ActionSaturationCallback
 from sb3_carla.callbacks.agent_statistics import AgentStatisticsCallback
+from sb3_carla.callbacks.dashboard import DashboardCallback
 from sb3_carla.callbacks.diagnostics import DiagnosticsCallback
 from sb3_carla.callbacks.divergence_guard import DivergenceGuard
 from sb3_carla.callbacks.dormant_neurons import DormantNeuronsCallback
@@ -13,6 +14,7 @@ from sb3_carla.callbacks.value_bias import ValueBiasCallback
 __all__ = [
     "ActionSaturationCallback",
     "AgentStatisticsCallback",
+    "DashboardCallback",
     "DiagnosticsCallback",
     "DivergenceGuard",
     "DormantNeuronsCallback",

@@ -6,6 +6,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 from sb3_carla.callbacks.action_saturation import ActionSaturationCallback
 from sb3_carla.callbacks.agent_statistics import AgentStatisticsCallback
+from sb3_carla.callbacks.dashboard import DashboardCallback
 from sb3_carla.callbacks.divergence_guard import DivergenceGuard
 from sb3_carla.callbacks.dormant_neurons import DormantNeuronsCallback
 from sb3_carla.callbacks.driving_metrics import DrivingMetricsCallback
@@ -32,5 +33,6 @@ class DiagnosticsCallback(CallbackList):
             ValueBiasCallback(),
             AgentStatisticsCallback(),
             DrivingMetricsCallback(),
+            DashboardCallback(),
         ]
         super().__init__(callbacks if guard is None else [*callbacks, DivergenceGuard(guard)])
