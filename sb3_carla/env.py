@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +49,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     | index | meaning | -1 | 1 |
     | --- | --- | --- | --- |
-    | 0 | steering | wheels 40 degrees left | 40 degrees right |
+    | 0 | steering, approached at ``steering_rate`` | wheels 40 degrees left | 40 degrees right |
     | 1 | pedal | full brake | full throttle |
 
     ## Reward
@@ -78,6 +79,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `frame_stack` | 4 | frames in an observation |
     | `image_size` | (84, 84) | height and width [px] |
     | `action_repeat` | 1 | simulation ticks of 0.05 s a decision |
+    | `steering_rate` | None | fastest turning of the wheels, full locks a second; None: at once |
     | `reward` | None | weights by term name, replacing defaults |
     | `render_mode` | None | "rgb_array" or "human" |
     | `timeout` | 20.0 | for each answer of the server [s] |
@@ -106,6 +108,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         frame_stack: int = 4,
         image_size: Sequence[int] = (84, 84),
         action_repeat: int = 1,
+        steering_rate: float | None = None,
         reward: Mapping[str, float] | None = None,
         render_mode: str | None = None,
         timeout: float = 20.0,
@@ -116,7 +119,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         _at_least("n_npcs", n_npcs, 0)
         _at_least("frame_stack", frame_stack, 1)
         _at_least("action_repeat", action_repeat, 1)
-        for name, value in (("target_speed", target_speed), ("timeout", timeout)):
+        steering_rate = math.inf if steering_rate is None else steering_rate
+        for name, value in (("target_speed", target_speed), ("timeout", timeout), ("steering_rate", steering_rate)):
             if not value > 0.0:
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")
         if not route_length >= 20.0:
@@ -146,6 +150,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._scenarios: dict[str, Scenarios] = {}
         self._frames = np.zeros(self.observation_space.shape, np.uint8)
         self._steering = 0.0
+        self._steering_step = steering_rate * self.delta_seconds
         self._episode: Episode | None = None
         self._town, self._number = "", None
         self.route: LaneRoute
@@ -209,15 +214,14 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if numbers.shape != (2,) or not np.isfinite(numbers).all():
             raise ValueError(f"action: expected 2 finite numbers (steering, pedal), got {action!r}")
         steering, pedal = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
-        before = self.lane_pose.station
+        before, steering_before = self.lane_pose.station, self._steering
         try:
             ticks = self._drive(steering, pedal)
             self._frames[:-1] = self._frames[1:]
             self._frames[-1] = self._grey()
         except ServerError as error:
             return self._server_lost(error)
-        terms = self._reward(before, ticks, abs(steering - self._steering))
-        self._steering = steering
+        terms = self._reward(before, ticks, abs(self._steering - steering_before))
         if self.render_mode == "human":
             self.render()
         failed, ended = self._episode.failed, bool(self._episode.end_reason)
@@ -282,7 +286,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             ticks += 1
             if self._traffic is not None:
                 self._traffic.step(self.vehicle_state)
-            self._session.steer(steering, pedal)
+            low, high = self._steering - self._steering_step, self._steering + self._steering_step
+            self._steering = min(max(steering, low), high)
+            self._session.steer(self._steering, pedal)
             self._session.tick()
             self._look()
             self._episode.update(self.vehicle_state, self.lane_pose, self._session.collisions())

@@ -125,6 +125,7 @@ def test_rgb_array_shows_the_car_from_behind() -> None:
         ({"n_npcs": -1}, "n_npcs: expected a whole number of at least 0, got -1"),
         ({"frame_stack": 0}, "frame_stack"),
         ({"action_repeat": 1.5}, "action_repeat"),
+        ({"steering_rate": 0.0}, "steering_rate: expected a positive number"),
         ({"target_speed": 0.0}, "target_speed: expected a positive number, got 0.0"),
         ({"target_speed": math.nan}, "target_speed"),
         ({"route_length": 5.0}, "route_length"),
@@ -169,6 +170,20 @@ def test_scripted_driver_succeeds_on_held_out_towns(env: CarlaLaneEnv) -> None:
             assert info["lateral_deviation_m"] < 0.25
             assert (info["town"], info["scenario"]) == (town, scenario)
             assert total > 0.0
+
+
+def test_wheels_turn_no_faster_than_the_steering_rate() -> None:
+    with CarlaLaneEnv(steering_rate=2.0, action_repeat=2) as env:
+        env.reset(seed=0, options={"scenario": 0})
+        session = env._session
+        assert session is not None
+        wheels, costs = [], []
+        for steering in (1.0, 1.0, -1.0, 0.15, 0.15):
+            terms = env.step(np.array([steering, 0.0], np.float32))[4]["reward_terms"]
+            wheels.append(session.vehicle.get_control().steer / session._steer_scale)
+            costs.append(-terms["smoothness"])
+    assert wheels == pytest.approx([0.2, 0.4, 0.2, 0.15, 0.15], abs=1e-6)
+    assert costs == pytest.approx([0.2 * change for change in (0.2, 0.2, 0.2, 0.05, 0.0)])
 
 
 def test_leaving_the_lane_terminates(env: CarlaLaneEnv) -> None:
