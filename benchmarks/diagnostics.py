@@ -6,8 +6,9 @@ What the diagnostics cost: time of a training step with all callbacks, by the ti
 
 Two TD3 models with the default policy train side by side on 4x84x84 pictures at batch 256, one with
 ``sb3_carla.callbacks.DiagnosticsCallback``, one without, in turns of some steps each; a turn has environment steps,
-gradient steps and dumps, as ``learn()`` has them. Each pair of turns gives one ratio, so that whatever else the machine
-does hits both alike; the table holds their median with a bootstrap interval.
+gradient steps and a dump, as ``learn()`` has them. What is measured is processor time, which other work on the machine
+changes least; one thread (--threads) spends none of it waiting. Each pair of turns gives one ratio, and the table holds
+their median with a bootstrap interval.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class Training:
         self.steps(320)
 
     def steps(self, number: int) -> float:
-        """:return: seconds for ``number`` environment steps, each with a gradient step once there is data"""
-        model, begin = self.model, time.perf_counter()
+        """:return: processor seconds for ``number`` environment steps, each with a gradient step once there is data"""
+        model, begin = self.model, time.process_time()
         assert model.env is not None
         assert model.replay_buffer is not None
         for _ in range(number):
@@ -80,7 +81,7 @@ class Training:
             )  # fmt: skip
             if model.num_timesteps > model.learning_starts:
                 model.train(1, batch_size=256)
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
 
 def ratios(encoder: str, blocks: int, steps: int) -> tuple[np.ndarray, float]:
@@ -110,11 +111,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", type=int, default=30, help="pairs of turns (default: 30)")
     parser.add_argument("--steps", type=int, default=80, help="in each turn: one dump (default: 80)")
-    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own)")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
     parser.add_argument("--output", type=Path, help="JSON file")
     options = parser.parse_args()
-    if options.threads is not None:
-        th.set_num_threads(options.threads)
+    th.set_num_threads(options.threads)
     results = {}
     print("| encoder | ms a step without | with / without (median) | 95 % interval |\n| --- | --- | --- | --- |")
     for encoder in ("critic", "separate"):

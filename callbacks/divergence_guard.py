@@ -78,6 +78,7 @@ class DivergenceGuard(ProbeCallback):
         """(step, verdict) of all that began."""
         self.rollbacks = 0
         self._history: dict[str, list[tuple[int, float]]] = {}
+        self._last_weights: dict[str, list[th.nn.Parameter]] = {}
         self._active: set[str] = set()
         self._pending: list[Verdict] = []
         self._largest_reward = 0.0
@@ -87,6 +88,11 @@ class DivergenceGuard(ProbeCallback):
     # --- what it sees ------------------------------------------------------------------------------------------
 
     def _attach(self) -> None:
+        # A gradient that is not finite makes all weights of its optimizer so: each network's last ones tell.
+        self._last_weights = {
+            name: [parameter for parameter in network.parameters() if parameter.requires_grad][-1:]
+            for name, network in networks(self.model).items()
+        }
         self._store = GoodWeights(self.model, Path(self.save_path or self.logger.get_dir() or "."))
         self._store.save(self.num_timesteps)
         self._store.promote()
@@ -97,6 +103,7 @@ class DivergenceGuard(ProbeCallback):
 
     def _detach(self) -> None:
         super()._detach()
+        self._last_weights = {}
         self._history.clear()
         self._active.clear()
         self._pending.clear()
@@ -128,8 +135,11 @@ class DivergenceGuard(ProbeCallback):
             optimizer.zero_grad(set_to_none=True)
 
     def _on_rollout_end(self) -> None:
-        self._check_weights()
-        self._respond()
+        if isinstance(
+            self.model, OnPolicyAlgorithm
+        ):  # its next update has many parts, and the first may end in an error
+            self._check_weights()
+            self._respond()
 
     def _on_rollout_start(self) -> None:
         self._check_weights()
@@ -144,10 +154,8 @@ class DivergenceGuard(ProbeCallback):
         super()._on_training_end()
 
     def _check_weights(self) -> None:
-        """A gradient that is not finite makes all weights of its optimizer so: the last ones tell."""
-        for name, network in networks(self.model).items():
-            trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-            if trained and not trained[-1].isfinite().all():
+        for name, weights in self._last_weights.items():
+            if not all(bool(weight.isfinite().all()) for weight in weights):
                 self._announce(Verdict("weights", True, f"the {name}'s weights are no longer finite"))
 
     def _judge(self) -> None:

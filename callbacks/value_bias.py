@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -17,6 +19,8 @@ __all__ = ["ValueBiasCallback", "monte_carlo_returns", "predicted_values"]
 
 MOST_STATES = 64
 """States kept of an episode; twice as many are thinned out to this number."""
+MOST_COMPARED = 256
+"""States compared at a dump; of more, the latest."""
 UNSEEN = 0.1
 """Largest weight of what lies behind a truncation, in the return of a state that is compared."""
 
@@ -46,6 +50,25 @@ class Episode:
             self.states, self.stride = self.states[::2], 2 * self.stride
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """
+    A state whose return is known.
+
+    :param observation: of it
+    :param action: as the critic takes it
+    :param seen: discounted rewards that followed
+    :param weight: of the value behind a truncation [-]
+    :param end: last observation of a truncated episode, None of another
+    """
+
+    observation: Any
+    action: npt.NDArray[Any]
+    seen: float
+    weight: float
+    end: Any
+
+
 class ValueBiasCallback(ProbeCallback):
     """
     Compares the critic with the discounted return that really followed, over the episodes that ended since the last
@@ -72,8 +95,7 @@ class ValueBiasCallback(ProbeCallback):
         self.states_per_episode = states_per_episode
         self._random = random.Random(0)  # its own: the training's random numbers stay as they are
         self._episodes: dict[int, Episode] = {}
-        self._returns: list[float] = []
-        self._values: list[float] = []
+        self._chosen: deque[Comparison] = deque(maxlen=MOST_COMPARED)
 
     def _attach(self) -> None:
         if _has_critic(self.model):
@@ -82,8 +104,7 @@ class ValueBiasCallback(ProbeCallback):
     def _detach(self) -> None:
         super()._detach()
         self._episodes.clear()
-        self._returns.clear()
-        self._values.clear()
+        self._chosen.clear()
 
     def _on_step(self) -> bool:
         if not self._handles:
@@ -98,47 +119,55 @@ class ValueBiasCallback(ProbeCallback):
         return True
 
     def _finish(self, episode: Episode, info: dict[str, Any]) -> None:
-        gamma = float(getattr(self.model, "gamma", 0.99))
-        tail, usable = 0.0, len(episode.rewards)
-        if info.get("TimeLimit.truncated", False):
-            tail = float(_state_values(self.model, _batch([info["terminal_observation"]]))[0])
+        """Choose the states to compare; what the critic says of them waits for the dump."""
+        gamma, usable = self._gamma, len(episode.rewards)
+        end = info["terminal_observation"] if info.get("TimeLimit.truncated", False) else None
+        if end is not None:
             unseen = math.ceil(math.log(UNSEEN) / math.log(gamma)) if 0.0 < gamma < 1.0 else usable
             usable = max(1, usable - unseen + 1)
         candidates = [state for state in episode.states if state[0] < usable]
         chosen = self._random.sample(candidates, min(self.states_per_episode, len(candidates)))
-        observations, actions = _batch([state[1] for state in chosen]), np.stack([state[2] for state in chosen])
-        returns = monte_carlo_returns(episode.rewards, gamma, tail)
-        self._returns += [returns[state[0]] for state in chosen]
-        self._values += predicted_values(self.model, observations, actions).tolist()
+        returns = monte_carlo_returns(episode.rewards, gamma)
+        for number, observation, action in chosen:
+            weight = gamma ** (len(episode.rewards) - number)
+            self._chosen.append(Comparison(observation, action, returns[number], weight, end))
 
     def _record(self) -> None:
-        if not self._returns:
+        if not self._chosen:
             return
-        returns, values = float(np.mean(self._returns)), float(np.mean(self._values))
-        size = float(np.abs(self._returns).mean())
-        self.logger.record("debug/monte_carlo_return", returns)
-        self.logger.record("debug/monte_carlo_q", values)
-        self.logger.record("debug/q_bias", values - returns)
+        found = list(self._chosen)
+        self._chosen.clear()
+        returns = np.array([comparison.seen for comparison in found])
+        ends = {id(comparison.end): comparison.end for comparison in found if comparison.end is not None}
+        if ends:
+            values = dict(zip(ends, _state_values(self.model, _batch(list(ends.values()))), strict=True))
+            returns += [c.weight * values[id(c.end)] if c.end is not None else 0.0 for c in found]
+        observations, actions = _batch([c.observation for c in found]), np.stack([c.action for c in found])
+        q, expected = float(predicted_values(self.model, observations, actions).mean()), float(returns.mean())
+        size = float(np.abs(returns).mean())
+        self.logger.record("debug/monte_carlo_return", expected)
+        self.logger.record("debug/monte_carlo_q", q)
+        self.logger.record("debug/q_bias", q - expected)
         if size > 0.0:
-            self.logger.record("debug/q_bias_normalized", (values - returns) / size)
-        self._returns.clear()
-        self._values.clear()
+            self.logger.record("debug/q_bias_normalized", (q - expected) / size)
+
+    @property
+    def _gamma(self) -> float:
+        return float(getattr(self.model, "gamma", 0.99))
 
 
-def monte_carlo_returns(rewards: list[float], gamma: float, tail: float = 0.0) -> list[float]:
+def monte_carlo_returns(rewards: list[float], gamma: float) -> list[float]:
     """
     Discounted returns of an episode.
 
     :param rewards: of its n steps
     :param gamma: discount [-]
-    :param tail: value of the state that it ended in
     :return: return from each step on, n numbers
     """
-    returns = []
+    returns = [0.0]
     for reward in reversed(rewards):
-        tail = reward + gamma * tail
-        returns.append(tail)
-    return returns[::-1]
+        returns.append(reward + gamma * returns[-1])
+    return returns[:0:-1]
 
 
 @th.no_grad()

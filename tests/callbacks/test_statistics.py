@@ -129,7 +129,6 @@ def test_saturation_of_actions_taken_is_scaled_and_named(tmp_path: Path) -> None
 
 def test_returns_by_hand() -> None:
     assert monte_carlo_returns([1.0, 2.0, 4.0], 0.5) == [3.0, 4.0, 4.0]
-    assert monte_carlo_returns([1.0, 2.0], 0.5, tail=8.0) == [1.0 + 0.5 * 6.0, 6.0]
     assert monte_carlo_returns([], 0.9) == []
 
 
