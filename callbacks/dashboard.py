@@ -30,7 +30,7 @@ class DashboardCallback(ProbeCallback):
     def _attach(self) -> None:
         outputs = [output for output in self.logger.output_formats if isinstance(output, TensorBoardOutputFormat)]
         for output in outputs:
-            output.writer.add_custom_scalars(layout(networks(self.model)))  # type: ignore[no-untyped-call]
+            output.writer.add_custom_scalars(layout(networks(self.model)))
         if outputs:
             self._handles.append(BeforeDump(self.logger, self._record, last=True))
 

@@ -16,8 +16,8 @@ class DormantNeuronsCallback(ProbeCallback):
     """
     Logs the share of each network's hidden units that are dormant.
 
-    Works with any SB3 algorithm whose activation functions are modules. The shares are of the last training batch
-    before each dump; nothing is computed in between.
+    Works with any SB3 algorithm whose activation functions are modules. The shares are of the first training batch
+    after the dump before; nothing is computed, and no activations are kept, until the next dump.
 
     Tags: ``debug/dormant_ratio`` over all networks, and, where there are several, ``debug/<network>_dormant_ratio``.
 
@@ -30,7 +30,7 @@ class DormantNeuronsCallback(ProbeCallback):
     def __init__(self, threshold: float = 0.025, verbose: int = 0) -> None:
         super().__init__(verbose)
         self.threshold = threshold
-        self._outputs: dict[tuple[str, int], th.Tensor] = {}
+        self._flags: dict[tuple[str, int], th.Tensor] = {}
 
     def _attach(self) -> None:
         seen: set[nn.Module] = set()
@@ -43,23 +43,23 @@ class DormantNeuronsCallback(ProbeCallback):
 
     def _detach(self) -> None:
         super()._detach()
-        self._outputs.clear()
+        self._flags.clear()
 
     def _keep(self, key: tuple[str, int], module: nn.Module, inputs: object, output: th.Tensor) -> None:
-        if module.training:  # not while acting
-            self._outputs[key] = output.detach()
+        if key not in self._flags and module.training:  # not while acting
+            self._flags[key] = dormant(output, self.threshold)
 
     def _record(self) -> None:
-        if not self._outputs:
+        if not self._flags:
             return
         flags: dict[str, list[th.Tensor]] = {}
-        for (network, _), output in self._outputs.items():
-            flags.setdefault(network, []).append(dormant(output, self.threshold))
-        self.logger.record("debug/dormant_ratio", _share([flag for found in flags.values() for flag in found]))
+        for (network, _), found in self._flags.items():
+            flags.setdefault(network, []).append(found)
+        self.logger.record("debug/dormant_ratio", _share(list(self._flags.values())))
         if len(flags) > 1:
-            for network, found in flags.items():
-                self.logger.record(f"debug/{network}_dormant_ratio", _share(found))
-        self._outputs.clear()
+            for network, parts in flags.items():
+                self.logger.record(f"debug/{network}_dormant_ratio", _share(parts))
+        self._flags.clear()
 
 
 @th.no_grad()

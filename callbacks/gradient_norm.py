@@ -58,7 +58,7 @@ class GradientNormCallback(ProbeCallback):
         super().__init__(verbose)
         self._part: dict[int, tuple[str, str]] = {}
         self._updates: dict[str, Update] = defaultdict(Update)
-        self._norms: dict[str, dict[str, list[th.Tensor]]] = defaultdict(lambda: defaultdict(list))
+        self._norms: dict[str, dict[tuple[int, ...], list[th.Tensor]]] = defaultdict(lambda: defaultdict(list))
 
     def _attach(self) -> None:
         parameters: dict[int, th.nn.Parameter] = {}
@@ -108,36 +108,46 @@ class GradientNormCallback(ProbeCallback):
             after[id(parameter)] = norm if id(parameter) not in after else th.maximum(norm, after[id(parameter)])
 
     def _finish(self, network: str) -> None:
-        """A network's update is complete: combine the norms of its parameters."""
+        """A network's update is complete: keep the norms of its parameters."""
         update = self._updates.pop(network, Update())
-        known = [key for key in update.after if key in update.before]
-        for part in ("cnn", "mlp", "all"):
-            keys = [key for key in known if part in ("all", self._part[key][1])]
-            if keys:
-                self._norms[network][f"{part}_before"].append(_global_norm([update.before[key] for key in keys]))
-                self._norms[network][f"{part}_after"].append(_global_norm([update.after[key] for key in keys]))
+        known = tuple(key for key in update.after if key in update.before)
+        if known:
+            norms = [update.before[key] for key in known] + [update.after[key] for key in known]
+            self._norms[network][known].append(th.stack(norms))
 
     def _record(self) -> None:
         for network in list(self._updates):
             if self._updates[network].after:
                 self._finish(network)
-        for network, kinds in self._norms.items():
-            stacked = {kind: th.stack(norms) for kind, norms in kinds.items()}
-            for kind, norms in stacked.items():
-                self.logger.record(TAGS[kind].format(network), float(norms.mean()))
-            before, after = stacked["all_before"].mean(), stacked["all_after"].mean()
+        for network, found in self._norms.items():
+            norms = self._combined(found)
+            for kind, values in norms.items():
+                self.logger.record(TAGS[kind].format(network), float(values.mean()))
+            before, after = norms["all_before"].mean(), norms["all_after"].mean()
             self.logger.record(f"debug/{network}_grad_clip_ratio", float(after / before.clamp(min=1e-12)))
-            largest = float(stacked["all_before"].max())
+            largest = float(norms["all_before"].max())
             for tag, limit in ALERTS.items():
                 if not largest <= limit:  # NaN, too
                     self.logger.record(tag, 1)
         self._norms.clear()
 
+    def _combined(self, found: dict[tuple[int, ...], list[th.Tensor]]) -> dict[str, th.Tensor]:
+        """
+        The norms of a network's parts: L2 norms of the parameters' (3, 5, 8 give 9.9, not 16).
 
-def _global_norm(norms: list[th.Tensor]) -> th.Tensor:
-    """The L2 norm of the L2 norms: 3, 5, 8 give 9.9, not 16."""
-    norm: th.Tensor = th.linalg.vector_norm(th.stack(norms))
-    return norm
+        :param found: ids of the parameters of an update -> their norms before, then after: shape (2 * parameters,)
+        :return: kind of ``TAGS`` -> shape (updates,)
+        """
+        parts: dict[str, list[th.Tensor]] = defaultdict(list)
+        for keys, rows in found.items():
+            norms = th.stack(rows).reshape(len(rows), 2, len(keys))  # (updates, 2, parameters)
+            for part in ("all", "cnn", "mlp"):
+                columns = [column for column, key in enumerate(keys) if part in ("all", self._part[key][1])]
+                if columns:
+                    combined = th.linalg.vector_norm(norms[:, :, columns], dim=2)  # (updates, 2)
+                    parts[f"{part}_before"].append(combined[:, 0])
+                    parts[f"{part}_after"].append(combined[:, 1])
+        return {kind: th.cat(values) for kind, values in parts.items()}
 
 
 def _trained(network: th.nn.Module) -> set[int]:

@@ -1,0 +1,42 @@
+"""The README's examples run, and the files that it names are there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_there_are_examples() -> None:
+    assert len(BLOCKS) >= 3
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_example_runs(number: int, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKS[number]], cwd=tmp_path, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_named_files_exist() -> None:
+    named = set(re.findall(r"\b((?:scripts|benchmarks|docs)/[\w/]+\.\w+)", README))
+    assert {"scripts/evaluate.py", "scripts/validate_training.py", "docs/training.png"} <= named
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_presets_and_callbacks_are_the_ones_there_are() -> None:
+    from sb3_carla import callbacks
+    from sb3_carla.zoo import presets
+
+    for word in presets("td3"):
+        assert f"`{word}`" in README
+    for name in callbacks.__all__:
+        assert f"`{name}`" in README or f"{name}(" in README
