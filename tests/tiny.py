@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.logger import configure
 
 
 class BarEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -33,3 +36,12 @@ class BarEnv(gym.Env[np.ndarray, np.ndarray]):
         self._left -= 1
         ended = self._left == 0
         return self._draw(), reward, ended and self._terminate, ended and not self._terminate, {}
+
+
+def train(model: Any, folder: Path, callbacks: list[Any], steps: int = 121) -> list[dict[str, float]]:
+    """Train and return what was logged, a dict a dump; tags without a value are left out."""
+    model.set_logger(configure(str(folder), ["csv"]))
+    model.learn(steps, callback=callbacks, log_interval=1)
+    model.logger.close()
+    with (folder / "progress.csv").open() as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]

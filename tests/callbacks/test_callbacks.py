@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from gymnasium import spaces
 from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
 from stable_baselines3 import TD3 as StockTD3
-from stable_baselines3.common.logger import CSVOutputFormat, configure
-from tiny import BarEnv
+from stable_baselines3.common.logger import CSVOutputFormat
+from tiny import BarEnv, train
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from sb3_carla.callbacks import (
@@ -28,20 +27,11 @@ from sb3_carla.td3 import TD3
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
 
 
-def run(model: Any, folder: Path, callbacks: list[Any], steps: int = 121) -> list[dict[str, float]]:
-    """Train and return what was logged, a dict a dump; tags without a value are left out."""
-    model.set_logger(configure(str(folder), ["csv"]))
-    model.learn(steps, callback=callbacks, log_interval=1)
-    model.logger.close()
-    with (folder / "progress.csv").open() as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-
-
 def test_norms_of_our_td3(tmp_path: Path) -> None:
     limits = {"actor_max_grad_norm": 1e-3, "critic_max_grad_norm": 0.05}
     # At SB3's rate of 1e-3 the actor saturates in its first updates, and there is no gradient left to be clipped.
     model = TD3("LayerNormCnnPolicy", BarEnv(), **{**SMALL, **limits, "learning_rate": 1e-5})
-    rows = run(model, tmp_path, [GradientNormCallback(), FeatureStatisticsCallback()])
+    rows = train(model, tmp_path, [GradientNormCallback(), FeatureStatisticsCallback()])
     tag = "debug/actor_grad_norm_AFTER_clip"
     last = next(row for row in rows if tag in row)
     assert last[tag] == pytest.approx(1e-3, rel=0.01)
@@ -59,7 +49,7 @@ def test_norms_of_our_td3(tmp_path: Path) -> None:
 
 def test_norms_combine_as_l2_norms_of_parts(tmp_path: Path) -> None:
     model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL, gradient_steps=1, train_freq=10, policy_delay=1)
-    rows = run(model, tmp_path, [GradientNormCallback()])
+    rows = train(model, tmp_path, [GradientNormCallback()])
     for row in rows[5:]:  # one update a dump, so no means of several
         for name in ("actor", "critic"):
             parts = np.hypot(row[f"gradients/{name}_cnn_norm"], row[f"gradients/{name}_mlp_norm"])
@@ -68,7 +58,7 @@ def test_norms_combine_as_l2_norms_of_parts(tmp_path: Path) -> None:
 
 def test_actor_is_not_written_where_it_was_not_updated(tmp_path: Path) -> None:
     model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL, gradient_steps=1, train_freq=10, policy_delay=2)
-    rows = run(model, tmp_path, [GradientNormCallback()], steps=161)
+    rows = train(model, tmp_path, [GradientNormCallback()], steps=161)
     written = [row for row in rows if "debug/critic_grad_norm_AFTER_clip" in row]
     with_actor = [row for row in written if "debug/actor_grad_norm_AFTER_clip" in row]
     assert len(written) > 6
@@ -92,8 +82,8 @@ class SecondOptimizerTD3(TD3):
 def test_second_optimizer_on_unclipped_gradients_is_exposed(tmp_path: Path) -> None:
     limit = 1e-4
     arguments = {**SMALL, "actor_max_grad_norm": limit}
-    honest = run(TD3("LayerNormCnnPolicy", BarEnv(), **arguments), tmp_path / "honest", [GradientNormCallback()])
-    broken = run(
+    honest = train(TD3("LayerNormCnnPolicy", BarEnv(), **arguments), tmp_path / "honest", [GradientNormCallback()])
+    broken = train(
         SecondOptimizerTD3("LayerNormCnnPolicy", BarEnv(), **arguments), tmp_path / "broken", [GradientNormCallback()]
     )
     tag = "debug/actor_grad_norm_AFTER_clip"
@@ -125,7 +115,7 @@ def test_other_algorithms_train_the_same_with_and_without(
     weights = []
     for callbacks in ([], [DiagnosticsCallback()]):
         model = algorithm("MlpPolicy", env, seed=1, device="cpu", **arguments)
-        rows = run(model, tmp_path / str(len(callbacks)), callbacks, steps=220)
+        rows = train(model, tmp_path / str(len(callbacks)), callbacks, steps=220)
         weights.append({key: value.clone() for key, value in model.policy.state_dict().items()})
     assert all(th.equal(weights[0][key], weights[1][key]) for key in weights[0])
     tag = f"debug/{network}_grad_norm_BEFORE_clip"
@@ -167,7 +157,7 @@ def test_parts_are_found_where_extractors_are_shared(
     )
     policy_kwargs = {} if shared is None else {"share_features_extractor": shared}
     model = algorithm("CnnPolicy", env(), policy_kwargs=policy_kwargs, seed=1, device="cpu", **arguments)
-    rows = run(model, tmp_path, [DiagnosticsCallback()], steps=70)
+    rows = train(model, tmp_path, [DiagnosticsCallback()], steps=70)
     seen = {tag for row in rows for tag in row}
     assert {n for n in ("actor", "critic", "policy") if f"gradients/{n}_cnn_norm" in seen} == networks_with_cnn
     assert {n for n in ("actor", "critic", "policy") if f"debug/{n}_cnn_feature_l2_norm" in seen} == extractors
@@ -183,7 +173,7 @@ def test_nothing_is_left_behind_or_saved(tmp_path: Path) -> None:
                 self.model.save(tmp_path / "midway.zip")
             return True
 
-    run(model, tmp_path, [Save(), DiagnosticsCallback()])
+    train(model, tmp_path, [Save(), DiagnosticsCallback()])
     assert all(not p._post_accumulate_grad_hooks for p in model.policy.parameters())
     assert all(not module._forward_hooks for module in model.policy.modules())
     assert [type(output) for output in model.logger.output_formats] == [CSVOutputFormat]
@@ -200,7 +190,7 @@ def test_driving_metrics_are_means_over_episodes(tmp_path: Path) -> None:
                 info |= {"collisions": 1, "is_success": False, "lateral_deviation_m": 0.3, "route_completion": 0.25}
             return observation, reward, terminated, truncated, info
 
-    rows = run(TD3("LayerNormCnnPolicy", Driving(), **SMALL), tmp_path, [DrivingMetricsCallback()], steps=30)
+    rows = train(TD3("LayerNormCnnPolicy", Driving(), **SMALL), tmp_path, [DrivingMetricsCallback()], steps=30)
     assert rows[-1]["reward/progress"] == pytest.approx(0.5)
     assert rows[-1]["reward/heading"] == pytest.approx(-0.45)
     assert rows[-1]["train/collisions_per_episode"] == 1.0
@@ -218,6 +208,6 @@ def test_alerts_are_raised_by_exploding_gradients_only(tmp_path: Path) -> None:
     tags = {"alerts/gradient_explosion_warning", "alerts/gradient_explosion_critical"}
     for env in (BarEnv(), Loud()):
         model = TD3("LayerNormCnnPolicy", env, **SMALL)
-        rows = run(model, tmp_path / type(env).__name__, [GradientNormCallback()], steps=61)
+        rows = train(model, tmp_path / type(env).__name__, [GradientNormCallback()], steps=61)
         seen = {tag for row in rows for tag in tags if tag in row}
         assert seen == (tags if isinstance(env, Loud) else set())

@@ -65,6 +65,25 @@ def test_every_chart_is_filled_by_a_training(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_every_tag_is_documented(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", Driven(), **SMALL)
+    model.set_logger(configure(str(tmp_path), ["tensorboard"]))
+    model.learn(140, callback=DiagnosticsCallback(), log_interval=1)
+    model.logger.close()
+    text = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+    names = {"network": "(actor|critic|policy)", "name": r"\w+", "term": r"\w+"}
+    patterns = [
+        re.sub(r"<(\w+)>", lambda match: names[match[1]], tag).replace("*", r"\w+")
+        for tag in re.findall(r"`((?:train|debug|gradients|agent|alerts|driving|reward|limits)/[\w<>*/]+)`", text)
+    ]
+    unknown = [
+        tag
+        for tag in read_run(tmp_path).scalars
+        if not tag.startswith(("rollout/", "time/")) and not any(re.fullmatch(pattern, tag) for pattern in patterns)
+    ]
+    assert unknown == []
+
+
 def test_one_network_has_one_chart_and_other_outputs_no_limits(tmp_path: Path) -> None:
     model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=32, n_epochs=1, device="cpu", max_grad_norm=0.3)
     model.set_logger(configure(str(tmp_path), ["csv", "tensorboard"]))

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
 from stable_baselines3.common.logger import configure
-from tiny import BarEnv
+from tiny import BarEnv, train
 
 from sb3_carla.callbacks import (
     ActionSaturationCallback,
@@ -31,15 +31,6 @@ from sb3_carla.diagnostics.event_logs import read_run
 from sb3_carla.td3 import TD3
 
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
-
-
-def run(model: Any, folder: Path, callbacks: list[Any], steps: int = 121) -> list[dict[str, float]]:
-    """Train and return what was logged, a dict a dump; tags without a value are left out."""
-    model.set_logger(configure(str(folder), ["csv", "tensorboard"]))
-    model.learn(steps, callback=callbacks, log_interval=1)
-    model.logger.close()
-    with (folder / "progress.csv").open() as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def test_feature_rank_by_hand() -> None:
@@ -73,7 +64,7 @@ def test_rank_and_dormant_units_of_a_crippled_network(tmp_path: Path) -> None:
             layer.weight[:64] = 0.0
             layer.bias[:64] = -1.0
         model.actor.features_extractor.linear[1].weight.zero_()  # all features alike, whatever the image
-    rows = run(model, tmp_path, [FeatureStatisticsCallback(), DormantNeuronsCallback()])
+    rows = train(model, tmp_path, [FeatureStatisticsCallback(), DormantNeuronsCallback()])
     last = rows[-1]
     assert last["debug/actor_cnn_feature_rank"] <= 1
     assert 1 < last["debug/critic_cnn_feature_rank"] <= 16
@@ -88,7 +79,7 @@ def test_saturation_is_of_the_actors_output(tmp_path: Path, bias: float, expecte
     model = TD3("LayerNormCnnPolicy", BarEnv(), **{**SMALL, "learning_rate": 0.0}, exploration_noise=(0.3, 0.3, 100))
     with th.no_grad():
         model.actor.mu[-2].bias += bias
-    rows = run(model, tmp_path, [ActionSaturationCallback()])
+    rows = train(model, tmp_path, [ActionSaturationCallback()])
     assert rows[-1]["debug/action_saturation"] == expected  # noise of 0.3 would take 40 % below 0.95
     assert "debug/action_saturation" not in rows[0]  # the warm-up does not ask the actor
 
@@ -121,7 +112,7 @@ def test_saturation_of_actions_taken_is_scaled_and_named(tmp_path: Path) -> None
             return super()._on_step()
 
     model = PPO("MlpPolicy", Pushes(), n_steps=32, batch_size=16, n_epochs=1, device="cpu")
-    rows = run(model, tmp_path, [Fixed()], steps=70)
+    rows = train(model, tmp_path, [Fixed()], steps=70)
     assert rows[-1]["debug/action_saturation"] == 0.5
     assert rows[-1]["debug/action_saturation_left"] == 1.0
     assert rows[-1]["debug/action_saturation_right"] == 0.0
@@ -157,7 +148,7 @@ def test_bias_of_a_critic_that_is_known(tmp_path: Path, terminates: bool) -> Non
         "MlpPolicy", Pushes(terminates), learning_starts=10, gamma=0.5, learning_rate=0.0, seed=0, device="cpu"
     )
     constant_critic(model, 10.0)
-    last = run(model, tmp_path, [ValueBiasCallback(states_per_episode=99)], steps=40)[-1]
+    last = train(model, tmp_path, [ValueBiasCallback(states_per_episode=99)], steps=40)[-1]
     returns = [1.875, 1.75, 1.5, 1.0]
     if not terminates:  # only the first state is far enough from the truncation, whose value is the critic's
         returns = [1.875 + 0.5**4 * 10.0]
@@ -188,7 +179,7 @@ def test_any_algorithm(tmp_path: Path, algorithm: Any, env: str, arguments: dict
         FeatureStatisticsCallback(), ValueBiasCallback(),
     ]  # fmt: skip
     model = algorithm("MlpPolicy", env, seed=1, device="cpu", **arguments)
-    rows = run(model, tmp_path, callbacks, steps=420)
+    rows = train(model, tmp_path, callbacks, steps=420)
     seen = {tag: value for row in rows for tag, value in row.items() if tag.startswith(("debug/", "agent/"))}
     expected = {"debug/q_bias", "debug/monte_carlo_q", "debug/dormant_ratio", "agent/total_iterations"}
     expected |= {"agent/buffer_utilization", "agent/is_training"} if "buffer_size" in arguments else set()
@@ -199,7 +190,7 @@ def test_any_algorithm(tmp_path: Path, algorithm: Any, env: str, arguments: dict
 
 def test_progress_of_the_agent(tmp_path: Path) -> None:
     model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL, critic_cnn_learning_rate=lambda left: 1e-4 * left)
-    rows = run(model, tmp_path, [AgentStatisticsCallback()], steps=121)
+    rows = train(model, tmp_path, [AgentStatisticsCallback()], steps=121)
     assert [row["agent/is_training"] for row in rows[:3]] == [0.0, 0.0, 0.0]
     assert rows[-1]["agent/is_training"] == 1.0
     assert rows[-1]["agent/total_iterations"] == pytest.approx(120 - 40, abs=1)
