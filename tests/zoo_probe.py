@@ -31,7 +31,8 @@ def set_up(env_id: str, config: str | None = None, steps: int = 0, **options: An
     )
     with contextlib.redirect_stdout(io.StringIO()):
         model, _ = manager.setup_experiment()
-        model.learn(steps)
+        if steps > 0:
+            model.learn(steps)
         model.env.close()
     return {
         "config": manager.config,
