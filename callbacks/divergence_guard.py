@@ -102,6 +102,8 @@ class DivergenceGuard(ProbeCallback):
             self._handles.append(self.model.policy.optimizer.register_step_pre_hook(self._stepping))
 
     def _detach(self) -> None:
+        if self._handles:
+            self._store.discard()
         super()._detach()
         self._last_weights = {}
         self._history.clear()
