@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.rewards import comfortable_speed
-from sb3_carla.session import MAX_WHEEL_ANGLE
+from sb3_carla.session import WHEELBASE
 
 if TYPE_CHECKING:
     from sb3_carla.env import CarlaLaneEnv
 
 __all__ = ["PurePursuitDriver"]
 
-WHEELBASE = 2.875
-"""Of the environment's car [m]."""
 MIN_LOOKAHEAD, LOOKAHEAD_TIME = 2.5, 0.35
 """Distance to the point that the rear axle is aimed at: minimum [m], and growth with the speed [s]."""
 BRAKING_DISTANCE_TIME = 1.8
@@ -55,4 +53,4 @@ class PurePursuitDriver:
         curvature = route.curvature_ahead(pose.station, 4.0 + BRAKING_DISTANCE_TIME * state.speed)
         wanted = min(comfortable_speed(curvature, env.target_speed), env.safe_speed())
         pedal = 0.5 * (wanted - state.speed) + 0.1
-        return np.clip([wheel_angle / MAX_WHEEL_ANGLE, pedal], -1.0, 1.0).astype(np.float32)
+        return np.clip([wheel_angle / env.max_wheel_angle, pedal], -1.0, 1.0).astype(np.float32)

@@ -19,7 +19,7 @@ from sb3_carla.episode import Episode
 from sb3_carla.errors import ServerError
 from sb3_carla.rewards import Motion, RewardWeights, comfortable_speed, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
-from sb3_carla.session import CameraMount, CarlaSession, VehicleState
+from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, VehicleState
 from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead
 
 __all__ = ["CarlaLaneEnv"]
@@ -49,8 +49,11 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     | index | meaning | -1 | 1 |
     | --- | --- | --- | --- |
-    | 0 | steering, approached at ``steering_rate`` | wheels 40 degrees left | 40 degrees right |
+    | 0 | steering | wheels at ``max_wheel_angle`` to the left | to the right |
     | 1 | pedal | full brake | full throttle |
+
+    The wheels turn 40 degrees at most, and with `lateral_acceleration` no more than what makes this acceleration in a
+    steady turn at the present speed. So the useful range of actions is as wide at 8 m/s as at walking speed.
 
     ## Reward
     Sum of the weighted terms in ``info["reward_terms"]``, see :mod:`sb3_carla.rewards`:
@@ -79,7 +82,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `frame_stack` | 4 | frames in an observation |
     | `image_size` | (84, 84) | height and width [px] |
     | `action_repeat` | 1 | simulation ticks of 0.05 s a decision |
-    | `steering_rate` | None | fastest turning of the wheels, full locks a second; None: at once |
+    | `steering_rate` | None | fastest change of the steering, full actions a second; None: at once |
+    | `lateral_acceleration` | None | that full steering makes at speed [m/s^2]; None: 40 degrees at any speed |
     | `reward` | None | weights by term name, replacing defaults |
     | `render_mode` | None | "rgb_array" or "human" |
     | `timeout` | 20.0 | for each answer of the server [s] |
@@ -109,6 +113,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         image_size: Sequence[int] = (84, 84),
         action_repeat: int = 1,
         steering_rate: float | None = None,
+        lateral_acceleration: float | None = None,
         reward: Mapping[str, float] | None = None,
         render_mode: str | None = None,
         timeout: float = 20.0,
@@ -120,7 +125,13 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         _at_least("frame_stack", frame_stack, 1)
         _at_least("action_repeat", action_repeat, 1)
         steering_rate = math.inf if steering_rate is None else steering_rate
-        for name, value in (("target_speed", target_speed), ("timeout", timeout), ("steering_rate", steering_rate)):
+        lateral_acceleration = math.inf if lateral_acceleration is None else lateral_acceleration
+        for name, value in {
+            "target_speed": target_speed,
+            "timeout": timeout,
+            "steering_rate": steering_rate,
+            "lateral_acceleration": lateral_acceleration,
+        }.items():
             if not value > 0.0:
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")
         if not route_length >= 20.0:
@@ -151,6 +162,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._frames = np.zeros(self.observation_space.shape, np.uint8)
         self._steering = 0.0
         self._steering_step = steering_rate * self.delta_seconds
+        self._lateral_acceleration = lateral_acceleration
         self._episode: Episode | None = None
         self._town, self._number = "", None
         self.route: LaneRoute
@@ -247,6 +259,12 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     # --- for drivers that read the map -------------------------------------------------------------------------
 
+    @property
+    def max_wheel_angle(self) -> float:
+        """Wheel angle of full steering at the present speed [rad]."""
+        squared = max(self.vehicle_state.speed**2, 1e-6)
+        return min(MAX_WHEEL_ANGLE, math.atan(WHEELBASE * self._lateral_acceleration / squared))
+
     def safe_speed(self) -> float:
         """Speed that keeps the distance to the car in front [m/s]; infinite with nobody there."""
         if self._traffic is None:
@@ -288,7 +306,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
                 self._traffic.step(self.vehicle_state)
             low, high = self._steering - self._steering_step, self._steering + self._steering_step
             self._steering = min(max(steering, low), high)
-            self._session.steer(self._steering, pedal)
+            self._session.steer(self._steering * self.max_wheel_angle / MAX_WHEEL_ANGLE, pedal)
             self._session.tick()
             self._look()
             self._episode.update(self.vehicle_state, self.lane_pose, self._session.collisions())

@@ -28,7 +28,9 @@ __all__ = ["CameraMount", "CarlaSession", "VehicleState"]
 logger = logging.getLogger(__name__)
 
 MAX_WHEEL_ANGLE = math.radians(40.0)
-"""Wheel angle of steering action 1 [rad]; enough for a turn of 3.5 m radius, and finer than CARLA's 70 degrees."""
+"""Largest wheel angle [rad]; enough for a turn of 3.5 m radius, and finer than CARLA's 70 degrees."""
+WHEELBASE = 2.875
+"""Of ``vehicle.tesla.model3`` [m]."""
 SETTLE_TICKS = 10
 """Ticks after a teleport: long enough for any steering to be back at its centre and for the body to settle."""
 
@@ -267,7 +269,7 @@ class CarlaSession:
         """
         Inputs for the next tick.
 
-        :param steering: -1 (left) to 1 (right), 1 being ``MAX_WHEEL_ANGLE``
+        :param steering: wheel angle as a share of ``MAX_WHEEL_ANGLE``, -1 (left) to 1 (right)
         :param pedal: full brake -1, full throttle 1
         """
         self.vehicle.apply_control(

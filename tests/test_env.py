@@ -30,6 +30,7 @@ from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.episode import FAILURES
 from sb3_carla.errors import MapError, ServerTimeoutError, TownNotFoundError
 from sb3_carla.rewards import REWARD_TERMS
+from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE
 from sb3_carla.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS
 
 STRAIGHT_ON = np.array([0.0, 0.5], dtype=np.float32)
@@ -126,6 +127,7 @@ def test_rgb_array_shows_the_car_from_behind() -> None:
         ({"frame_stack": 0}, "frame_stack"),
         ({"action_repeat": 1.5}, "action_repeat"),
         ({"steering_rate": 0.0}, "steering_rate: expected a positive number"),
+        ({"lateral_acceleration": -1.0}, "lateral_acceleration: expected a positive number, got -1.0"),
         ({"target_speed": 0.0}, "target_speed: expected a positive number, got 0.0"),
         ({"target_speed": math.nan}, "target_speed"),
         ({"route_length": 5.0}, "route_length"),
@@ -184,6 +186,27 @@ def test_wheels_turn_no_faster_than_the_steering_rate() -> None:
             costs.append(-terms["smoothness"])
     assert wheels == pytest.approx([0.2, 0.4, 0.2, 0.15, 0.15], abs=1e-6)
     assert costs == pytest.approx([0.2 * change for change in (0.2, 0.2, 0.2, 0.05, 0.0)])
+
+
+def test_full_steering_makes_the_lateral_acceleration_at_speed() -> None:
+    with CarlaLaneEnv(lateral_acceleration=4.0) as env:
+        env.reset(seed=0, options={"town": "Circuit01", "scenario": 0})
+        assert env.max_wheel_angle == MAX_WHEEL_ANGLE, "at a standstill there is no limit"
+        driver = PurePursuitDriver(env)
+        for _ in range(80):
+            env.step(driver.act())
+        speed = env.vehicle_state.speed
+        assert speed > 6.0
+        assert speed**2 * math.tan(env.max_wheel_angle) / WHEELBASE == pytest.approx(4.0)
+        # The car itself goes round that fast, but for its tyres' slip.
+        env.step(np.array([0.5, 0.0], np.float32))
+        env.step(np.array([0.5, 0.0], np.float32))
+        session = env._session
+        assert session is not None
+        for _ in range(8):
+            session.tick()
+        rate = math.radians(session.vehicle.get_angular_velocity().z)
+        assert abs(rate) * speed == pytest.approx(2.0, rel=0.25)
 
 
 def test_leaving_the_lane_terminates(env: CarlaLaneEnv) -> None:
