@@ -13,13 +13,16 @@ differs beyond that is a choice:
 7. ``pre_activation_penalty``: what keeps the actor's tanh from saturating, where no gradient is left to bring it back.
 8. ``deduplicate_frames``: a replay buffer that keeps each frame of stacked images once, with n-step returns.
 9. ``action_smoothness``: the actor is drawn towards what its target does in the state that follows.
-10. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
+10. ``invert_gradients``: the policy gradient does not pass the tanh's slope, which is nothing where it saturates; it
+    is scaled down towards the bound that it pushes to, and at full size when it leads back.
+11. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
 
 Sources: Fujimoto et al., Addressing function approximation error in actor-critic methods, ICML 2018 (algorithm 1);
 Yarats et al., Mastering visual continuous control (DrQ-v2), 2021; Fujimoto et al., Towards general-purpose model-free
 reinforcement learning (MR.Q), 2025 (the penalty, there 1e-5); Mysore et al., Regularizing action policies for smooth
 control with reinforcement learning (CAPS), ICRA 2021 (temporal smoothness; differs: n steps apart, and the action that
-follows is the target network's, which is known already).
+follows is the target network's, which is known already); Hausknecht & Stone, Deep reinforcement learning in
+parameterized action space, ICLR 2016 (inverting gradients).
 """
 
 from __future__ import annotations
@@ -70,6 +73,36 @@ class Batch:
     continues: th.Tensor
 
 
+class InvertingTanh(th.autograd.Function):
+    """
+    Tanh whose gradient is that of inverting gradients (Hausknecht & Stone, ICLR 2016, equation 11).
+
+    A gradient that raises the action a is scaled by (1 - a) / 2, one that lowers it by (1 + a) / 2: little is left of
+    what pushes further into the bound, and all of what leads away from it, where tanh's own slope 1 - a^2 stops both.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, outputs: th.Tensor) -> th.Tensor:
+        """
+        :param ctx: keeps the actions for the backward pass
+        :param outputs: any shape
+        :return: actions in -1 to 1
+        """
+        actions = th.tanh(outputs)
+        ctx.save_for_backward(actions)
+        return actions
+
+    @staticmethod
+    def backward(ctx: Any, gradient: th.Tensor) -> th.Tensor:  # type: ignore[override]
+        """
+        :param ctx: from ``forward``
+        :param gradient: of the loss to be minimised, by the actions
+        :return: that by the outputs, as said above
+        """
+        (actions,) = ctx.saved_tensors
+        return gradient * (1.0 + th.where(gradient < 0.0, -actions, actions)) * 0.5
+
+
 class TD3(stable_baselines3.TD3):
     """
     Twin Delayed DDPG with what learning from images needs. The list above the code says what differs from SB3's.
@@ -89,6 +122,7 @@ class TD3(stable_baselines3.TD3):
     :param autocast: encoders compute in bfloat16; None does so where the processor multiplies it natively
     :param pre_activation_penalty: weight of the mean square of the actor's outputs before their tanh; 0 is off
     :param action_smoothness: weight of the mean square distance between the action and the one that follows; 0 is off
+    :param invert_gradients: see :class:`InvertingTanh`
     :param deduplicate_frames: use :class:`sb3_carla.FrameReplayBuffer`; its arguments in ``replay_buffer_kwargs``
     :param kwargs: further arguments of ``stable_baselines3.TD3``
     :raises ValueError: if an argument is outside its range, or has nothing to act on
@@ -116,6 +150,7 @@ class TD3(stable_baselines3.TD3):
         autocast: bool | None = None,
         pre_activation_penalty: float = 0.0,
         action_smoothness: float = 0.0,
+        invert_gradients: bool = False,
         deduplicate_frames: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -130,6 +165,7 @@ class TD3(stable_baselines3.TD3):
         self.autocast = autocast
         self.pre_activation_penalty = pre_activation_penalty
         self.action_smoothness = action_smoothness
+        self.invert_gradients = invert_gradients
         self.deduplicate_frames = deduplicate_frames
         self._sums: dict[str, th.Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -340,7 +376,7 @@ class TD3(stable_baselines3.TD3):
             outputs = actor_features  # then (n, action_dim), before the tanh
             for layer in layers:
                 outputs = layer(outputs)
-            actions = squash(outputs)
+            actions = InvertingTanh.apply(outputs) if self.invert_gradients else squash(outputs)
             loss = -self.critic.q_networks[0](th.cat([critic_features, actions], dim=1)).mean()
             regularised = loss
             if self.pre_activation_penalty > 0.0:
