@@ -24,6 +24,8 @@ from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead
 
 __all__ = ["CarlaLaneEnv"]
 
+Weather = str | Mapping[str, float]
+
 logger = logging.getLogger(__name__)
 
 RENDER_MOUNT = CameraMount(width=640, height=384, x=-6.0, z=3.2, pitch=-14.0)
@@ -76,7 +78,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `town` | "Circuit01" | name that the server knows, path of an OpenDRIVE file, or a list of these to draw from |
     | `scenario` | None | numbered start and route; None draws one at every reset |
     | `n_npcs` | 0 | number of lane-following cars |
-    | `weather` | "ClearNoon" | preset of `carla.WeatherParameters`, or a mapping of its parameters |
+    | `weather` | "ClearNoon" | preset of `carla.WeatherParameters`, a mapping of its parameters, or a list of these |
     | `target_speed` | 8.0 | speed on a straight road [m/s] |
     | `route_length` | 300.0 | [m] |
     | `frame_stack` | 4 | frames in an observation |
@@ -88,7 +90,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `render_mode` | None | "rgb_array" or "human" |
     | `timeout` | 20.0 | for each answer of the server [s] |
 
-    `reset(options={"town": ..., "scenario": ...})` chooses for one episode.
+    `reset(options={"town": ..., "scenario": ..., "weather": ...})` chooses for one episode.
 
     ## Version history
     * v0: first version
@@ -106,7 +108,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         town: str | Sequence[str] = "Circuit01",
         scenario: int | None = None,
         n_npcs: int = 0,
-        weather: str | Mapping[str, float] = "ClearNoon",
+        weather: Weather | Sequence[Weather] = "ClearNoon",
         target_speed: float = 8.0,
         route_length: float = 300.0,
         frame_stack: int = 4,
@@ -148,7 +150,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._host, self._port, self._timeout = host, port, timeout
         self._scenario = scenario
         self._n_npcs = n_npcs
-        self._weather = weather
+        self._weathers: list[Weather] = [weather] if isinstance(weather, (str, Mapping)) else list(weather)
+        if not self._weathers:
+            raise ValueError(f"weather: expected a preset, a mapping or a list of these, got {weather!r}")
         self._route_length = route_length
         self._action_repeat = action_repeat
         self._weights = RewardWeights.from_mapping(reward)
@@ -160,11 +164,12 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._traffic: Traffic | None = None
         self._scenarios: dict[str, Scenarios] = {}
         self._frames = np.zeros(self.observation_space.shape, np.uint8)
-        self._steering = 0.0
+        self._steering = self._full_steering = 0.0
         self._steering_step = steering_rate * self.delta_seconds
         self._lateral_acceleration = lateral_acceleration
         self._episode: Episode | None = None
         self._town, self._number = "", None
+        self._weather: Weather | None = None
         self.route: LaneRoute
         """The present route."""
         self.vehicle_state: VehicleState
@@ -181,7 +186,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         Begin an episode.
 
         :param seed: makes the episodes from here on repeatable
-        :param options: ``town`` and ``scenario`` for this episode
+        :param options: ``town``, ``scenario`` and ``weather`` for this episode
         :return: observation: shape (frame_stack, height, width), uint8; info
         :raises ServerError: if the server cannot be reached
         :raises MapError: if the town cannot be loaded
@@ -190,11 +195,15 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         options = dict(options or {})
         town = options.pop("town", None)
         number = options.pop("scenario", self._scenario)
+        weather = options.pop("weather", None)
         if options:
-            raise ValueError(f"reset: unknown options {sorted(options)}, expected town, scenario")
-        if town is None:
-            town = self._towns[int(self.np_random.integers(len(self._towns))) if len(self._towns) > 1 else 0]
+            raise ValueError(f"reset: unknown options {sorted(options)}, expected town, scenario, weather")
+        town = self._draw(self._towns) if town is None else town
+        weather = self._draw(self._weathers) if weather is None else weather
         session = self._enter(town)
+        if weather != self._weather:
+            session.set_weather(weather)
+            self._weather = weather
         scenarios = self._scenarios[town]
         self.route = scenarios.draw(self.np_random) if number is None else scenarios[number]
         self._town, self._number = town, number
@@ -260,6 +269,17 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     # --- for drivers that read the map -------------------------------------------------------------------------
 
     @property
+    def decision_seconds(self) -> float:
+        """Simulated time of a decision [s]."""
+        return self.delta_seconds * self._action_repeat
+
+    @property
+    def town_map(self) -> Any:
+        """``carla.Map`` of the present town."""
+        assert self._session is not None
+        return self._session.world.get_map()
+
+    @property
     def max_wheel_angle(self) -> float:
         """Wheel angle of full steering at the present speed [rad]."""
         squared = max(self.vehicle_state.speed**2, 1e-6)
@@ -276,6 +296,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     # --- parts of an episode -----------------------------------------------------------------------------------
 
+    def _draw(self, choices: Sequence[Any]) -> Any:
+        """One of them; a single one costs no random number."""
+        return choices[int(self.np_random.integers(len(choices))) if len(choices) > 1 else 0]
+
     def _enter(self, town: str) -> CarlaSession:
         """Connect where need be, and load the town."""
         if self._session is None:
@@ -288,7 +312,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if session.town != town:
             self._traffic = None
             session.load_town(town, local_files=self._server is not None)
-            session.set_weather(self._weather)
+            self._weather = None  # a new world has its own
             if town not in self._scenarios:
                 self._scenarios[town] = Scenarios(session.world.get_map(), self._route_length)
             if self._n_npcs:
@@ -306,7 +330,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
                 self._traffic.step(self.vehicle_state)
             low, high = self._steering - self._steering_step, self._steering + self._steering_step
             self._steering = min(max(steering, low), high)
-            self._session.steer(self._steering * self.max_wheel_angle / MAX_WHEEL_ANGLE, pedal)
+            self._full_steering = self.max_wheel_angle
+            self._session.steer(self._steering * self._full_steering / MAX_WHEEL_ANGLE, pedal)
             self._session.tick()
             self._look()
             self._episode.update(self.vehicle_state, self.lane_pose, self._session.collisions())
@@ -347,6 +372,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             "speed_mps": self.vehicle_state.speed,
             "lateral_offset_m": self.lane_pose.lateral_offset,
             "heading_error_rad": self.lane_pose.heading_error,
+            "wheel_angle_rad": self._steering * self._full_steering,
             "route_completion": episode.route_completion,
             "distance_m": episode.distance,
             "reward_terms": terms,

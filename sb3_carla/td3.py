@@ -93,7 +93,7 @@ class InvertingTanh(th.autograd.Function):
         return actions
 
     @staticmethod
-    def backward(ctx: Any, gradient: th.Tensor) -> th.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: th.Tensor) -> th.Tensor:
         """
         :param ctx: from ``forward``
         :param gradient: of the loss to be minimised, by the actions
@@ -376,7 +376,7 @@ class TD3(stable_baselines3.TD3):
             outputs = actor_features  # then (n, action_dim), before the tanh
             for layer in layers:
                 outputs = layer(outputs)
-            actions = InvertingTanh.apply(outputs) if self.invert_gradients else squash(outputs)
+            actions = InvertingTanh.apply(outputs) if self.invert_gradients else squash(outputs)  # type: ignore[no-untyped-call]
             loss = -self.critic.q_networks[0](th.cat([critic_features, actions], dim=1)).mean()
             regularised = loss
             if self.pre_activation_penalty > 0.0:

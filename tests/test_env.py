@@ -78,7 +78,7 @@ def test_spaces_and_info(env: CarlaLaneEnv) -> None:
     assert isinstance(reward, float)
     assert (terminated, truncated) == (False, False)
     assert set(info) == {
-        "speed_mps", "lateral_offset_m", "heading_error_rad", "route_completion", "distance_m",
+        "speed_mps", "lateral_offset_m", "heading_error_rad", "wheel_angle_rad", "route_completion", "distance_m",
         "reward_terms", "town", "scenario",
     }  # fmt: skip
     assert tuple(info["reward_terms"]) == REWARD_TERMS
@@ -134,6 +134,7 @@ def test_rgb_array_shows_the_car_from_behind() -> None:
         ({"image_size": (4, 4)}, "image_size"),
         ({"reward": {"progres": 1.0}}, "unknown term 'progres'"),
         ({"timeout": 0.0}, "timeout"),
+        ({"weather": []}, "weather: expected a preset, a mapping or a list"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_starts(arguments: dict, message: str) -> None:
@@ -156,6 +157,23 @@ def test_bad_calls(env: CarlaLaneEnv) -> None:
 def test_bad_weather_is_named() -> None:
     with gym.make("CarlaLane-v0", weather="Sunny") as made, pytest.raises(ValueError, match="unknown preset 'Sunny'"):
         made.reset()
+
+
+def test_weather_is_drawn_and_chosen() -> None:
+    mapping = {"sun_altitude_angle": -90.0}
+    with CarlaLaneEnv(weather=["ClearNoon", "HardRainSunset", mapping]) as env:
+        brightness = {}
+        for seed in range(12):
+            pictures, _ = env.reset(seed=seed, options={"scenario": 0})
+            session = env._session
+            assert session is not None
+            brightness[round(session.world.get_weather().sun_altitude_angle)] = pictures.mean()
+        assert len(brightness) == 3, "all of the list are drawn"
+        assert brightness[-90] < min(light for altitude, light in brightness.items() if altitude != -90)
+        env.reset(options={"weather": "CloudyNight", "town": "Village01"})
+        assert session.world.get_weather().sun_altitude_angle < 0.0
+        env.reset(options={"weather": "ClearNoon", "town": "Circuit02"})
+        assert session.world.get_weather().sun_altitude_angle == 45.0, "a new town has the weather that was asked for"
 
 
 # --- how episodes end --------------------------------------------------------------------------------------------

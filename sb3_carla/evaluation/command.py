@@ -1,0 +1,150 @@
+"""
+Evaluate models beside the scripted driver and a random policy, on the same scenarios of towns they never saw.
+
+    python scripts/evaluate.py                                      # the last run in logs/
+    python scripts/evaluate.py --model seed1=a.zip seed2=b.zip --weathers ClearNoon HardRainNoon --npcs 20
+    python scripts/evaluate.py --model none                         # only the scripted driver and the random policy
+    python scripts/evaluate.py --host localhost --towns Town02      # a real CARLA server
+
+Several models count as seeds of one training: the table ends with their mean and spread. Beside the JSON it writes a
+page with every driven path over the map and, with --video, a film of the worst episode of the first driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from tqdm import tqdm
+
+from sb3_carla import runs
+from sb3_carla.evaluation.episodes import FIRST_SEED, Case, Policy, cases, model_policy, random_policy, scripted_policy
+from sb3_carla.evaluation.page import page
+from sb3_carla.evaluation.report import Evaluation, evaluate
+from sb3_carla.evaluation.video import film
+from sb3_carla.towns import HELD_OUT_TOWNS
+
+__all__ = ["main"]
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """
+    :param argv: command line without the program; None: the process's own
+    :return: its options
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", help="[NAME=]PATH of .zips, or 'none' (default: the last run in --logs)")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="rl-zoo3 log folder (default: logs)")
+    parser.add_argument("--best", action="store_true", help="the run's best_model.zip instead of its last model")
+    parser.add_argument("--algo", default="td3", help="rl-zoo3's name of the algorithm (default: td3)")
+    parser.add_argument("--device", default="auto", help="PyTorch device (default: auto)")
+    parser.add_argument("--towns", nargs="+", default=list(HELD_OUT_TOWNS), help="default: the held-out towns")
+    parser.add_argument("--episodes", type=int, default=20, help="in a weather; they go round the towns (default: 20)")
+    parser.add_argument("--scenarios", type=int, nargs="+", help="numbers to go through (default: 0, 1, 2, ...)")
+    parser.add_argument("--weathers", nargs="+", default=["ClearNoon"], help="presets of CARLA (default: ClearNoon)")
+    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first episode")
+    parser.add_argument("--npcs", type=int, help="other cars (default: as in the model's run)")
+    parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
+    parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
+    parser.add_argument("--env-kwargs", type=json.loads, default={}, help="""JSON, e.g. '{"target_speed": 6}'""")
+    parser.add_argument("--no-baselines", action="store_true", help="the models only")
+    parser.add_argument("--video", action="store_true", help="film the worst episode of the first driver")
+    parser.add_argument("--output", type=Path, help="JSON file; the page lies beside it (default: beside the model)")
+    return parser.parse_args(argv)
+
+
+def find_models(options: argparse.Namespace) -> dict[str, Path]:
+    """
+    :param options: of the command line
+    :return: path of a ``.zip`` by the name that stands in the table
+    """
+    if options.model == ["none"]:
+        return {}
+    if options.model is None:
+        return {"model": runs.find_model(None, options.logs, algo=options.algo, best=options.best)}
+    pairs = [given.rpartition("=")[::2] for given in options.model]
+    names = [name or ("model" if len(pairs) == 1 else Path(path).stem) for name, path in pairs]
+    if len(set(names)) < len(names):
+        sys.exit(f"error: models need different names, got {', '.join(names)}: write NAME=PATH")
+    return {name: runs.find_model(path, options.logs) for name, (_, path) in zip(names, pairs, strict=True)}
+
+
+def environment(options: argparse.Namespace, models: list[Path]) -> dict[str, Any]:
+    """
+    :param options: of the command line
+    :param models: whose runs tell what the environment was like; of none: defaults
+    :return: arguments for ``gym.make``
+    """
+    settings = [runs.environment_settings(model) for model in models] or [{}]
+    if any(other != settings[0] for other in settings):
+        sys.exit(f"error: the models were trained in different environments: {settings}")
+    kwargs = dict(settings[0])
+    if options.npcs is not None:
+        kwargs["n_npcs"] = options.npcs
+    if options.host is not None:
+        kwargs.update(host=options.host, port=options.port)
+    return {**kwargs, **options.env_kwargs, "town": options.towns}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """
+    Parse, drive, print, write.
+
+    :param argv: command line without the program; None: the process's own
+    :raises FileNotFoundError: if there is no such model
+    :raises CarlaLaneError: if the server or a town cannot be had
+    """
+    options = parse(argv)
+    models = find_models(options)
+    kwargs = environment(options, list(models.values()))
+    policies = {
+        name: model_policy(runs.load_model(path, algo=options.algo, device=options.device))
+        for name, path in models.items()
+    }
+    if not options.no_baselines or not policies:
+        policies |= {"scripted": scripted_policy, "random": random_policy}
+    to_drive = cases(
+        options.towns, options.episodes, first_seed=options.seed, scenarios=options.scenarios, weathers=options.weathers
+    )
+    print(f"{', '.join(map(str, models.values())) or 'no model'} in {', '.join(options.towns)}: {kwargs}")
+    env = gym.make("CarlaLane-v0", disable_env_checker=True, **kwargs)
+    try:
+        with tqdm(total=len(policies) * len(to_drive), unit="episode") as bar:
+            result = evaluate(env, policies, to_drive, models=list(models), on_episode=bar.update)
+    finally:
+        env.close()
+    print(result.table())
+    first = next(iter(models.values()), None)
+    output = options.output or (first and first.with_suffix(".evaluation.json"))
+    if output:
+        result.settings = {
+            "models": {name: str(path) for name, path in models.items()}, "algo": options.algo, "env_kwargs": kwargs,
+        }  # fmt: skip
+        result.save(output)
+        video = film_worst(result, policies, kwargs, output.with_suffix(".webm")) if options.video else None
+        output.with_suffix(".html").write_text(page(result, video), encoding="utf-8")
+        print(f"Written: {output} and {output.with_suffix('.html').name}")
+
+
+def film_worst(result: Evaluation, policies: dict[str, Policy], kwargs: dict[str, Any], path: Path) -> Path:
+    """
+    Drive the first driver's worst episode again, and film it.
+
+    :param result: of the evaluation
+    :param policies: that drove
+    :param kwargs: of the environment
+    :param path: of the film
+    :return: the same
+    """
+    name, policy = next(iter(policies.items()))
+    worst = result.worst(name)
+    env = gym.make("CarlaLane-v0", disable_env_checker=True, render_mode="rgb_array", **kwargs)
+    try:
+        film(env, Case(worst.town, worst.scenario, worst.seed, worst.weather), policy, path)
+    finally:
+        env.close()
+    return path

@@ -1,0 +1,189 @@
+"""What an evaluation says: tables, and everything as JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sb3_carla.evaluation.episodes import Case, Env, EpisodeRecord, Policy, run_episode
+from sb3_carla.evaluation.roads import Lines, lane_edges
+from sb3_carla.evaluation.scores import SCORES, Scored, scores
+
+if TYPE_CHECKING:
+    from sb3_carla.env import CarlaLaneEnv
+
+__all__ = ["Evaluation", "evaluate", "provenance"]
+
+GROUPED = ("success_rate", "driving_score", "lateral_mean_m", "lateral_p95_m")
+"""What is shown for each town and each weather."""
+
+
+@dataclass
+class Evaluation:
+    """
+    Records by driver, and what to say about them.
+
+    :param records: driver's name to its episodes, at least one each
+    :param models: names of the drivers that are seeds of one training: they get their mean and spread
+    :param roads: the towns' lane edges, for the maps
+    :param settings: whatever else is needed to repeat the evaluation, for the JSON
+    """
+
+    records: dict[str, list[EpisodeRecord]]
+    models: tuple[str, ...] = ()
+    roads: dict[str, Lines] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scores: dict[str, dict[str, Scored]] = {name: scores(found) for name, found in self.records.items()}
+
+    def rows(self) -> list[list[str]]:
+        """
+        The scorecard.
+
+        :return: a row for each driver, after the one of headings; intervals in brackets
+        """
+        rows = [["driver", "episodes", *(score.title for score in SCORES.values())]]
+        for name, found in self.scores.items():
+            cells = [f"{SCORES[key].show(s.value)} [{_interval(key, s)}]" for key, s in found.items()]
+            rows.append([name, str(len(self.records[name])), *cells])
+        if len(self.models) > 1:
+            rows.append([f"{len(self.models)} models, mean ± sd", "", *self._spread()])
+        return rows
+
+    def _spread(self) -> list[str]:
+        cells = []
+        for key, score in SCORES.items():
+            values = [self.scores[name][key].value for name in self.models]
+            cells.append(f"{score.show(float(np.mean(values)))} ± {score.show(float(np.std(values, ddof=1)))}")
+        return cells
+
+    def grouped_rows(self, by: str) -> list[list[str]]:
+        """
+        A few scores for every town, or every weather.
+
+        :param by: "town" or "weather"
+        :return: rows after the one of headings; none but that if there is only one group
+        """
+        rows = [["driver", by, "episodes", *(SCORES[key].title for key in GROUPED)]]
+        groups = list(dict.fromkeys(getattr(record, by) for found in self.records.values() for record in found))
+        if len(groups) < 2:
+            return rows
+        for name, found in self.records.items():
+            for group in groups:
+                members = [record for record in found if getattr(record, by) == group]
+                if members:
+                    values = scores(members)
+                    cells = [SCORES[key].show(values[key].value) for key in GROUPED]
+                    rows.append([name, group, str(len(members)), *cells])
+        return rows
+
+    def table(self) -> str:
+        """
+        :return: Markdown: drivers across, scores down; then by weather, if there were several
+        """
+        text = _markdown(list(map(list, zip(*self.rows(), strict=True))))
+        by_weather = self.grouped_rows("weather")
+        return text if len(by_weather) == 1 else f"{text}\n\n{_markdown(by_weather)}"
+
+    def worst(self, driver: str) -> EpisodeRecord:
+        """
+        The episode to look at: the least completed; of several, the one furthest from the lane's centre.
+
+        :param driver: its name
+        :return: record
+        """
+        return min(self.records[driver], key=lambda r: (r.route_completion, -np.abs(r.trace.lateral_offset).mean()))
+
+    def save(self, path: Path) -> None:
+        """
+        Write everything but the traces as JSON: settings, versions, command, date, scores and every episode.
+
+        :param path: file to write; its folder is made
+        """
+        drivers = {
+            name: {
+                "scores": {key: asdict(scored) for key, scored in self.scores[name].items()},
+                "episodes": [_without_trace(record) for record in records],
+            }
+            for name, records in self.records.items()
+        }
+        document = {"settings": self.settings, **provenance(), "models": list(self.models), "drivers": drivers}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def evaluate(
+    env: Env,
+    policies: Mapping[str, Policy],
+    to_drive: Iterable[Case],
+    *,
+    models: Sequence[str] = (),
+    on_episode: Callable[[], object] = lambda: None,
+) -> Evaluation:
+    """
+    Let every policy drive the same cases, in one environment.
+
+    :param env: a ``CarlaLane-v0`` environment; stays open
+    :param policies: by the name that stands in the table
+    :param to_drive: see :func:`sb3_carla.evaluation.cases`
+    :param models: names of the policies that are seeds of one training
+    :param on_episode: called after each episode, for a progress bar
+    :return: all records
+    :raises ServerError: if the server was lost
+    """
+    lane: CarlaLaneEnv = env.unwrapped  # type: ignore[assignment]
+    to_drive = list(to_drive)
+    records: dict[str, list[EpisodeRecord]] = {}
+    roads: dict[str, Lines] = {}
+    for name, policy in policies.items():
+        records[name] = []
+        for case in to_drive:
+            records[name].append(run_episode(env, case, policy))
+            if case.town not in roads:
+                roads[case.town] = lane_edges(lane.town_map)
+            on_episode()
+    return Evaluation(records, tuple(models), roads)
+
+
+def _interval(key: str, scored: Scored) -> str:
+    low, high = (SCORES[key].show(value).removesuffix(" %") for value in (scored.low, scored.high))
+    return f"{low}, {high}"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|" + " --- |" * len(rows[0]))
+    return "\n".join(lines)
+
+
+def _without_trace(record: EpisodeRecord) -> dict[str, Any]:
+    values = {key: value for key, value in vars(record).items() if key != "trace"}
+    offsets = np.abs(record.trace.lateral_offset[1:])
+    return {**values, "lateral_mean_m": float(offsets.mean()), "lateral_p95_m": float(np.percentile(offsets, 95))}
+
+
+def provenance() -> dict[str, Any]:
+    """
+    :return: ``command``, ``date`` (UTC) and ``versions``, as every published number needs them
+    """
+    packages = ("sb3-carla", "carla", "gymnasium", "numpy", "opencv-python", "rl-zoo3", "stable-baselines3", "torch")
+    versions = {"python": platform.python_version(), **{package: _version(package) for package in packages}}
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"command": " ".join(sys.orig_argv), "date": date, "versions": versions}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

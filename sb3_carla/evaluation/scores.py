@@ -1,0 +1,190 @@
+"""
+What the episodes of one driver are worth, with 95 % confidence intervals.
+
+Every score but the percentile is a sum over the episodes divided by another one, so that long episodes count for as
+much as they are long:
+
+| score | sum of | by sum of |
+| --- | --- | --- |
+| success rate | episodes that reached the end of their route | episodes |
+| route completion | share of the route that was driven | episodes |
+| driving score | route completion x 0.60 for a collision | episodes |
+| lateral mean | distance of the car's centre from the lane's after each decision | decisions |
+| lateral RMSE | its square, and the root of the quotient | decisions |
+| lateral p95 | 95th percentile of that distance over all decisions | |
+| heading RMSE | square of the angle to the lane, and the root | decisions |
+| steering rate | change of the wheel angle that was asked for, from decision to decision | time |
+| jerk | square of the acceleration's change by time, and the root; acceleration along and across the car | decisions |
+| speed | distance driven | time |
+| departures, collisions | episodes that ended so | kilometres |
+
+The driving score follows the CARLA leaderboard's: completion times the penalty of each infraction (0.60 is its factor
+for a car that was hit). Differs: an episode of this task ends at its first infraction, and a car that leaves its lane
+completes no more of its route, which is the leaderboard's treatment of driving off the road too.
+
+Intervals: bootstrap over episodes (percentiles of 2 000 resamples, fixed seed); of the success rate Wilson's, because
+a bootstrap of 50 successes out of 50 knows no doubt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_carla.evaluation.episodes import EpisodeRecord, Trace
+
+__all__ = ["SCORES", "Score", "Scored", "jerk", "scores", "wilson_interval"]
+
+RESAMPLES = 2000
+COLLISION_PENALTY = 0.60
+Z_95 = 1.959964
+"""Of the normal distribution, two-sided 95 %."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A score and its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """
+    How a score is worked out and shown.
+
+    :param title: heading in tables, with the unit
+    :param parts: of an episode: what is summed, and what it is divided by
+    :param root: the quotient is a mean square
+    :param digits: after the decimal point
+    :param percent: shown in per cent
+    :param better: "higher", "lower", or "" where it depends
+    """
+
+    title: str
+    parts: Callable[[EpisodeRecord], tuple[float, float]] | None
+    root: bool = False
+    digits: int = 2
+    percent: bool = False
+    better: str = "lower"
+
+    def show(self, value: float) -> str:
+        """
+        :param value: of this score
+        :return: as it stands in tables
+        """
+        return f"{100.0 * value:.{self.digits}f} %" if self.percent else f"{value:.{self.digits}f}"
+
+
+def jerk(trace: Trace) -> NDArray[np.float64]:
+    """
+    Change of the acceleration from decision to decision: along the car the speed's change, across it speed by yaw rate.
+
+    :param trace: of an episode of n decisions
+    :return: magnitude [m/s^3], shape (n - 1,), empty for fewer than two
+    """
+    if len(trace.speed) < 3:
+        return np.empty(0)
+    along = np.diff(trace.speed) / trace.seconds
+    turned = np.diff(np.unwrap(trace.heading))
+    across = 0.5 * (trace.speed[1:] + trace.speed[:-1]) * turned / trace.seconds
+    return np.hypot(np.diff(along), np.diff(across)) / trace.seconds
+
+
+def _duration(record: EpisodeRecord) -> float:
+    return record.decisions * record.trace.seconds
+
+
+def _offsets(record: EpisodeRecord) -> NDArray[np.float64]:
+    """After each decision [m]; the start, which nobody chose, is left out."""
+    return np.abs(record.trace.lateral_offset[1:])
+
+
+def _squares(values: NDArray[np.float64]) -> tuple[float, float]:
+    return float(np.square(values).sum()), float(len(values))
+
+
+SCORES: dict[str, Score] = {
+    "success_rate": Score("success", lambda r: (float(r.success), 1.0), percent=True, digits=0, better="higher"),
+    "route_completion": Score(
+        "route completion", lambda r: (r.route_completion, 1.0), percent=True, digits=1, better="higher"
+    ),
+    "driving_score": Score(
+        "driving score",
+        lambda r: (100.0 * r.route_completion * COLLISION_PENALTY**r.collisions, 1.0),
+        digits=1,
+        better="higher",
+    ),
+    "lateral_mean_m": Score("lateral mean [m]", lambda r: (float(_offsets(r).sum()), r.decisions), digits=3),
+    "lateral_rmse_m": Score("lateral RMSE [m]", lambda r: _squares(_offsets(r)), root=True, digits=3),
+    "lateral_p95_m": Score("lateral p95 [m]", None),
+    "heading_rmse_deg": Score(
+        "heading RMSE [deg]", lambda r: _squares(np.degrees(r.trace.heading_error[1:])), root=True, digits=1
+    ),
+    "steering_rate_degps": Score(
+        "steering rate [deg/s]",
+        lambda r: (float(np.degrees(np.abs(np.diff(r.trace.wheel_angle))).sum()), _duration(r)),
+        digits=1,
+    ),
+    "jerk_rms_mps3": Score("jerk RMS [m/s^3]", lambda r: _squares(jerk(r.trace)), root=True, digits=1),
+    "speed_mps": Score("speed [m/s]", lambda r: (r.distance_m, _duration(r)), better=""),
+    "departures_per_km": Score("departures / km", lambda r: (r.departures, r.distance_m / 1000.0)),
+    "collisions_per_km": Score("collisions / km", lambda r: (r.collisions, r.distance_m / 1000.0)),
+}
+"""By name, in the order of the tables; names end in their unit."""
+
+
+def scores(records: Sequence[EpisodeRecord]) -> dict[str, Scored]:
+    """
+    :param records: of one driver, at least one
+    :return: every score of ``SCORES``
+    :raises ValueError: if there are no records
+    """
+    if not records:
+        raise ValueError("expected an episode at least, got none")
+    draws = np.random.default_rng(0).integers(0, len(records), (RESAMPLES, len(records)))
+    found = {}
+    for name, score in SCORES.items():
+        if score.parts is None:
+            offsets = [_offsets(record) for record in records]
+            value = _percentile(offsets)
+            resampled = np.array([_percentile([offsets[i] for i in draw]) for draw in draws[: RESAMPLES // 4]])
+        else:
+            parts = np.array([score.parts(record) for record in records])
+            value = float(_quotient(parts.sum(axis=0), score.root))
+            resampled = _quotient(parts[draws].sum(axis=1), score.root)
+        low, high = np.percentile(resampled, (2.5, 97.5))
+        found[name] = Scored(value, float(low), float(high))
+    rate = found["success_rate"].value
+    found["success_rate"] = Scored(rate, *wilson_interval(rate, len(records)))
+    return found
+
+
+def _quotient(sums: NDArray[np.float64], root: bool) -> NDArray[np.float64]:
+    """Of sums of shape (..., 2): shape (...); 0 by 0 is 0, as of a car that stood still and hit nobody."""
+    above, below = sums[..., 0], sums[..., 1]
+    quotient = np.divide(above, below, out=np.where(above > 0.0, np.inf, 0.0), where=below > 0.0)
+    return np.sqrt(quotient) if root else quotient
+
+
+def _percentile(offsets: Sequence[NDArray[np.float64]]) -> float:
+    return float(np.percentile(np.concatenate(offsets), 95))
+
+
+def wilson_interval(rate: float, n: int) -> tuple[float, float]:
+    """
+    Wilson's 95 % interval of a share (Wilson, JASA 1927).
+
+    :param rate: share seen, 0 to 1
+    :param n: out of how many, >= 1
+    :return: low, high
+    """
+    centre = (rate + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
+    reach = Z_95 / (1 + Z_95**2 / n) * math.sqrt(rate * (1 - rate) / n + Z_95**2 / (4 * n**2))
+    return (0.0 if rate == 0.0 else centre - reach), (1.0 if rate == 1.0 else centre + reach)
