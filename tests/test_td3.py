@@ -20,7 +20,7 @@ from tiny import BarEnv
 from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import LinearNormalNoise
 from sb3_carla.policies import LayerNormCnnPolicy
-from sb3_carla.td3 import TD3
+from sb3_carla.td3 import TD3, InvertingTanh
 
 OFF = {"actor_max_grad_norm": None, "critic_max_grad_norm": None, "autocast": False}
 NOT_SIGN_LIKE = {"optimizer_kwargs": {"eps": 1e-4}}  # Adam's default makes steps of full size from gradients of 1e-8
@@ -282,6 +282,43 @@ def test_smoothness_draws_the_actor_towards_what_follows() -> None:
             model.update_actor(batch, features, following)
         distances.append(float((model.actor.mu(features) - following).abs().mean().detach()))
     assert distances[1] < 0.1 < distances[0]
+
+
+def test_inverting_tanh_by_hand() -> None:
+    outputs = th.tensor([-8.0, 0.0, 0.5, 8.0, -8.0, 8.0], requires_grad=True)
+    down, up = 1.0, -1.0  # of the loss: a descent lowers the action, or raises it
+    actions = InvertingTanh.apply(outputs)
+    th.testing.assert_close(actions, th.tanh(outputs))
+    actions.backward(th.tensor([down, down, up, up, up, down]))
+    halfway = float(np.tanh(0.5))
+    assert outputs.grad is not None
+    # Into the bound: nothing. From the middle: half. Away from a bound: all, where tanh's own slope leaves nothing.
+    expected = th.tensor([0.0, 0.5, -(1.0 - halfway) / 2.0, 0.0, -1.0, 1.0])
+    th.testing.assert_close(outputs.grad, expected, rtol=0.0, atol=1e-5)
+
+
+def test_inverted_gradients_free_a_saturated_actor() -> None:
+    """The critic is made to prefer action 0; the actor starts far in its tanh's flat part."""
+    left = []
+    for inverting in (False, True):
+        model = filled(TD3, policy_kwargs=CRITIC, invert_gradients=inverting, learning_rate=1e-3)
+        with th.no_grad():
+            model.actor.mu[-2].bias.fill_(12.0)
+        batch = model._sample(32)
+        features = model.update_critic(batch)[1]
+        model.critic.q_networks[0] = PrefersZero()
+        for _ in range(300):
+            model.update_actor(batch, features, batch.actions)
+        left.append(float(model.actor.mu(features).mean().detach()))
+    assert left[0] > 0.99, "tanh's slope at 12 is 1e-10"
+    assert left[1] < 0.9
+
+
+class PrefersZero(th.nn.Module):
+    """A value that is highest at action 0."""
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return -inputs[:, -1:].square()
 
 
 def test_deduplicated_frames_train_save_and_load(tmp_path: Path) -> None:

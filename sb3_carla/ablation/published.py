@@ -1,0 +1,90 @@
+"""
+A published TD3 + CNN system for CARLA with its faults, each of which can be switched off. For the ablation only.
+
+What its code and logs tell, and how it is rebuilt here on :class:`sb3_carla.TD3` with ``LayerNormCnnPolicy``:
+
+1. The policy loss is ``-Q1(f, pi(f))`` with f the features of the *actor's* CNN, and its gradient reaches that CNN
+   through both: ``policy_loss="actor_features"``. SB3 feeds Q1 with the critic's own features.
+2. Each CNN has an optimizer of its own, which steps on the gradients before they are clipped:
+   ``clipping="bypassed"``. With Adam an optimizer of its own is otherwise the same as a parameter group of its own.
+3. The features are not normalised: ``features_extractor_class`` :class:`NatureCNN`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.torch_layers import NatureCNN
+from torch import nn
+
+from sb3_carla.td3 import TD3, Batch, Metrics
+from sb3_carla.tensors import frozen
+
+__all__ = ["CLIPPING", "POLICY_LOSSES", "PlainNatureCNN", "PublishedTD3"]
+
+POLICY_LOSSES = ("actor_features", "critic_features")
+CLIPPING = ("none", "bypassed", "all")
+
+
+class PlainNatureCNN(NatureCNN):
+    """SB3's NatureCNN under another name: with its own, SB3's policies would have no hidden layers by default."""
+
+
+class PublishedTD3(TD3):
+    """
+    TD3 with the published faults.
+
+    :param args: arguments of :class:`sb3_carla.TD3`
+    :param policy_loss: "actor_features" (published) or "critic_features" (as TD3 has it)
+    :param clipping: "none", "bypassed" (published: the CNNs step on unclipped gradients) or "all"
+    :param kwargs: further arguments of :class:`sb3_carla.TD3`
+    :raises ValueError: if a choice is unknown, or the encoder is not "separate"
+    """
+
+    def __init__(
+        self, *args: Any, policy_loss: str = "actor_features", clipping: str = "bypassed", **kwargs: Any
+    ) -> None:
+        for name, value, known in (("policy_loss", policy_loss, POLICY_LOSSES), ("clipping", clipping, CLIPPING)):
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+        self.policy_loss = policy_loss
+        self.clipping = clipping
+        super().__init__(*args, **kwargs)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.actor.features_extractor is self.critic.features_extractor:
+            raise ValueError('PublishedTD3 needs encoder="separate": the actor and the critic each had a CNN')
+
+    def update_actor(self, batch: Batch, features: th.Tensor, following: th.Tensor) -> Metrics:
+        """
+        One step of the actor, with the published policy loss if that is chosen.
+
+        :param batch: transitions
+        :param features: of the critic's encoder
+        :param following: what the target actor does next
+        :return: metrics
+        """
+        if self.policy_loss == "critic_features":
+            return super().update_actor(batch, features, following)
+        own = self._encode(self.actor, batch.observations)
+        with frozen(self.critic.q_networks[0]):
+            loss = -self.critic.q_networks[0](th.cat([own, self.actor.mu(own)], dim=1)).mean()
+            self.actor.optimizer.zero_grad()
+            loss.backward()
+        self._step("actor")
+        return {"train/actor_loss": loss.detach()}
+
+    def _step(self, name: str) -> None:
+        network = getattr(self, name)
+        limit = getattr(self, f"{name}_max_grad_norm")
+        if self.clipping == "all":
+            super()._step(name)
+        elif self.clipping == "none" or limit is None:
+            network.optimizer.step()
+        else:
+            encoder = {id(parameter) for parameter in network.features_extractor.parameters()}
+            head = [parameter for parameter in self._trained[name] if id(parameter) not in encoder]
+            nn.utils.clip_grad_norm_(head, limit, foreach=True)
+            network.optimizer.step()

@@ -1,0 +1,182 @@
+"""The ablation's table and figure, from what the runs left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sb3_carla.ablation.runner import RESULT
+from sb3_carla.diagnostics.event_logs import RunLog, Series, read_run
+
+__all__ = ["Run", "draw", "read_runs", "table"]
+
+PANELS = (
+    ("norm of the actor's CNN features", ("debug/actor_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm")),
+    ("norm of the critic's CNN features", ("debug/critic_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm")),
+    ("norm of the critic CNN's gradient, before clipping", ("gradients/critic_cnn_norm",)),
+    ("critic's Q", ("debug/monte_carlo_q", "train/q1_value")),
+    ("Monte-Carlo return that Q stands for", ("debug/monte_carlo_return",)),
+    ("magnitude of the actor's loss", ("train/actor_loss",)),
+)
+"""Title, and the tags that hold it: the first of them that the run has."""
+LOGARITHMIC_LIMIT = 200.0
+"""A panel is logarithmic where its values reach this."""
+TAIL = 0.1
+"""Share of a run whose mean stands in the table."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its ``result.json`` and its log."""
+
+    result: dict[str, Any]
+    log: RunLog
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its weights ended as NaN or Inf."""
+        return self.result["diverged_at"] is not None
+
+    def series(self, tags: Sequence[str]) -> Series | None:
+        """
+        :param tags: in order of preference
+        :return: points of the first that the log has
+        """
+        return next((self.log.scalars[tag] for tag in tags if tag in self.log.scalars), None)
+
+    def tail(self, tags: Sequence[str]) -> float:
+        """
+        :param tags: in order of preference
+        :return: mean of the last tenth of the points; NaN if there are none
+        """
+        series = self.series(tags)
+        return (
+            float("nan") if series is None else float(series.values[-max(1, round(TAIL * len(series.values))) :].mean())
+        )
+
+
+def read_runs(folder: Path) -> dict[str, list[Run]]:
+    """
+    :param folder: of :func:`sb3_carla.ablation.runner.run_all`
+    :return: finished runs by variant
+    :raises FileNotFoundError: if there are none
+    """
+    runs: dict[str, list[Run]] = {}
+    for path in sorted(folder.glob(f"*/seed_*/{RESULT}")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        runs.setdefault(result["variant"], []).append(Run(result, read_run(path.parent)))
+    if not runs:
+        raise FileNotFoundError(f"No finished run in {folder}: expected {folder}/VARIANT/seed_N/{RESULT}")
+    return runs
+
+
+def table(runs: dict[str, list[Run]]) -> str:
+    """
+    Markdown, a row for each variant: medians of its seeds, and the range.
+
+    :param runs: of :func:`read_runs`
+    :return: the table
+    """
+    heads = ["variant", "seeds", "success", "route completion", "lateral mean [m]", "actor features", "critic features"]
+    heads += ["critic CNN gradient", "Q", "Monte-Carlo return", "actor loss"]
+    rows = [heads]
+    for members in sorted(runs.values(), key=lambda found: -_median(_scores(found, "success_rate"))):
+        diverged = sum(run.diverged for run in members)
+        seeds = str(len(members)) + (f", {diverged} to NaN" if diverged else "")
+        cells = [members[0].result["title"], seeds]
+        cells += [_range(100.0 * _scores(members, name), " %") for name in ("success_rate", "route_completion")]
+        cells.append(_range(_scores(members, "lateral_mean_m")))
+        cells += [_range(np.array([run.tail(tags) for run in members])) for _, tags in PANELS]
+        rows.append(cells)
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|" + " --- |" * len(heads))
+    return "\n".join(lines)
+
+
+def draw(runs: dict[str, list[Run]]) -> Figure:
+    """
+    Curves of every variant, each seed a line, and the success of each.
+
+    :param runs: of :func:`read_runs`
+    :return: the figure
+    """
+    figure = Figure(figsize=(16.0, 11.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(3, 3).flatten()
+    names = sorted(runs)
+    colours = dict(zip(names, _colours(len(names)), strict=True))
+    for axis, (title, tags) in zip(axes, PANELS, strict=False):
+        _draw_panel(axis, title, tags, runs, colours)
+    _draw_scores(axes[6], "success on held-out towns [%]", "success_rate", runs, colours)
+    _draw_scores(axes[7], "route completion [%]", "route_completion", runs, colours)
+    axes[8].axis("off")
+    for name in names:
+        axes[8].plot([], [], color=colours[name], label=runs[name][0].result["title"])
+    axes[8].legend(loc="center", fontsize=9, frameon=False)
+    return figure
+
+
+def _draw_panel(
+    axis: Axes, title: str, tags: Sequence[str], runs: dict[str, list[Run]], colours: dict[str, Any]
+) -> None:
+    largest = 0.0
+    for name, members in runs.items():
+        for run in members:
+            series = run.series(tags)
+            if series is None:
+                continue
+            finite = np.isfinite(series.values)
+            values = np.abs(series.values[finite]) if "loss" in title else series.values[finite]
+            axis.plot(series.steps[finite], values, color=colours[name], linewidth=0.9, alpha=0.8)
+            largest = max(largest, float(np.abs(values).max(initial=0.0)))
+    if largest > LOGARITHMIC_LIMIT:
+        axis.set_yscale("symlog", linthresh=1.0)
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel("decisions", fontsize=8)
+    axis.grid(alpha=0.25)
+    axis.tick_params(labelsize=8)
+
+
+def _draw_scores(axis: Axes, title: str, score: str, runs: dict[str, list[Run]], colours: dict[str, Any]) -> None:
+    names = sorted(runs, key=lambda name: _median(_scores(runs[name], score)))
+    for height, name in enumerate(names):
+        values = 100.0 * _scores(runs[name], score)
+        axis.barh(height, _median(values), color=colours[name], alpha=0.5)
+        axis.plot(values, np.full(len(values), height), "o", color=colours[name], markersize=4)
+    axis.set_yticks(range(len(names)), [runs[name][0].result["title"] for name in names], fontsize=7)
+    axis.set_xlim(0.0, 100.0)
+    axis.set_title(title, fontsize=10)
+    axis.grid(alpha=0.25, axis="x")
+
+
+def _scores(members: Sequence[Run], name: str) -> NDArray[np.float64]:
+    """One for each seed; a run that ended as NaN drives nowhere: 0, and no lateral deviation."""
+    without = float("nan") if name.endswith("_m") else 0.0
+    return np.array([without if run.diverged else run.result["scores"][name]["value"] for run in members])
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _range(values: NDArray[np.float64], unit: str = "") -> str:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return "–"
+    low, middle, high = (f"{value:.3g}" for value in (known.min(), _median(known), known.max()))
+    return f"{middle}{unit}" if low == high else f"{middle}{unit} ({low} to {high})"
+
+
+def _colours(count: int) -> list[Any]:
+    return [mpl.colormaps["tab20"](i % 20) for i in range(count)]

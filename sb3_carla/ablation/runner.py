@@ -1,0 +1,139 @@
+"""Training every variant with every seed, each in a process of its own; what is done already is not done again."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
+
+from sb3_carla import evaluation
+from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
+from sb3_carla.callbacks import DiagnosticsCallback
+from sb3_carla.towns import HELD_OUT_TOWNS
+
+__all__ = ["RESULT", "run_all", "train_and_evaluate"]
+
+RESULT = "result.json"
+"""Written when a run is complete; a folder without it is begun anew."""
+NOT_OF_THE_ALGORITHM = ("n_envs", "n_timesteps", "env_kwargs", "callback", "policy")
+
+
+class DivergedError(Exception):
+    """Weights that are not finite any more: there is no action to go on with."""
+
+
+class StopOnNonFinite(BaseCallback):
+    """Ends a training whose actor is no longer finite, before the environment is given an action that is none."""
+
+    def _on_rollout_start(self) -> None:
+        if not all(bool(th.isfinite(parameter).all()) for parameter in self.model.policy.parameters()):
+            raise DivergedError
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def run_all(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    decisions: int,
+    episodes: int,
+    jobs: int = 1,
+    minutes: float = float("inf"),
+    tell: Callable[[str], object] = print,
+) -> int:
+    """
+    Train what is not trained yet, seed by seed, so that an interrupted ablation has the same seeds of all variants.
+
+    :param names: of variants
+    :param seeds: of each
+    :param folder: results go to ``folder / name / seed_N``
+    :param decisions: environment steps of each training
+    :param episodes: of each evaluation on the held-out towns
+    :param jobs: processes side by side, one thread each
+    :param minutes: no run is begun after them
+    :param tell: gets a line when a run begins or ends
+    :return: number of runs that are still missing
+    :raises Exception: what a run raised; those that were under way are finished first
+    """
+    todo = [(name, seed) for seed in seeds for name in names if not (folder / name / f"seed_{seed}" / RESULT).exists()]
+    deadline = time.monotonic() + 60.0 * minutes
+    running: dict[Future[float], tuple[str, int]] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=th.set_num_threads, initargs=(1,)) as pool:
+        while running or (todo and time.monotonic() < deadline):
+            while todo and len(running) < jobs and time.monotonic() < deadline:
+                name, seed = todo.pop(0)
+                tell(f"{name} seed {seed}: begins, {len(todo)} more to do")
+                target = folder / name / f"seed_{seed}"
+                running[pool.submit(train_and_evaluate, name, seed, target, decisions, episodes)] = (name, seed)
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                name, seed = running.pop(done)
+                tell(f"{name} seed {seed}: done in {done.result() / 60.0:.1f} min")
+    return len(todo)
+
+
+def train_and_evaluate(name: str, seed: int, folder: Path, decisions: int, episodes: int) -> float:
+    """
+    One run, from nothing: event files and ``result.json``.
+
+    :param name: of the variant
+    :param seed: of the training
+    :param folder: of this run; what it holds is deleted
+    :param decisions: environment steps, all environments together
+    :param episodes: of the evaluation
+    :return: how long it took [s]
+    """
+    began = time.monotonic()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    variant = load_variant(name)
+    settings = variant.hyperparameters
+    env = make_vec_env(ENV_ID, settings.get("n_envs", 1), seed=seed, env_kwargs=settings["env_kwargs"])
+    diverged_at = None
+    try:
+        model = _build(variant, env, seed, decisions)
+        model.set_logger(configure(str(folder), ["tensorboard"]))
+        try:
+            model.learn(decisions, callback=[DiagnosticsCallback(guard=None), StopOnNonFinite()], log_interval=10)
+        except DivergedError:
+            diverged_at = int(model.num_timesteps)
+        model.logger.close()
+    finally:
+        env.close()
+    result: dict[str, Any] = {"variant": name, "title": variant.title, "seed": seed, "decisions": decisions}
+    result |= {"diverged_at": diverged_at, "hyperparameters": settings, **evaluation.provenance()}
+    result["scores"] = None if diverged_at is not None else _evaluate(model, settings["env_kwargs"], episodes)
+    result["seconds"] = time.monotonic() - began
+    (folder / RESULT).write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
+    return float(result["seconds"])
+
+
+def _build(variant: Variant, env: Any, seed: int, decisions: int) -> Any:
+    arguments = {k: v for k, v in variant.hyperparameters.items() if k not in NOT_OF_THE_ALGORITHM}
+    arguments["buffer_size"] = min(arguments.get("buffer_size", 10**6), decisions)
+    return variant.algorithm(variant.hyperparameters["policy"], env, seed=seed, **arguments)
+
+
+def _evaluate(model: Any, env_kwargs: dict[str, Any], episodes: int) -> dict[str, Any]:
+    env = gym.make(ENV_ID, disable_env_checker=True, **{**env_kwargs, "town": list(HELD_OUT_TOWNS)})
+    try:
+        to_drive = evaluation.cases(HELD_OUT_TOWNS, episodes)
+        found = evaluation.evaluate(env, {"model": evaluation.model_policy(model)}, to_drive)
+    finally:
+        env.close()
+    return {name: asdict(score) for name, score in found.scores["model"].items()}

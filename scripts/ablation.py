@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""
+Which part broke the published system, and which part of ours repairs it: train every variant, then table and figure.
+
+    python scripts/ablation.py --minutes 60     # goes on where the last call stopped
+    python scripts/ablation.py --report-only
+
+A variant is a file in hyperparams/ablation/. Finished runs are kept in --folder and not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sb3_carla.ablation.report import draw, read_runs, table
+from sb3_carla.ablation.runner import run_all
+from sb3_carla.ablation.variants import load_variant, variant_names
+
+
+def main() -> None:
+    """Parse, run what is missing, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("results/ablation"), help="default: results/ablation")
+    parser.add_argument("--variants", nargs="+", default=variant_names(), help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
+    parser.add_argument("--decisions", type=int, default=20_000, help="of each training (default: 20000)")
+    parser.add_argument("--episodes", type=int, default=20, help="of each evaluation (default: 20)")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one thread each (default: 2)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no training is begun after them")
+    parser.add_argument("--report-only", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    for name in options.variants:
+        load_variant(name)  # a mistake in a file is found before hours of training
+    left = 0
+    if not options.report_only:
+        left = run_all(
+            options.variants, options.seeds, options.folder, decisions=options.decisions, episodes=options.episodes,
+            jobs=options.jobs, minutes=options.minutes,
+        )  # fmt: skip
+    runs = read_runs(options.folder)
+    print(table(runs))
+    draw(runs).savefig(options.folder / "ablation.png", dpi=100)
+    (options.folder / "ablation.md").write_text(table(runs) + "\n", encoding="utf-8")
+    print(f"Written: {options.folder / 'ablation.png'} and ablation.md; {left} runs are missing")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
