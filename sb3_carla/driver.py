@@ -39,7 +39,7 @@ class PurePursuitDriver:
         """
         Action for the environment's present state.
 
-        :return: shape (2,), float32: steering, pedal, each in -1 to 1
+        :return: shape (2,), float32: steering, pedal or speed, each in -1 to 1
         """
         env = self._env
         state, pose, route = env.vehicle_state, env.lane_pose, env.route
@@ -52,5 +52,5 @@ class PurePursuitDriver:
         wheel_angle = math.atan2(2.0 * WHEELBASE * math.sin(bearing), distance)
         curvature = route.curvature_ahead(pose.station, 4.0 + BRAKING_DISTANCE_TIME * state.speed)
         wanted = min(comfortable_speed(curvature, env.target_speed), env.safe_speed())
-        pedal = 0.5 * (wanted - state.speed) + 0.1
-        return np.clip([wheel_angle / env.max_wheel_angle, pedal], -1.0, 1.0).astype(np.float32)
+        drive = 2.0 * wanted / env.target_speed - 1.0 if env.speed_control else 0.5 * (wanted - state.speed) + 0.1
+        return np.clip([wheel_angle / env.max_wheel_angle, drive], -1.0, 1.0).astype(np.float32)

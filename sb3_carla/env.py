@@ -32,6 +32,8 @@ RENDER_MOUNT = CameraMount(width=640, height=384, x=-6.0, z=3.2, pitch=-14.0)
 """The camera of ``render()``, behind and above the car."""
 TIME_LIMIT_FACTOR = 3.0
 """Time limit of an episode as a multiple of the time that its route takes at target speed."""
+SPEED_GAIN = 0.3
+"""Pedal for each m/s that the car is too slow, of the speed controller [s/m]."""
 BEND_PREVIEW_TIME = 1.2
 """How far ahead bends limit the recommended speed, in seconds of driving."""
 
@@ -52,9 +54,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | index | meaning | -1 | 1 |
     | --- | --- | --- | --- |
     | 0 | steering | wheels at ``max_wheel_angle`` to the left | to the right |
-    | 1 | pedal | full brake | full throttle |
+    | 1 | pedal, or with `speed_control` speed | full brake, or stop | full throttle, or `target_speed` |
 
-    The wheels turn 40 degrees at most, and with `lateral_acceleration` no more than what makes this acceleration in a
+    With `speed_control` the car keeps the speed that the action asks for, as in Kendall et al., Learning to drive in a
+    day, ICRA 2019: it reads its speedometer, which the camera cannot. The wheels turn 40 degrees at most, and with `lateral_acceleration` no more than what makes this acceleration in a
     steady turn at the present speed. So the useful range of actions is as wide at 8 m/s as at walking speed.
 
     ## Reward
@@ -86,6 +89,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `action_repeat` | 1 | simulation ticks of 0.05 s a decision |
     | `steering_rate` | None | fastest change of the steering, full actions a second; None: at once |
     | `lateral_acceleration` | None | that full steering makes at speed [m/s^2]; None: 40 degrees at any speed |
+    | `speed_control` | False | the second action is a speed, and a controller works the pedals |
     | `reward` | None | weights by term name, replacing defaults |
     | `render_mode` | None | "rgb_array" or "human" |
     | `timeout` | 20.0 | for each answer of the server [s] |
@@ -97,7 +101,6 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 20}  # noqa: RUF012 (as in Env)
-    action_names = ("steering", "pedal")
     delta_seconds = 0.05
     """Simulated time of a tick [s]."""
 
@@ -116,6 +119,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         action_repeat: int = 1,
         steering_rate: float | None = None,
         lateral_acceleration: float | None = None,
+        speed_control: bool = False,
         reward: Mapping[str, float] | None = None,
         render_mode: str | None = None,
         timeout: float = 20.0,
@@ -167,6 +171,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._steering = self._full_steering = 0.0
         self._steering_step = steering_rate * self.delta_seconds
         self._lateral_acceleration = lateral_acceleration
+        self.speed_control = speed_control
+        self.action_names = ("steering", "speed") if speed_control else ("steering", "pedal")
         self._episode: Episode | None = None
         self._town, self._number = "", None
         self._weather: Weather | None = None
@@ -224,7 +230,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         """
         Make one decision: the same action for ``action_repeat`` ticks.
 
-        :param action: shape (2,), float32, clipped to -1..1: steering, pedal
+        :param action: shape (2,), float32, clipped to -1..1: steering, pedal or speed
         :return: observation, reward, terminated, truncated, info
         :raises RuntimeError: if the episode is over or was not begun
         :raises ValueError: if the action is not two finite numbers
@@ -233,11 +239,11 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             raise RuntimeError("step() needs an episode that goes on: call reset() first")
         numbers = np.asarray(action, dtype=np.float64).reshape(-1)
         if numbers.shape != (2,) or not np.isfinite(numbers).all():
-            raise ValueError(f"action: expected 2 finite numbers (steering, pedal), got {action!r}")
-        steering, pedal = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
+            raise ValueError(f"action: expected 2 finite numbers {self.action_names}, got {action!r}")
+        steering, drive = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
         before, steering_before = self.lane_pose.station, self._steering
         try:
-            ticks = self._drive(steering, pedal)
+            ticks = self._drive(steering, drive)
             self._frames[:-1] = self._frames[1:]
             self._frames[-1] = self._grey()
         except ServerError as error:
@@ -319,7 +325,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
                 self._traffic = Traffic(session, self._n_npcs, self.target_speed)
         return session
 
-    def _drive(self, steering: float, pedal: float) -> int:
+    def _drive(self, steering: float, drive: float) -> int:
         """Hold the action until the episode ends, at most ``action_repeat`` ticks; returns how many."""
         assert self._session is not None
         assert self._episode is not None
@@ -331,11 +337,18 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             low, high = self._steering - self._steering_step, self._steering + self._steering_step
             self._steering = min(max(steering, low), high)
             self._full_steering = self.max_wheel_angle
-            self._session.steer(self._steering * self._full_steering / MAX_WHEEL_ANGLE, pedal)
+            self._session.steer(self._steering * self._full_steering / MAX_WHEEL_ANGLE, self._pedal(drive))
             self._session.tick()
             self._look()
             self._episode.update(self.vehicle_state, self.lane_pose, self._session.collisions())
         return ticks
+
+    def _pedal(self, drive: float) -> float:
+        """What the second action comes to at the present speed."""
+        if not self.speed_control:
+            return drive
+        wanted = 0.5 * (drive + 1.0) * self.target_speed
+        return min(max(SPEED_GAIN * (wanted - self.vehicle_state.speed), -1.0), 1.0)
 
     def _look(self) -> None:
         assert self._session is not None

@@ -206,6 +206,21 @@ def test_wheels_turn_no_faster_than_the_steering_rate() -> None:
     assert costs == pytest.approx([0.2 * change for change in (0.2, 0.2, 0.2, 0.05, 0.0)])
 
 
+def test_speed_control_keeps_the_speed_that_was_asked_for() -> None:
+    with CarlaLaneEnv(speed_control=True, lateral_acceleration=4.0, action_repeat=4) as env:
+        assert env.action_names == ("steering", "speed")
+        driver = PurePursuitDriver(env)
+        env.reset(seed=0, options={"town": "Circuit01", "scenario": 0})
+        for action, speed in ((0.0, 4.0), (0.5, 6.0), (-0.5, 2.0), (-1.0, 0.0)):
+            for _ in range(18):
+                env.step(np.array([driver.act()[0], action], np.float32))
+            assert env.vehicle_state.speed == pytest.approx(speed, abs=0.2)
+        for town in HELD_OUT_TOWNS:
+            _, info = run_episode(env, driver.act, options={"town": town, "scenario": 1})
+            assert info["end_reason"] == "route_end"
+            assert info["lateral_deviation_m"] < 0.25
+
+
 def test_full_steering_makes_the_lateral_acceleration_at_speed() -> None:
     with CarlaLaneEnv(lateral_acceleration=4.0) as env:
         env.reset(seed=0, options={"town": "Circuit01", "scenario": 0})

@@ -15,7 +15,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
-from tiny import BarEnv
+from tiny import BarEnv, SlidingBar
 
 from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import LinearNormalNoise
@@ -335,17 +335,3 @@ def test_deduplicated_frames_train_save_and_load(tmp_path: Path) -> None:
     stable_baselines3.TD3.load(tmp_path / "model.zip")
     with pytest.raises(ValueError, match="deduplicate_frames or replay_buffer_class"):
         TD3("LayerNormCnnPolicy", env, deduplicate_frames=True, replay_buffer_class=NStepReplayBuffer)
-
-
-class SlidingBar(BarEnv):
-    """Its observations are the last two frames."""
-
-    def reset(self, **kwargs: Any) -> Any:
-        observation, info = super().reset(**kwargs)
-        self.frame = observation[0]
-        return observation, info
-
-    def step(self, action: np.ndarray) -> Any:
-        observation, *rest = super().step(action)
-        observation[0], self.frame = self.frame, observation[1].copy()
-        return observation, *rest

@@ -38,6 +38,20 @@ class BarEnv(gym.Env[np.ndarray, np.ndarray]):
         return self._draw(), reward, ended and self._terminate, ended and not self._terminate, {}
 
 
+class SlidingBar(BarEnv):
+    """Its observations are the last two frames."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        observation, info = super().reset(**kwargs)
+        self.frame = observation[0]
+        return observation, info
+
+    def step(self, action: np.ndarray) -> Any:
+        observation, *rest = super().step(action)
+        observation[0], self.frame = self.frame, observation[1].copy()
+        return observation, *rest
+
+
 def train(model: Any, folder: Path, callbacks: list[Any], steps: int = 121) -> list[dict[str, float]]:
     """Train and return what was logged, a dict a dump; tags without a value are left out."""
     model.set_logger(configure(str(folder), ["csv"]))

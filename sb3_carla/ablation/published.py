@@ -6,7 +6,9 @@ What its code and logs tell, and how it is rebuilt here on :class:`sb3_carla.TD3
 1. The policy loss is ``-Q1(f, pi(f))`` with f the features of the *actor's* CNN, and its gradient reaches that CNN
    through both: ``policy_loss="actor_features"``. SB3 feeds Q1 with the critic's own features.
 2. Each CNN has an optimizer of its own, which steps on the gradients before they are clipped:
-   ``clipping="bypassed"``. With Adam an optimizer of its own is otherwise the same as a parameter group of its own.
+   ``clipping="bypassed"``. With Adam an optimizer of its own is otherwise the same as a parameter group of its own, so
+   ``clipping="parts"``, which clips CNN and MLP each to the limit before both step, is what separate optimizers after
+   clipping come to.
 3. The features are not normalised: ``features_extractor_class`` :class:`NatureCNN`.
 """
 
@@ -24,7 +26,7 @@ from sb3_carla.tensors import frozen
 __all__ = ["CLIPPING", "POLICY_LOSSES", "PlainNatureCNN", "PublishedTD3"]
 
 POLICY_LOSSES = ("actor_features", "critic_features")
-CLIPPING = ("none", "bypassed", "all")
+CLIPPING = ("none", "bypassed", "parts", "all")
 
 
 class PlainNatureCNN(NatureCNN):
@@ -37,7 +39,7 @@ class PublishedTD3(TD3):
 
     :param args: arguments of :class:`sb3_carla.TD3`
     :param policy_loss: "actor_features" (published) or "critic_features" (as TD3 has it)
-    :param clipping: "none", "bypassed" (published: the CNNs step on unclipped gradients) or "all"
+    :param clipping: "none", "bypassed" (published: the CNNs step on unclipped gradients), "parts" or "all"
     :param kwargs: further arguments of :class:`sb3_carla.TD3`
     :raises ValueError: if a choice is unknown, or the encoder is not "separate"
     """
@@ -81,10 +83,11 @@ class PublishedTD3(TD3):
         limit = getattr(self, f"{name}_max_grad_norm")
         if self.clipping == "all":
             super()._step(name)
-        elif self.clipping == "none" or limit is None:
-            network.optimizer.step()
-        else:
-            encoder = {id(parameter) for parameter in network.features_extractor.parameters()}
-            head = [parameter for parameter in self._trained[name] if id(parameter) not in encoder]
-            nn.utils.clip_grad_norm_(head, limit, foreach=True)
-            network.optimizer.step()
+            return
+        if limit is not None and self.clipping != "none":
+            encoder = list(network.features_extractor.parameters())
+            known = {id(parameter) for parameter in encoder}
+            nn.utils.clip_grad_norm_([p for p in self._trained[name] if id(p) not in known], limit, foreach=True)
+            if self.clipping == "parts":
+                nn.utils.clip_grad_norm_(encoder, limit, foreach=True)
+        network.optimizer.step()

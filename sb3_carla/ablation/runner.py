@@ -21,6 +21,8 @@ from stable_baselines3.common.logger import configure
 from sb3_carla import evaluation
 from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
 from sb3_carla.callbacks import DiagnosticsCallback
+from sb3_carla.noise import LinearNormalNoise
+from sb3_carla.td3 import TD3
 from sb3_carla.towns import HELD_OUT_TOWNS
 
 __all__ = ["RESULT", "run_all", "train_and_evaluate"]
@@ -112,6 +114,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, decisions: int, episo
             model.learn(decisions, callback=[DiagnosticsCallback(guard=None), StopOnNonFinite()], log_interval=10)
         except DivergedError:
             diverged_at = int(model.num_timesteps)
+        model.dump_logs()
         model.logger.close()
     finally:
         env.close()
@@ -126,6 +129,10 @@ def train_and_evaluate(name: str, seed: int, folder: Path, decisions: int, episo
 def _build(variant: Variant, env: Any, seed: int, decisions: int) -> Any:
     arguments = {k: v for k, v in variant.hyperparameters.items() if k not in NOT_OF_THE_ALGORITHM}
     arguments["buffer_size"] = min(arguments.get("buffer_size", 10**6), decisions)
+    if not issubclass(variant.algorithm, TD3) and "exploration_noise" in arguments:
+        # SB3's own TD3 has no schedule for its noise: it gets ours as the object that it takes.
+        start, end, steps = arguments.pop("exploration_noise")
+        arguments["action_noise"] = LinearNormalNoise(env.action_space.shape[0], start, end, int(steps) // env.num_envs)
     return variant.algorithm(variant.hyperparameters["policy"], env, seed=seed, **arguments)
 
 

@@ -6,13 +6,16 @@ The variants: a YAML file each in ``hyperparams/ablation/``.
 | ``title`` | what stands in the table |
 | ``algorithm`` | ``module.Class`` of what trains; taken over from ``like`` if missing |
 | ``like`` | another variant, or "default": the tuned hyperparameters of ``td3.yml`` |
-| ``but`` | what is different: hyperparameters, merged key by key; null takes one out |
+| ``but`` | hyperparameters that differ, merged key by key; in ``policy_kwargs``, ``module.Class`` stands for it |
+| ``without`` | hyperparameters that are taken out, ``policy_kwargs.encoder`` for one inside another |
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.resources
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +25,7 @@ import yaml
 __all__ = ["Variant", "load_variant", "variant_names"]
 
 ENV_ID = "CarlaLane-v0"
-KEYS = {"title", "algorithm", "like", "but"}
+KEYS = {"title", "algorithm", "like", "but", "without"}
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,17 @@ def load_variant(name: str) -> Variant:
     """
     content = _content(name)
     algorithm, hyperparameters = _resolve(name, (name,))
-    module, _, class_name = algorithm.rpartition(".")
-    return Variant(name, content["title"], getattr(importlib.import_module(module), class_name), hyperparameters)
+    policy_kwargs = dict(hyperparameters.get("policy_kwargs", {}))
+    for key, value in policy_kwargs.items():
+        if key.endswith("_class"):
+            policy_kwargs[key] = _class(value)
+    return Variant(name, content["title"], _class(algorithm), {**hyperparameters, "policy_kwargs": policy_kwargs})
+
+
+def _class(path: str) -> type[Any]:
+    module, _, name = path.rpartition(".")
+    found: type[Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _resolve(name: str, path: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
@@ -73,7 +85,11 @@ def _resolve(name: str, path: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
         algorithm, base = "sb3_carla.TD3", dict(yaml.safe_load(text)[ENV_ID])
     else:
         algorithm, base = _resolve(like, (*path, like))
-    return content.get("algorithm", algorithm), _merged(base, content.get("but") or {})
+    merged = _merged(base, content.get("but", {}))
+    for path_of_key in content.get("without", []):
+        *parents, key = path_of_key.split(".")
+        functools.reduce(operator.getitem, parents, merged).pop(key, None)
+    return content.get("algorithm", algorithm), merged
 
 
 def _content(name: str) -> dict[str, Any]:
@@ -86,11 +102,9 @@ def _content(name: str) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
+    result = {key: _merged(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()}
     for key, value in changes.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
             result[key] = _merged(result[key], value)
         else:
             result[key] = value

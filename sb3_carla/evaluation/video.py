@@ -58,7 +58,7 @@ def film(env: Env, case: Case, policy: Policy, path: Path) -> None:
             assert isinstance(view, np.ndarray)
             size = (FILM_WIDTH, FILM_WIDTH * view.shape[0] // view.shape[1])
             picture = cv2.resize(cv2.cvtColor(view, cv2.COLOR_RGB2BGR), size, interpolation=cv2.INTER_AREA)
-            _overlay(picture, observation, info, actions[-1], case)
+            _overlay(picture, observation, info, dict(zip(lane.action_names, actions[-1], strict=True)), case)
             if writer is None:
                 writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), rate, size)
                 if not writer.isOpened():
@@ -72,7 +72,7 @@ def film(env: Env, case: Case, policy: Policy, path: Path) -> None:
 
 
 def _overlay(
-    picture: Any, observation: NDArray[np.uint8], info: dict[str, Any], action: NDArray[np.float32], case: Case
+    picture: Any, observation: NDArray[np.uint8], info: dict[str, Any], action: dict[str, float], case: Case
 ) -> None:
     """Draw into the picture, BGR."""
     height, width = picture.shape[:2]
@@ -86,7 +86,7 @@ def _overlay(
     ]
     for i, line in enumerate(line for line in lines if line):
         _write(picture, line, (8, 18 + 18 * i), RED if i == 3 and not info["is_success"] else WHITE)
-    for i, (name, value) in enumerate(zip(("steering", "pedal"), action, strict=True)):
+    for i, (name, value) in enumerate(action.items()):
         _bar(picture, name, float(value), (width // 2, height - 34 + 17 * i))
 
 

@@ -1,0 +1,180 @@
+"""The ablation: variants mean what they say, faults are where they should be, runs are kept and reported."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
+from tiny import BarEnv, SlidingBar
+
+from sb3_carla.ablation import variants
+from sb3_carla.ablation.published import PlainNatureCNN, PublishedTD3
+from sb3_carla.ablation.report import draw, read_runs, table
+from sb3_carla.ablation.runner import RESULT, DivergedError, StopOnNonFinite, _build, run_all
+from sb3_carla.ablation.variants import load_variant, variant_names
+from sb3_carla.policies import LayerNormNatureCNN
+
+SMALL: dict[str, Any] = {"buffer_size": 200, "batch_size": 16, "seed": 3, "device": "cpu", "autocast": False}
+PLAIN = {"features_extractor_class": PlainNatureCNN}
+
+
+def published(**kwargs: Any) -> PublishedTD3:
+    """The published system with 60 transitions in its buffer and no update yet."""
+    given = {**SMALL, "learning_starts": 1000, "policy_kwargs": PLAIN, **kwargs}
+    model = PublishedTD3("LayerNormCnnPolicy", BarEnv(), **given)
+    model.learn(60)
+    model.set_logger(configure(None, []))
+    return model
+
+
+def norm(parameters: Any) -> float:
+    return float(th.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm())
+
+
+# --- the faults --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy_loss", ["actor_features", "critic_features"])
+def test_only_the_published_policy_loss_lets_the_actors_cnn_raise_q(policy_loss: str) -> None:
+    """With a critic that is blind for actions, a policy can do nothing; the published one grows features instead."""
+    model = published(policy_loss=policy_loss, clipping="none", learning_rate=1e-3)
+    with th.no_grad():
+        model.critic.q_networks[0][0].weight[:, -1].zero_()
+    batch = model._sample(32)
+    features = model._encode(model.critic, batch.observations).detach()
+    losses = [float(model.update_actor(batch, features, batch.actions)["train/actor_loss"]) for _ in range(30)]
+    gradient = norm(model.actor.features_extractor.parameters())
+    if policy_loss == "actor_features":
+        assert losses[-1] < losses[0] - 0.1
+        assert gradient > 1e-3
+    else:
+        assert losses[-1] == pytest.approx(losses[0], abs=1e-5)
+        assert gradient == 0.0
+
+
+@pytest.mark.parametrize(
+    ("clipping", "cnn_clipped", "mlp_clipped"),
+    [("none", False, False), ("bypassed", False, True), ("parts", True, True), ("all", True, True)],
+)
+def test_clipping_reaches_what_it_says(clipping: str, cnn_clipped: bool, mlp_clipped: bool) -> None:
+    limit = 1e-4
+    model = published(clipping=clipping, critic_max_grad_norm=limit)
+    model.update_critic(model._sample(32))
+    encoder = list(model.critic.features_extractor.parameters())
+    heads = [parameter for network in model.critic.q_networks for parameter in network.parameters()]
+    cnn, mlp = norm(encoder), norm(heads)
+    assert (cnn <= limit * 1.001) is cnn_clipped
+    assert (mlp <= limit * 1.001) is mlp_clipped
+    total = (cnn**2 + mlp**2) ** 0.5
+    assert (total <= limit * 1.001) is (clipping == "all")
+
+
+def test_bad_choices() -> None:
+    with pytest.raises(ValueError, match="policy_loss: expected one of actor_features, critic_features, got 'mine'"):
+        PublishedTD3("LayerNormCnnPolicy", BarEnv(), policy_loss="mine")
+    with pytest.raises(ValueError, match="clipping: expected one of none, bypassed, parts, all"):
+        PublishedTD3("LayerNormCnnPolicy", BarEnv(), clipping="some")
+    with pytest.raises(ValueError, match='needs encoder="separate"'):
+        PublishedTD3("LayerNormCnnPolicy", BarEnv(), policy_kwargs={"encoder": "critic"}, buffer_size=10)
+
+
+# --- variants ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", variant_names())
+def test_every_variant_trains(name: str) -> None:
+    variant = load_variant(name)
+    variant.hyperparameters.update(buffer_size=100, learning_starts=20, batch_size=8)
+    env = make_vec_env(SlidingBar, variant.hyperparameters["n_envs"])
+    model = _build(variant, env, seed=0, decisions=60)
+    model.learn(60)
+    assert model._n_updates > 0
+    plain = not any(isinstance(m, th.nn.LayerNorm) for m in model.critic.features_extractor.modules())
+    assert plain is (
+        name in ("stock", "ours-without-layer-norm") or re.fullmatch("published(?!-layer).*", name) is not None
+    )
+
+
+def test_variants_differ_from_ours_in_what_their_titles_say() -> None:
+    ours = load_variant("ours").hyperparameters
+    without = load_variant("ours-without-clipping").hyperparameters
+    assert {key for key in ours if ours[key] != without[key]} == {"actor_max_grad_norm", "critic_max_grad_norm"}
+    normed, plain = (load_variant(f"published{end}") for end in ("-layer-norm", ""))
+    assert normed.hyperparameters["policy_kwargs"]["features_extractor_class"] is LayerNormNatureCNN
+    assert plain.hyperparameters["policy_kwargs"]["features_extractor_class"] is PlainNatureCNN
+    assert load_variant("stock").algorithm.__module__ == "stable_baselines3.td3.td3"
+
+
+def test_bad_variants_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="unknown variant 'theirs', expected one of ours"):
+        load_variant("theirs")
+    (tmp_path / "ablation").mkdir()
+    files = {"a": "title: a\nlike: b\n", "b": "title: b\nlike: a\n", "c": "title: c\nbutt: {}\n"}
+    for name, text in files.items():
+        (tmp_path / "ablation" / f"{name}.yml").write_text(text)
+    monkeypatch.setattr(variants, "_folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match="circle: a -> b -> a"):
+        load_variant("a")
+    with pytest.raises(ValueError, match=r"variant c: expected the keys .* got title, butt"):
+        load_variant("c")
+
+
+# --- runs --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_becomes_nan_ends_without_an_action() -> None:
+    class Poison(StopOnNonFinite):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == 30:
+                with th.no_grad():
+                    self.model.actor.mu[0].bias[0] = float("nan")
+            return True
+
+    model = published()
+    with pytest.raises(DivergedError):
+        model.learn(60, callback=Poison())
+    assert model.num_timesteps == 30
+
+
+def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
+    told: list[str] = []
+    names, arguments = ["ours", "published"], {"decisions": 48, "episodes": 1, "tell": told.append}
+    assert run_all(names, [1], tmp_path, minutes=0.0, **arguments) == 2, "no time, no run"
+    assert run_all(["ours"], [1], tmp_path, **arguments) == 0
+    written = (tmp_path / "ours" / "seed_1" / RESULT).stat().st_mtime_ns
+    half = tmp_path / "published" / "seed_1"
+    half.mkdir(parents=True)
+    (half / "events.out.tfevents.1.half").write_bytes(b"begun, and interrupted")
+    assert run_all(names, [1], tmp_path, **arguments) == 0
+    assert (tmp_path / "ours" / "seed_1" / RESULT).stat().st_mtime_ns == written, "done once"
+    assert not (half / "events.out.tfevents.1.half").exists()
+    assert [line.split(":")[0] for line in told] == [
+        "ours seed 1",
+        "ours seed 1",
+        "published seed 1",
+        "published seed 1",
+    ]
+
+    result = json.loads((half / RESULT).read_text())
+    assert (result["seed"], result["decisions"], result["diverged_at"]) == (1, 48, None)
+    assert result["hyperparameters"]["policy_loss"] == "actor_features"
+    assert 0.0 <= result["scores"]["route_completion"]["value"] <= 1.0
+
+    result.update(seed=2, diverged_at=40, scores=None)
+    shutil.copytree(half, tmp_path / "published" / "seed_2")
+    (tmp_path / "published" / "seed_2" / RESULT).write_text(json.dumps(result))
+    runs = read_runs(tmp_path)
+    rows = table(runs).splitlines()
+    assert len(rows) == 4
+    assert any("| published system | 2, 1 to NaN |" in row for row in rows)
+    draw(runs).savefig(tmp_path / "ablation.png")
+    assert (tmp_path / "ablation.png").stat().st_size > 10_000
+    with pytest.raises(FileNotFoundError, match="No finished run"):
+        read_runs(tmp_path / "nowhere")
