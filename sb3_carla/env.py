@@ -57,8 +57,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | 1 | pedal, or with `speed_control` speed | full brake, or stop | full throttle, or `target_speed` |
 
     With `speed_control` the car keeps the speed that the action asks for, as in Kendall et al., Learning to drive in a
-    day, ICRA 2019: it reads its speedometer, which the camera cannot. The wheels turn 40 degrees at most, and with `lateral_acceleration` no more than what makes this acceleration in a
-    steady turn at the present speed. So the useful range of actions is as wide at 8 m/s as at walking speed.
+    day, ICRA 2019: it reads its speedometer, which the camera cannot. The wheels turn 40 degrees at most, and with
+    `lateral_acceleration` no more than what makes this acceleration in a steady turn at the present speed. So the
+    useful range of actions is as wide at 8 m/s as at walking speed.
 
     ## Reward
     Sum of the weighted terms in ``info["reward_terms"]``, see :mod:`sb3_carla.rewards`:
