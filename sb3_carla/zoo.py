@@ -18,9 +18,9 @@ calls the original and does nothing else.
    place where ``rl_zoo3.record_video`` looks.
 3. ``setup_experiment`` and ``hyperparameters_optimization``: both look the class up in the shared dict ``ALGOS`` (a new
    model, ``--trained-agent``, each trial). For ours: the entry is swapped while they run, and put back.
-4. ``hyperparameters_optimization``: the zoo lets a trial's ``policy_kwargs`` replace the file's, and samples an
-   ``action_noise``, which our TD3 does not take beside its ``exploration_noise``. For ours, while it runs: the sampled
-   ``policy_kwargs`` go over the file's key by key, and a sampled noise switches the schedule off.
+4. ``hyperparameters_optimization``: the zoo's search space knows none of our options, lets a trial's ``policy_kwargs``
+   replace the file's, and judges by the return. For ours, while it runs: the space and the lane score of
+   :mod:`sb3_carla.search`.
 
 ``rl_zoo3.enjoy`` and ``record_video`` need nothing but the registered environment: a model that
 :class:`sb3_carla.TD3` saved loads and plays as ``stable_baselines3.TD3`` as well.
@@ -34,7 +34,7 @@ import importlib.resources
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -135,6 +135,8 @@ def _manager_class() -> Any:
     if manager is not None:
         known = inspect.signature(manager.__init__).parameters
         missing += [f"ExperimentManager.__init__({name}=)" for name in _PARAMETERS if name not in known]
+    if not hasattr(module, "TrialEvalCallback"):
+        missing.append("TrialEvalCallback")
     for table in ("ALGOS", "HYPERPARAMS_SAMPLER"):
         missing += [f"{table}[{name!r}]" for name in ALGORITHMS if name not in getattr(module, table, {})]
     if missing:
@@ -205,23 +207,18 @@ def _with_our_search(original: Callable[..., Any]) -> Callable[..., Any]:
     def hyperparameters_optimization(self: Any) -> Any:
         if not _replaces(self):
             return original(self)
-        samplers = _tables().HYPERPARAMS_SAMPLER
-        sampler = _sampler_over(self._hyperparams, samplers[self.algo])
-        with _swapped(_tables().ALGOS, self.algo, algorithm(self.algo)), _swapped(samplers, self.algo, sampler):
+        search, tables, from_file = importlib.import_module("sb3_carla.search"), _tables(), dict(self._hyperparams)
+
+        def sample(trial: Any, *unused: Any) -> dict[str, Any]:
+            return dict(search.sample_td3(trial, from_file))
+
+        with ExitStack() as stack:
+            stack.enter_context(_swapped(tables.ALGOS, self.algo, algorithm(self.algo)))
+            stack.enter_context(_swapped(tables.HYPERPARAMS_SAMPLER, self.algo, sample))
+            stack.enter_context(_swapped(vars(tables), "TrialEvalCallback", search.LaneTrialCallback))
             return original(self)
 
     return hyperparameters_optimization
-
-
-def _sampler_over(from_file: dict[str, Any], stock: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    def sample(*args: Any) -> dict[str, Any]:
-        sampled = stock(*args)
-        sampled["policy_kwargs"] = {**from_file.get("policy_kwargs", {}), **sampled.get("policy_kwargs", {})}
-        if sampled.get("action_noise") is not None and "exploration_noise" in from_file:
-            sampled["exploration_noise"] = None
-        return sampled
-
-    return sample
 
 
 def _replaces(manager: Any) -> bool:

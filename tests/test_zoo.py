@@ -143,22 +143,3 @@ def test_train_enjoy_record_and_continue(tmp_path: Path) -> None:
     assert list((tmp_path / "video").glob("*.mp4"))
     run_python(tmp_path, *train, "-i", str(model), *small)
     assert (tmp_path / "logs/td3/CarlaLane-v0_2/CarlaLane-v0.zip").is_file()
-
-
-def test_search_samples_over_the_file() -> None:
-    from_file = {"policy_kwargs": {"encoder": "critic"}, "exploration_noise": [0.4, 0.1, 100]}
-    for noise, expected in ((None, {}), ("noise", {"action_noise": "noise", "exploration_noise": None})):
-        sampled: dict[str, Any] = {"policy_kwargs": {"net_arch": [64]}}
-        if noise is not None:
-            sampled["action_noise"] = noise
-        found = zoo._sampler_over(from_file, lambda *_, sampled=sampled: sampled)("trial", 2, 1, {})
-        assert found == {"policy_kwargs": {"encoder": "critic", "net_arch": [64]}, **expected}
-
-
-@pytest.mark.slow
-def test_hyperparameter_search(tmp_path: Path) -> None:
-    search = ["-optimize", "--n-trials", "1", "--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots"]
-    small = ["-params", "n_envs:1", "learning_starts:20", "n_steps:1"]
-    command = ["-m", "rl_zoo3.train", "--algo", "td3", "--env", "CarlaLane-v0", "-n", "40", "--seed", "3"]
-    out = run_python(tmp_path, *command, *search, *small)
-    assert "Best trial" in out
