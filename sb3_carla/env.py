@@ -63,7 +63,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     ## Reward
     Sum of the weighted terms in ``info["reward_terms"]``, see :mod:`sb3_carla.rewards`:
-    ``progress``, ``lane_centering``, ``heading``, ``smoothness``, ``speed``, ``safety``.
+    ``progress``, ``lane_centering``, ``heading``, ``smoothness``, ``speed``, ``idling``, ``safety``.
 
     ## Start
     At a standstill in the middle of a lane: a random place of the town, or that of the numbered ``scenario``.
@@ -297,7 +297,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if self._traffic is None:
             return float("inf")
         state = self.vehicle_state
-        gap, speed = gap_ahead(self.route, self.lane_pose.station, self._traffic.positions())
+        gap, speed = self._gap_ahead()
         acceleration = IntelligentDriver()(state.speed, self.target_speed, gap, state.speed - speed)
         return max(0.0, state.speed + acceleration)
 
@@ -344,6 +344,12 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self._episode.update(self.vehicle_state, self.lane_pose, self._session.collisions())
         return ticks
 
+    def _gap_ahead(self) -> tuple[float, float]:
+        """Gap to the car in front [m], infinite with nobody there, and its speed [m/s]."""
+        if self._traffic is None:
+            return math.inf, 0.0
+        return gap_ahead(self.route, self.lane_pose.station, self._traffic.positions())
+
     def _pedal(self, drive: float) -> float:
         """What the second action comes to at the present speed."""
         if not self.speed_control:
@@ -370,7 +376,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         motion = Motion(
             progress_speed=(pose.station - station) / (ticks * self.delta_seconds),
             speed=state.speed,
-            recommended_speed=comfortable_speed(curvature, self.target_speed),
+            recommended_speed=min(
+                comfortable_speed(curvature, self.target_speed),
+                IntelligentDriver().following_speed(self._gap_ahead()[0]),
+            ),
             lateral_offset=pose.lateral_offset,
             half_width=pose.half_width,
             heading_error=pose.heading_error,

@@ -2,8 +2,10 @@
 The reward, as named terms of comparable size.
 
 Each term is worked out per decision from what the car did, multiplied by its weight, and reported under its name in
-``info["reward_terms"]``; the reward is their sum. All terms but ``safety`` and ``smoothness`` fade with the speed:
-a car that stands off-centre is not punished at every step, so ending the episode early never pays.
+``info["reward_terms"]``; the reward is their sum. ``lane_centering`` and ``heading`` fade with the speed: a car that
+stands off-centre is not punished for it, so ending the episode early never pays. Standing still until the episode ends
+as stuck costs about as much as ending it at once by leaving the lane, so that does not pay either: without ``idling``,
+policies stopped for good before what they had failed at.
 
 Source of the shape: progress times (1 - lateral error) keeps the lane in DonkeyCar and in CARLA lane-keeping work; a
 progress weight of 95 % taught a published system to rush, so here no term outweighs the sum of the others.
@@ -20,6 +22,8 @@ __all__ = ["REWARD_TERMS", "Motion", "RewardWeights", "comfortable_speed", "rewa
 
 COMFORTABLE_LATERAL_ACCELERATION = 2.5
 """Limit for choosing the speed in bends [m/s^2]; 2 to 3 is what drivers accept (Reymond et al., Human Factors 2001)."""
+STANDING_SPEED = 1.0
+"""Behind a car that leaves room for less than this [m/s], standing is not idling."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class RewardWeights:
     :param heading: angle to the lane, -1 at 45 degrees
     :param smoothness: change of the steering, -1 for one full lock
     :param speed: driving faster than recommended, -1 at twice the target speed
+    :param idling: -1 at a standstill, 0 from a quarter of the recommended speed on
     :param safety: -1 when the episode ends in a failure
     """
 
@@ -40,6 +45,7 @@ class RewardWeights:
     heading: float = 0.3
     smoothness: float = 0.2
     speed: float = 1.0
+    idling: float = 0.2
     safety: float = 5.0
 
     @classmethod
@@ -68,7 +74,7 @@ class Motion:
 
     :param progress_speed: mean speed along the lane since the last decision [m/s]
     :param speed: car's speed now [m/s]
-    :param recommended_speed: from :func:`comfortable_speed` [m/s]
+    :param recommended_speed: that of the bends ahead and of the car in front [m/s], >= 0
     :param lateral_offset: distance from the lane's centre [m]
     :param half_width: half of the lane's width [m]
     :param heading_error: angle to the lane [rad]
@@ -109,8 +115,9 @@ def reward_terms(motion: Motion, weights: RewardWeights, target_speed: float) ->
     :return: term by name
     """
     limit = motion.recommended_speed
-    progress = max(-1.0, min(motion.progress_speed, limit) / limit)
+    progress = max(-1.0, min(motion.progress_speed, limit) / max(limit, STANDING_SPEED))
     moving = max(0.0, progress)
+    idle = 0.0 if limit < STANDING_SPEED else max(0.0, 1.0 - 4.0 * moving)
     off_centre = min(abs(motion.lateral_offset) / motion.half_width, 1.0)
     askew = min(abs(motion.heading_error) / (math.pi / 4.0), 1.0)
     too_fast = min(max(0.0, motion.speed - limit) / target_speed, 1.0)
@@ -120,5 +127,6 @@ def reward_terms(motion: Motion, weights: RewardWeights, target_speed: float) ->
         "heading": -weights.heading * askew * moving,
         "smoothness": -weights.smoothness * motion.steering_change,
         "speed": -weights.speed * too_fast,
+        "idling": -weights.idling * idle,
         "safety": -weights.safety * motion.failed,
     }

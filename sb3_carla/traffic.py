@@ -63,6 +63,13 @@ class IntelligentDriver:
         free = 1.0 - (speed / desired_speed) ** 4
         return max(-8.0, self.acceleration * (free - (wanted_gap / max(gap, 0.1)) ** 2))
 
+    def following_speed(self, gap: float) -> float:
+        """
+        :param gap: to the car in front, bumper to bumper [m]; infinite if there is none
+        :return: speed at which this gap is the one to keep [m/s]
+        """
+        return max(0.0, gap - self.minimum_gap) / self.time_headway
+
 
 def gap_ahead(route: LaneRoute, station: float, cars: NDArray[np.float64]) -> tuple[float, float]:
     """

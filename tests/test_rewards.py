@@ -41,6 +41,10 @@ def test_perfect_driving_earns_one() -> None:
         ({"heading_error": math.pi / 8.0}, "heading", -0.15),
         ({"steering_change": 0.5}, "smoothness", -0.1),
         ({"speed": 10.0}, "speed", -0.25),
+        ({"progress_speed": 0.0}, "idling", -0.2),
+        ({"progress_speed": 1.0}, "idling", -0.1),
+        ({"progress_speed": -1.0}, "idling", -0.2),
+        ({"progress_speed": 2.0}, "idling", 0.0),
         ({"failed": True}, "safety", -5.0),
     ],
 )
@@ -48,8 +52,22 @@ def test_each_term(changes: dict[str, float], term: str, value: float) -> None:
     assert terms(**changes)[term] == pytest.approx(value)
 
 
-def test_standing_off_centre_costs_nothing_so_that_ending_early_does_not_pay() -> None:
-    assert sum(terms(progress_speed=0.0, speed=0.0, lateral_offset=1.5, heading_error=0.5).values()) == 0.0
+def test_neither_ending_early_nor_standing_still_pays() -> None:
+    """Per decision of 0.2 s, discounted by 0.96: 30 decisions until an episode ends as stuck."""
+    standing = sum(terms(progress_speed=0.0, speed=0.0, lateral_offset=1.5, heading_error=0.5).values())
+    assert standing == pytest.approx(-0.2), "where one stands costs nothing"
+    until_stuck = sum(standing * 0.96**i for i in range(30)) - 5.0 * 0.96**30
+    leaving_at_once = -5.0
+    assert until_stuck == pytest.approx(leaving_at_once, abs=0.1)
+    creeping_into_failure = sum(sum(terms(progress_speed=4.0).values()) * 0.96**i for i in range(5)) - 5.0 * 0.96**5
+    assert creeping_into_failure > until_stuck + 1.0
+
+
+def test_standing_behind_a_standing_car_is_not_idling() -> None:
+    assert sum(terms(progress_speed=0.0, speed=0.0, recommended_speed=0.0).values()) == 0.0
+    creeping = terms(progress_speed=0.5, speed=0.5, recommended_speed=0.5)
+    assert creeping["progress"] == pytest.approx(0.5)
+    assert terms(progress_speed=3.0, speed=3.0, recommended_speed=0.0)["speed"] == pytest.approx(-3.0 / 8.0)
 
 
 def test_no_term_drowns_the_others() -> None:

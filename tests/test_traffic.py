@@ -51,3 +51,12 @@ def test_gap_to_the_next_car_on_the_route(route: LaneRoute) -> None:
 def test_oncoming_and_following_cars_are_not_in_the_way(route: LaneRoute) -> None:
     assert gap_ahead(route, 20.0, np.array([[50.0, -1.75, -9.0, 0.0], [20.0, 1.75, 5.0, 0.0]])) == (math.inf, 0.0)
     assert gap_ahead(route, 20.0, np.empty((0, 4))) == (math.inf, 0.0)
+
+
+def test_following_speed_is_where_the_model_neither_brakes_nor_accelerates() -> None:
+    driver = IntelligentDriver()
+    speed = driver.following_speed(9.5)
+    assert speed == pytest.approx(5.0)  # (9.5 - 2) / 1.5
+    assert driver(speed, 1e9, 9.5, 0.0) == pytest.approx(0.0, abs=1e-6)
+    assert driver.following_speed(1.0) == 0.0
+    assert driver.following_speed(math.inf) == math.inf
