@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
+
+from sb3_carla.schedules import rate_schedule
 
 __all__ = ["PROGRESS", "RateCheck", "build", "read_entry", "verify"]
 
@@ -75,7 +76,9 @@ def build(algorithm: Any, entry: Mapping[str, Any], env: Any) -> Any:
     :return: the model
     """
     arguments = {key: value for key, value in entry.items() if key not in OF_THE_ZOO}
-    arguments |= {key: _schedule(value) for key, value in arguments.items() if key.endswith("learning_rate")}
+    for key, value in arguments.items():
+        if key.endswith("learning_rate") and value is not None:
+            arguments[key] = rate_schedule(value)
     model = algorithm(entry["policy"], env, **{**arguments, "buffer_size": 1})
     model.set_logger(Logger(None, []))  # SB3 writes each rate that it sets
     return model
@@ -108,10 +111,3 @@ def _expected(entry: Mapping[str, Any], name: str, progress: float) -> float:
     if isinstance(value, str) and value.startswith("lin_"):
         return float(value.removeprefix("lin_")) * progress
     return float(value)
-
-
-def _schedule(value: Any) -> Any:
-    """``lin_3e-4`` is rl-zoo3's way to write a rate that falls to zero."""
-    if isinstance(value, str) and value.startswith("lin_"):
-        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
-    return None if value is None else FloatSchedule(value)

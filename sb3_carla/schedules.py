@@ -5,8 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
-__all__ = ["ScaledSchedule"]
+__all__ = ["ScaledSchedule", "rate_schedule"]
+
+LINEAR = "lin_"
+"""How rl-zoo3's files begin a rate that falls to zero: ``lin_3e-4``."""
+
+
+def rate_schedule(value: str | float | Schedule) -> Schedule:
+    """
+    A learning rate as rl-zoo3's files write it.
+
+    :param value: a number, ``lin_3e-4`` for one that falls linearly to zero, or a schedule
+    :return: remaining progress (1 at the start, 0 at the end) -> rate
+    """
+    if isinstance(value, str) and value.startswith(LINEAR):
+        return LinearSchedule(float(value.removeprefix(LINEAR)), 0.0, 1.0)
+    return FloatSchedule(value if callable(value) else float(value))
 
 
 @dataclass(frozen=True)

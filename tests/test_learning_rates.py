@@ -13,6 +13,7 @@ from tiny import BarEnv
 
 from sb3_carla import zoo
 from sb3_carla.learning_rates import build, read_entry, verify
+from sb3_carla.schedules import rate_schedule
 from sb3_carla.td3 import TD3
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +80,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> N
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_entry(str(path), "CarlaLane-v0")
-    assert read_entry(str(zoo.default_config("td3")), "CarlaLane-v0")["learning_rate"] > 0
+    assert rate_schedule(read_entry(str(zoo.default_config("td3")), "CarlaLane-v0")["learning_rate"])(1.0) > 0.0
 
 
 def test_missing_file_is_one_line() -> None:

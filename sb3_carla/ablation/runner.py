@@ -22,6 +22,7 @@ from sb3_carla import evaluation
 from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
 from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.noise import LinearNormalNoise
+from sb3_carla.schedules import rate_schedule
 from sb3_carla.td3 import TD3
 from sb3_carla.towns import HELD_OUT_TOWNS
 
@@ -128,6 +129,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, decisions: int, episo
 
 def _build(variant: Variant, env: Any, seed: int, decisions: int) -> Any:
     arguments = {k: v for k, v in variant.hyperparameters.items() if k not in NOT_OF_THE_ALGORITHM}
+    arguments["learning_rate"] = rate_schedule(arguments["learning_rate"])
     arguments["buffer_size"] = min(arguments.get("buffer_size", 10**6), decisions)
     if not issubclass(variant.algorithm, TD3) and "exploration_noise" in arguments:
         # SB3's own TD3 has no schedule for its noise: it gets ours as the object that it takes.
