@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness import TOWN, ServerProcess, running_server, synchronous
+from harness import TOWN, ServerProcess, running_server, stop_sensors, synchronous
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,4 @@ def world(client: Any) -> Iterator[Any]:
     fresh = client.load_world(TOWN)
     synchronous(fresh)
     yield fresh
-    for actor in fresh.get_actors().filter("sensor.*"):
-        if actor.is_listening:
-            actor.stop()
+    stop_sensors()

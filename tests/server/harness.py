@@ -156,4 +156,18 @@ def spawn_sensor(world: Any, car: Any, kind: str, **attributes: object) -> Any:
     for name, value in attributes.items():
         blueprint.set_attribute(name, str(value))
     place = carla.Transform(carla.Location(x=1.2, z=2.0), carla.Rotation(pitch=-15.0))
-    return world.spawn_actor(blueprint, place, attach_to=car)
+    sensor = world.spawn_actor(blueprint, place, attach_to=car)
+    SPAWNED_SENSORS.append(sensor)
+    return sensor
+
+
+SPAWNED_SENSORS: list[Any] = []
+"""To be stopped before the next world is loaded. Only these handles know that they listen, others do not."""
+
+
+def stop_sensors() -> None:
+    """Stop every sensor that a test has left listening: the client is not safe against a world that goes under them."""
+    for sensor in SPAWNED_SENSORS:
+        if sensor.is_listening:
+            sensor.stop()
+    SPAWNED_SENSORS.clear()
