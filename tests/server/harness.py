@@ -168,6 +168,6 @@ SPAWNED_SENSORS: list[Any] = []
 def stop_sensors() -> None:
     """Stop every sensor that a test has left listening: the client is not safe against a world that goes under them."""
     for sensor in SPAWNED_SENSORS:
-        if sensor.is_listening:
+        if sensor.is_listening():
             sensor.stop()
     SPAWNED_SENSORS.clear()
