@@ -386,7 +386,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             steering_change=steering_change,
             failed=self._episode.failed,
         )
-        return reward_terms(motion, self._weights, self.target_speed)
+        return reward_terms(motion, self._weights)
 
     def _info(self, terms: dict[str, float]) -> dict[str, Any]:
         assert self._episode is not None

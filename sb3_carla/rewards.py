@@ -35,7 +35,7 @@ class RewardWeights:
     :param lane_centering: distance from the lane's centre, -1 at the edge of the lane
     :param heading: angle to the lane, -1 at 45 degrees
     :param smoothness: change of the steering, -1 for one full lock
-    :param speed: driving faster than recommended, -1 at twice the target speed
+    :param speed: driving faster than recommended, -1 at twice that speed
     :param idling: -1 at a standstill, 0 from a quarter of the recommended speed on
     :param safety: -1 when the episode ends in a failure
     """
@@ -44,7 +44,7 @@ class RewardWeights:
     lane_centering: float = 0.7
     heading: float = 0.3
     smoothness: float = 0.2
-    speed: float = 1.0
+    speed: float = 1.5
     idling: float = 0.2
     safety: float = 5.0
 
@@ -105,13 +105,12 @@ def comfortable_speed(curvature: float, target_speed: float) -> float:
     return math.sqrt(COMFORTABLE_LATERAL_ACCELERATION / curvature)
 
 
-def reward_terms(motion: Motion, weights: RewardWeights, target_speed: float) -> dict[str, float]:
+def reward_terms(motion: Motion, weights: RewardWeights) -> dict[str, float]:
     """
     The weighted terms; their sum is the reward.
 
     :param motion: what the car did
     :param weights: weight of each term
-    :param target_speed: speed on a straight road [m/s]
     :return: term by name
     """
     limit = motion.recommended_speed
@@ -120,7 +119,7 @@ def reward_terms(motion: Motion, weights: RewardWeights, target_speed: float) ->
     idle = 0.0 if limit < STANDING_SPEED else max(0.0, 1.0 - 4.0 * moving)
     off_centre = min(abs(motion.lateral_offset) / motion.half_width, 1.0)
     askew = min(abs(motion.heading_error) / (math.pi / 4.0), 1.0)
-    too_fast = min(max(0.0, motion.speed - limit) / target_speed, 1.0)
+    too_fast = min(max(0.0, motion.speed - limit) / max(limit, STANDING_SPEED), 1.0)
     return {
         "progress": weights.progress * progress,
         "lane_centering": -weights.lane_centering * off_centre * moving,

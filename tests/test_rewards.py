@@ -22,7 +22,7 @@ PERFECT = Motion(
 
 
 def terms(**changes: float | bool) -> dict[str, float]:
-    return reward_terms(dataclasses.replace(PERFECT, **changes), RewardWeights(), 8.0)
+    return reward_terms(dataclasses.replace(PERFECT, **changes), RewardWeights())
 
 
 def test_perfect_driving_earns_one() -> None:
@@ -40,7 +40,9 @@ def test_perfect_driving_earns_one() -> None:
         ({"lateral_offset": 9.0}, "lane_centering", -0.7),
         ({"heading_error": math.pi / 8.0}, "heading", -0.15),
         ({"steering_change": 0.5}, "smoothness", -0.1),
-        ({"speed": 10.0}, "speed", -0.25),
+        ({"speed": 10.0}, "speed", -0.375),
+        ({"speed": 6.0, "recommended_speed": 4.0}, "speed", -0.75),
+        ({"speed": 9.0, "recommended_speed": 4.0}, "speed", -1.5),
         ({"progress_speed": 0.0}, "idling", -0.2),
         ({"progress_speed": 1.0}, "idling", -0.1),
         ({"progress_speed": -1.0}, "idling", -0.2),
@@ -67,7 +69,7 @@ def test_standing_behind_a_standing_car_is_not_idling() -> None:
     assert sum(terms(progress_speed=0.0, speed=0.0, recommended_speed=0.0).values()) == 0.0
     creeping = terms(progress_speed=0.5, speed=0.5, recommended_speed=0.5)
     assert creeping["progress"] == pytest.approx(0.5)
-    assert terms(progress_speed=3.0, speed=3.0, recommended_speed=0.0)["speed"] == pytest.approx(-3.0 / 8.0)
+    assert terms(progress_speed=3.0, speed=3.0, recommended_speed=0.0)["speed"] == pytest.approx(-1.5)
 
 
 def test_no_term_drowns_the_others() -> None:
