@@ -8,6 +8,11 @@ Time of a gradient step at batch 256 on 4x84x84 pictures: stock TD3 beside ours,
 - separate: ``sb3_carla.TD3("LayerNormCnnPolicy")``, the same two encoders, with LayerNorm.
 - critic: one encoder, trained by the critic's loss, as the default hyperparameters have it.
 
+- default: likewise, with the 64 features and the inverted gradients of the default hyperparameters.
+
+``--profile`` says where the time of a step goes: its arithmetic at the peak that this processor reaches in a large
+matrix product, in float32 and in bfloat16, and the operations that take longest.
+
 All train on the same random transitions, in turns of two steps (one with an actor's update). What is measured is wall
 time; each round gives one ratio to stock, so that whatever else the machine does hits all alike.
 """
@@ -26,6 +31,7 @@ import stable_baselines3
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.logger import Logger
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from sb3_carla import TD3
@@ -66,9 +72,13 @@ def contender(name: str) -> Any:
     if name == "stock":
         model: Any = stable_baselines3.TD3("CnnPolicy", Pictures(), **common)
     else:
+        default = name == "default"
+        policy_kwargs: dict[str, Any] = {"encoder": "critic" if default else name, "optimizer_kwargs": {"fused": True}}
+        if default:
+            policy_kwargs["features_extractor_kwargs"] = {"features_dim": 64}
         model = TD3(
-            "LayerNormCnnPolicy", Pictures(), n_steps=3, random_shift=4, deduplicate_frames=True,
-            policy_kwargs={"encoder": name, "optimizer_kwargs": {"fused": True}}, **common,
+            "LayerNormCnnPolicy", Pictures(), n_steps=3, random_shift=0 if default else 4, deduplicate_frames=True,
+            invert_gradients=default, policy_kwargs=policy_kwargs, **common,
         )  # fmt: skip
     model.learn(TRANSITIONS)
     model.set_logger(Logger(None, []))
@@ -86,16 +96,45 @@ def seconds(model: Any, steps: int) -> float:
     return (time.perf_counter() - begin) / steps
 
 
+def peak(dtype: th.dtype, size: int = 2048) -> float:
+    """:return: operations a second of the best of ten matrix products"""
+    a, b = th.randn(size, size).to(dtype), th.randn(size, size).to(dtype)
+    times = []
+    for _ in range(10):
+        begin = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - begin)
+    return 2.0 * size**3 / min(times)
+
+
+def profile(name: str, model: Any) -> None:
+    """Print a step's arithmetic beside the processor's peak, and its ten longest operations."""
+    with FlopCounterMode(display=False) as counter:
+        model.train(2, BATCH)
+    operations = counter.get_total_flops() / 2.0
+    taken = float(np.median([seconds(model, 2) for _ in range(5)]))
+    at_peak = {dtype: operations / peak(dtype) for dtype in (th.float32, th.bfloat16)}
+    print(f"\n{name}: {1e3 * taken:.0f} ms a step for {operations / 1e9:.1f} GFLOP, which take", end=" ")
+    print(", ".join(f"{1e3 * least:.0f} ms at the peak of {dtype}" for dtype, least in at_peak.items()))
+    with th.profiler.profile(activities=[th.profiler.ProfilerActivity.CPU]) as profiler:
+        model.train(2, BATCH)
+    events = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    for event in events[:10]:
+        print(f"  {event.self_cpu_time_total / total:5.1%} {event.count:5d} x {event.key}")
+
+
 def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="default: 9")
     parser.add_argument("--threads", type=int, help="of PyTorch (default: its own)")
+    parser.add_argument("--profile", action="store_true", help="say where the time goes")
     parser.add_argument("--output", type=Path, help="JSON file")
     options = parser.parse_args()
     if options.threads is not None:
         th.set_num_threads(options.threads)
-    models = {name: contender(name) for name in ("stock", "separate", "critic")}
+    models = {name: contender(name) for name in ("stock", "separate", "critic", "default")}
     for model in models.values():
         model.train(2, BATCH)
     rounds = [{name: seconds(model, 2) for name, model in models.items()} for _ in tqdm(range(options.rounds))]
@@ -107,6 +146,9 @@ def main() -> None:
         results[name] = {"seconds": found.tolist(), "ratio": float(np.median(ratios))}
         spread = f"{1e3 * found.min():.0f} to {1e3 * found.max():.0f}"
         print(f"| {name} | {1e3 * np.median(found):.0f} | {spread} | {np.median(ratios):.1f} |")
+    if options.profile:
+        for name, model in models.items():
+            profile(name, model)
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(results, indent=2))
