@@ -136,8 +136,9 @@ def test_train_enjoy_record_and_continue(tmp_path: Path) -> None:
     run_python(tmp_path, *train, *small)
     model = tmp_path / "logs/td3/CarlaLane-v0_1/CarlaLane-v0.zip"
     assert model.is_file()
-    held_out = ["--env-kwargs", "town:'Circuit06'", "target_speed:5.0"]
-    out = run_python(tmp_path, "-m", "rl_zoo3.enjoy", *common, "-n", "70", "--no-render", *held_out)
+    # At most 15 s, which are 75 decisions, until the time limit.
+    held_out = ["--env-kwargs", "town:'Circuit06'", "target_speed:5.0", "route_length:25.0"]
+    out = run_python(tmp_path, "-m", "rl_zoo3.enjoy", *common, "-n", "80", "--no-render", *held_out)
     assert "Episode Reward" in out
     run_python(tmp_path, "-m", "rl_zoo3.record_video", *common, "-n", "5", "-o", "video")
     assert list((tmp_path / "video").glob("*.mp4"))
