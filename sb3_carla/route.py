@@ -18,8 +18,12 @@ Waypoint = Any
 
 SPACING = 1.0
 """Distance between two points of a route [m]."""
+STRAIGHT_ON = math.radians(45.0)
+"""A branch that changes the heading by less leads straight on."""
 SAME_TURN = math.radians(12.0)
-"""Branches whose heading changes differ by less than this count as equally straight: then the rightmost is taken."""
+"""Branches straight on whose heading changes differ by less than this count as equally straight."""
+SAME_CORNER = math.radians(60.0)
+"""The same for branches that turn off."""
 START_SPACING = 10.0
 """Distance between two numbered starts on a lane [m]."""
 
@@ -48,10 +52,10 @@ def wrap_angle(angle: float) -> float:
 
 def straightest(current: Waypoint, candidates: list[Waypoint]) -> Waypoint:
     """
-    The branch that changes the heading least, judged at the branch's far end.
+    The branch that changes the heading least, judged at the branch's far end; the rightmost of equals.
 
-    Where a road ends in a T, left and right turn by the same angle up to rounding of the map: then right is taken,
-    so that the choice follows from what the camera sees and not from the third decimal of a map.
+    Where a road ends in a T, left and right turn by about the same angle. A camera cannot tell which is the lesser one,
+    so unless the difference is plain to see, right is taken: every T looks alike and is driven alike.
 
     :param current: where the branches begin
     :param candidates: first waypoint of each branch, at least one
@@ -63,7 +67,8 @@ def straightest(current: Waypoint, candidates: list[Waypoint]) -> Waypoint:
     ends = (math.radians(_road_end(candidate).transform.rotation.yaw) for candidate in candidates)
     turns = [wrap_angle(end - heading) for end in ends]
     least = min(abs(turn) for turn in turns)
-    near = [i for i, turn in enumerate(turns) if abs(turn) < least + SAME_TURN]
+    tolerance = SAME_TURN if least < STRAIGHT_ON else SAME_CORNER
+    near = [i for i, turn in enumerate(turns) if abs(turn) < least + tolerance]
     best = max(near, key=lambda i: (round(turns[i], 3), candidates[i].road_id, candidates[i].lane_id))
     return candidates[best]
 

@@ -25,6 +25,8 @@ def _solid(color: str = "white", width: float = 0.15) -> Marking:
     return Marking("solid", color, width)
 
 
+_NONE = Marking("none")
+
 _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
     # Training.
     "Circuit01": (
@@ -79,6 +81,18 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
             speed_kmh=50,
         ),
     ),
+    "Circuit09": (
+        109,
+        CircuitStyle(
+            CrossSection(3, 3.5, 2.5, _solid("yellow"), _broken(width=0.12), _solid()),
+            size=(350.0, 350.0),
+            dent=0.55,
+            corners=8,
+            turning=8.0,
+            radii=(30.0, 80.0),
+            speed_kmh=60,
+        ),
+    ),
     # Held out.
     "Circuit06": (
         206,
@@ -131,6 +145,58 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             speed_kmh=40,
         ),
     ),
+    # Streets at right angles between pavements, as in an American suburb.
+    "Village04": (
+        304,
+        VillageStyle(
+            CrossSection(1, 4.0, 0.3, _broken("yellow", 0.12), _broken(), _NONE, sidewalk=4.0),
+            columns=4,
+            spacing=82.0,
+            jitter=1.0,
+            bow=2.0,
+            missing=((1, 5), (4, 5), (6, 10)),
+            radii=(6.5, 40.0),
+            corner_radius=5.0,
+        ),
+    ),
+    "Village05": (
+        305,
+        VillageStyle(
+            CrossSection(1, 3.1, 0.0, _broken(width=0.13), _broken(), _NONE, sidewalk=2.0),
+            columns=4,
+            spacing=85.0,
+            jitter=7.0,
+            missing=((2, 6), (5, 9)),
+            radii=(8.0, 40.0),
+            corner_radius=6.0,
+        ),
+    ),
+    # Hardly any lines.
+    "Village06": (
+        306,
+        VillageStyle(
+            CrossSection(1, 3.7, 0.6, _broken(width=0.2), _broken(), _NONE),
+            spacing=100.0,
+            jitter=10.0,
+            bow=14.0,
+            missing=((1, 4), (3, 4)),
+            radii=(9.0, 50.0),
+            corner_radius=7.0,
+        ),
+    ),
+    "Village07": (
+        307,
+        VillageStyle(
+            CrossSection(2, 3.5, 1.5, _solid("yellow", 0.18), _broken(width=0.12), _solid(width=0.18), sidewalk=3.0),
+            spacing=135.0,
+            jitter=4.0,
+            bow=6.0,
+            missing=((4, 7),),
+            radii=(20.0, 60.0),
+            corner_radius=6.0,
+            speed_kmh=50,
+        ),
+    ),
     # Held out.
     "Village03": (
         403,
@@ -141,6 +207,30 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             jitter=10.0,
             missing=((1, 5),),
             radii=(14.0, 45.0),
+        ),
+    ),
+    "Village08": (
+        408,
+        VillageStyle(
+            CrossSection(1, 3.8, 0.4, _broken("yellow", 0.14), _broken(), _NONE, sidewalk=3.0),
+            columns=4,
+            spacing=88.0,
+            jitter=3.0,
+            bow=5.0,
+            missing=((1, 5), (5, 6), (6, 10)),
+            radii=(7.0, 45.0),
+            corner_radius=5.5,
+        ),
+    ),
+    "Village09": (
+        409,
+        VillageStyle(
+            CrossSection(2, 3.3, 0.5, _solid(width=0.15), _broken(), _solid(width=0.12), sidewalk=2.5),
+            spacing=125.0,
+            missing=((1, 4),),
+            radii=(22.0, 55.0),
+            corner_radius=7.0,
+            speed_kmh=40,
         ),
     ),
 }

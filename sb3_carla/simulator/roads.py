@@ -41,7 +41,7 @@ class Lane:
     Lane beside the reference line; its width changes evenly over the road.
 
     :param id: negative to the right of the reference line, positive to the left, from 1 outwards
-    :param kind: OpenDRIVE lane type: "driving" or "shoulder"
+    :param kind: OpenDRIVE lane type: "driving", "shoulder" or "sidewalk"
     :param width: at the road's start [m]
     :param marking: on the border away from the reference line
     :param end_width: at the road's end [m]; same as at the start if None
@@ -69,6 +69,7 @@ class CrossSection:
     :param centre: line between the directions
     :param separator: line between lanes of one direction
     :param edge: line at the outside of the driving lanes
+    :param sidewalk: width of the pavement beyond the shoulder [m], 0: none
     """
 
     lanes: int
@@ -77,11 +78,17 @@ class CrossSection:
     centre: Marking
     separator: Marking
     edge: Marking
+    sidewalk: float = 0.0
 
     @property
     def half_width(self) -> float:
-        """From the reference line to the end of the pavement [m]."""
-        return self.lanes * self.lane_width + self.shoulder
+        """From the reference line to the verge [m]."""
+        return self.lanes * self.lane_width + self.shoulder + self.sidewalk
+
+    @property
+    def roadside(self) -> tuple[tuple[str, float], ...]:
+        """Kind and width [m] of the lanes beyond those for cars, from the inside."""
+        return tuple((kind, width) for kind, width in (("shoulder", self.shoulder), ("sidewalk", self.sidewalk)) if width)
 
     def build(self, linked_at_start: bool, linked_at_end: bool) -> tuple[Lane, ...]:
         """
@@ -93,13 +100,11 @@ class CrossSection:
         """
         result = []
         for side in (1, -1):
-            for i in range(1, self.lanes + (2 if self.shoulder else 1)):
+            kinds = [("driving", self.lane_width)] * self.lanes + list(self.roadside)
+            for i, (kind, width) in enumerate(kinds, start=1):
                 links = (side * i if linked_at_start else None, side * i if linked_at_end else None)
-                if i > self.lanes:
-                    result.append(Lane(side * i, "shoulder", self.shoulder, Marking("none"), None, *links))
-                else:
-                    marking = self.edge if i == self.lanes else self.separator
-                    result.append(Lane(side * i, "driving", self.lane_width, marking, None, *links))
+                marking = self.separator if i < self.lanes else self.edge if i == self.lanes else Marking("none")
+                result.append(Lane(side * i, kind, width, marking, None, *links))
         return tuple(result)
 
 

@@ -28,8 +28,6 @@ _ATTEMPTS = 1000
 _TURN_SPIRAL_SHARE = 0.3
 _STRAIGHT_ON = math.radians(50.0)
 """Ways through a junction that bend less than this lead straight on, and keep every lane."""
-_INNER_RADIUS = 8.5
-"""Least radius of the middle of the innermost lane that turns right [m]."""
 _MIN_STRAIGHT = 6.0
 """Least length of a street's straights [m]."""
 _FIRST_JUNCTION = 1000
@@ -49,6 +47,7 @@ class VillageStyle:
     :param bow: how far the middle of a street may be off the straight way, at least by half of that [m]
     :param missing: pairs of neighbouring places without a street
     :param radii: least and greatest radius of a street's bends [m]
+    :param corner_radius: least radius of the middle of the innermost lane that turns right at a junction [m]
     :param speed_kmh: speed limit [km/h]
     """
 
@@ -60,6 +59,7 @@ class VillageStyle:
     bow: float = 10.0
     missing: tuple[tuple[int, int], ...] = ()
     radii: tuple[float, float] = (14.0, 50.0)
+    corner_radius: float = 8.5
     speed_kmh: int = 30
 
 
@@ -121,7 +121,7 @@ def _draw(
         crossings[chain[-1]].arms.append(_Arm(number, "end", _direction(path[-1], path[-2])))
     for crossing in crossings.values():
         crossing.arms.sort(key=lambda arm: arm.angle)
-        crossing.reach = _reach(crossing, style.section)
+        crossing.reach = _reach(crossing, style)
     roads: list[Road] = []
     for number, (chain, path) in enumerate(zip(chains, paths, strict=True), start=1):
         street = _street(rng, number, (crossings[chain[0]], crossings[chain[-1]]), path, style)
@@ -204,9 +204,9 @@ def _turns(crossing: _Crossing) -> list[tuple[_Arm, _Arm, float, bool]]:
     return result
 
 
-def _reach(crossing: _Crossing, section: CrossSection) -> float:
+def _reach(crossing: _Crossing, style: VillageStyle) -> float:
     """How far the junction reaches into its streets, so that the innermost right turn is not too sharp [m]."""
-    radius = _INNER_RADIUS + (section.lanes - 0.5) * section.lane_width
+    radius = style.corner_radius + (style.section.lanes - 0.5) * style.section.lane_width
     # The line of the outer lane's left border is what turns; clothoids take some more room than an arc.
     corner = Corner(radius, _TURN_SPIRAL_SHARE)
     return max(tangent_length(turn, corner) for _, _, turn, _ in _turns(crossing) if abs(turn) > _STRAIGHT_ON)
@@ -308,10 +308,10 @@ def _swing(start: Point, heading: float, end: Point, end_heading: float) -> Line
 
 
 def _with_edge(road: Road, arms: tuple[_Arm, _Arm], section: CrossSection) -> Road:
-    """The road with the edge line and the shoulder of the streets that it joins: nothing crosses there."""
-    lanes: tuple[Lane, ...] = (replace(road.lanes[0], marking=section.edge),)
-    if section.shoulder:
-        outside = section.lanes + 1
+    """The road with the edge line and the roadside of the streets that it joins: nothing crosses there."""
+    lanes = [replace(road.lanes[0], marking=section.edge)]
+    for i, (kind, width) in enumerate(section.roadside, start=1):
+        outside = section.lanes + i
         links = (arms[0].lane(outside, inbound=True), arms[1].lane(outside, inbound=False))
-        lanes += (Lane(-2, "shoulder", section.shoulder, _NOTHING, None, *links),)
-    return replace(road, lanes=lanes)
+        lanes.append(Lane(-1 - i, kind, width, _NOTHING, None, *links))
+    return replace(road, lanes=tuple(lanes))
