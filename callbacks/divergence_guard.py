@@ -137,9 +137,8 @@ class DivergenceGuard(ProbeCallback):
             optimizer.zero_grad(set_to_none=True)
 
     def _on_rollout_end(self) -> None:
-        if isinstance(
-            self.model, OnPolicyAlgorithm
-        ):  # its next update has many parts, and the first may end in an error
+        if isinstance(self.model, OnPolicyAlgorithm):
+            # Its next update has many parts, and the first may end in an error.
             self._check_weights()
             self._respond()
 

@@ -162,7 +162,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._action_repeat = action_repeat
         self._weights = RewardWeights.from_mapping(reward)
         self._camera = CameraMount(width=width, height=height)
-        self.metadata = {**self.metadata, "render_fps": round(1.0 / (self.delta_seconds * action_repeat))}
+        self.metadata = {**self.metadata, "render_fps": round(1.0 / self.decision_seconds)}
 
         self._server: EmbeddedServer | None = None
         self._session: CarlaSession | None = None

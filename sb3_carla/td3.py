@@ -27,7 +27,7 @@ parameterized action space, ICLR 2016 (inverting gradients).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -372,11 +372,12 @@ class TD3(stable_baselines3.TD3):
             with th.no_grad():  # once more: the critic's step has changed its encoder
                 critic_features = self._encode(self.critic, batch.observations)
         with frozen(self.critic.q_networks[0]):
-            *layers, squash = self.actor.mu
+            *layers, tanh = self.actor.mu
+            squash: Callable[[th.Tensor], th.Tensor] = InvertingTanh.apply if self.invert_gradients else tanh
             outputs = actor_features  # then (n, action_dim), before the tanh
             for layer in layers:
                 outputs = layer(outputs)
-            actions = InvertingTanh.apply(outputs) if self.invert_gradients else squash(outputs)  # type: ignore[no-untyped-call]
+            actions = squash(outputs)
             loss = -self.critic.q_networks[0](th.cat([critic_features, actions], dim=1)).mean()
             regularised = loss
             if self.pre_activation_penalty > 0.0:

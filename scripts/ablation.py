@@ -40,9 +40,10 @@ def main() -> None:
             jobs=options.jobs, minutes=options.minutes,
         )  # fmt: skip
     runs = read_runs(options.folder)
-    print(table(runs))
+    text = table(runs)
+    print(text)
     draw(runs).savefig(options.folder / "ablation.png", dpi=100)
-    (options.folder / "ablation.md").write_text(table(runs) + "\n", encoding="utf-8")
+    (options.folder / "ablation.md").write_text(text + "\n", encoding="utf-8")
     print(f"Written: {options.folder / 'ablation.png'} and ablation.md; {left} runs are missing")
 
 

@@ -18,7 +18,8 @@ import sys
 import gymnasium as gym
 
 from sb3_carla import zoo
-from sb3_carla.learning_rates import build, read_entry, verify
+from sb3_carla.entries import read_entry
+from sb3_carla.learning_rates import build, verify
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ import stable_baselines3
 from tiny import BarEnv
 
 from sb3_carla import zoo
-from sb3_carla.learning_rates import build, read_entry, verify
+from sb3_carla.entries import read_entry
+from sb3_carla.learning_rates import build, verify
 from sb3_carla.schedules import rate_schedule
 from sb3_carla.td3 import TD3
 

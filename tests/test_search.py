@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from elsewhere import run_python
 from stable_baselines3.common.env_util import make_vec_env
-from test_zoo import run_python
 from tiny import SlidingBar
 
 from sb3_carla.search import LaneTrialCallback, lane_score, sample_td3

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from elsewhere import run_python
 
 from sb3_carla import zoo
 
@@ -19,17 +17,6 @@ USER_CONFIG = """
 CarlaLane-v0: {n_timesteps: 100, policy: MlpPolicy, gamma: 0.5, env_kwargs: {n_npcs: 3, town: Village01}}
 Pendulum-v1: {n_timesteps: 100, policy: MlpPolicy, gamma: 0.5}
 """
-
-
-def run_python(folder: Path, *arguments: str) -> str:
-    """Python in another directory, with nothing of the repository on its path, one thread, and no window."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DISPLAY")}
-    environment["OMP_NUM_THREADS"] = "1"
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, f"{arguments}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

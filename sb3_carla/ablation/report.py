@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sb3_carla.ablation.runner import RESULT
 from sb3_carla.diagnostics.event_logs import RunLog, Series, read_run
+from sb3_carla.markup import markdown_table
 
 __all__ = ["Run", "draw", "read_runs", "table"]
 
@@ -60,9 +61,9 @@ class Run:
         :return: mean of the last tenth of the points; NaN if there are none
         """
         series = self.series(tags)
-        return (
-            float("nan") if series is None else float(series.values[-max(1, round(TAIL * len(series.values))) :].mean())
-        )
+        if series is None:
+            return float("nan")
+        return float(series.values[-max(1, round(TAIL * len(series.values))) :].mean())
 
 
 def read_runs(folder: Path) -> dict[str, list[Run]]:
@@ -98,9 +99,7 @@ def table(runs: dict[str, list[Run]]) -> str:
         cells.append(_range(_scores(members, "lateral_mean_m")))
         cells += [_range(np.array([run.tail(tags) for run in members])) for _, tags in PANELS]
         rows.append(cells)
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(heads))
-    return "\n".join(lines)
+    return markdown_table(rows)
 
 
 def draw(runs: dict[str, list[Run]]) -> Figure:

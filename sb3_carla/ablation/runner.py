@@ -21,8 +21,8 @@ from stable_baselines3.common.logger import configure
 from sb3_carla import evaluation
 from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
 from sb3_carla.callbacks import DiagnosticsCallback
+from sb3_carla.entries import constructor_arguments
 from sb3_carla.noise import LinearNormalNoise
-from sb3_carla.schedules import rate_schedule
 from sb3_carla.td3 import TD3
 from sb3_carla.towns import HELD_OUT_TOWNS
 
@@ -30,7 +30,6 @@ __all__ = ["RESULT", "run_all", "train_and_evaluate"]
 
 RESULT = "result.json"
 """Written when a run is complete; a folder without it is begun anew."""
-NOT_OF_THE_ALGORITHM = ("n_envs", "n_timesteps", "env_kwargs", "callback", "policy")
 
 
 class DivergedError(Exception):
@@ -128,8 +127,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, decisions: int, episo
 
 
 def _build(variant: Variant, env: Any, seed: int, decisions: int) -> Any:
-    arguments = {k: v for k, v in variant.hyperparameters.items() if k not in NOT_OF_THE_ALGORITHM}
-    arguments["learning_rate"] = rate_schedule(arguments["learning_rate"])
+    arguments = constructor_arguments(variant.hyperparameters)
     arguments["buffer_size"] = min(arguments.get("buffer_size", 10**6), decisions)
     if not issubclass(variant.algorithm, TD3) and "exploration_noise" in arguments:
         # SB3's own TD3 has no schedule for its noise: it gets ours as the object that it takes.

@@ -22,7 +22,9 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Variant", "load_variant", "variant_names"]
+from sb3_carla.entries import read_entry
+
+__all__ = ["ENV_ID", "Variant", "load_variant", "variant_names"]
 
 ENV_ID = "CarlaLane-v0"
 KEYS = {"title", "algorithm", "like", "but", "without"}
@@ -81,8 +83,7 @@ def _resolve(name: str, path: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     if like in path:
         raise ValueError(f"ablation variants are like each other in a circle: {' -> '.join((*path, like))}")
     if like == "default":
-        text = (_folder() / "td3.yml").read_text(encoding="utf-8")
-        algorithm, base = "sb3_carla.TD3", dict(yaml.safe_load(text)[ENV_ID])
+        algorithm, base = "sb3_carla.TD3", read_entry(str(_folder() / "td3.yml"), ENV_ID)
     else:
         algorithm, base = _resolve(like, (*path, like))
     merged = _merged(base, content.get("but", {}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import os
 import re
@@ -18,11 +17,10 @@ from matplotlib.figure import Figure
 
 from sb3_carla.diagnostics.event_logs import RunLog, Series
 from sb3_carla.diagnostics.panels import CATEGORIES, Panel
+from sb3_carla.markup import COLOURS, escaped, html_page, html_table
 
 __all__ = ["draw", "page", "save"]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which people with any colour vision tell apart."""
 COLUMNS = 3
 GRID = 200
 """Steps that several seeds are brought to."""
@@ -81,35 +79,23 @@ def page(runs: Sequence[RunLog], figure: Figure, left_out: Sequence[str]) -> str
         figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = drawing.getvalue()
     svg = svg[svg.index("<svg") :]
-    items = "".join(f"<li>{_text(run.path)}: up to step {run.last_step:,}</li>" for run in runs)
-    notes = "".join(f"<li>{_text(note)}</li>" for run in runs for note in run.notes)
-    alerts = "".join(f"<li>step {step:,}: {_text(tag)}</li>" for step, tag in _alerts(runs)) or "<li>none</li>"
-    return _PAGE.format(
-        runs=items, alerts=alerts, svg=svg, rows=_table(runs), notes=f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
-        left_out=f"<p>Nothing was logged for: {_text(', '.join(left_out))}.</p>" if left_out else "",
+    items = "".join(f"<li>{escaped(run.path)}: up to step {run.last_step:,}</li>" for run in runs)
+    notes = "".join(f"<li>{escaped(note)}</li>" for run in runs for note in run.notes)
+    alerts = "".join(f"<li>step {step:,}: {escaped(tag)}</li>" for step, tag in _alerts(runs)) or "<li>none</li>"
+    body = _BODY.format(
+        runs=items, alerts=alerts, svg=svg, values=html_table(_values(runs)),
+        notes=f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
+        left_out=f"<p>Nothing was logged for: {escaped(', '.join(left_out))}.</p>" if left_out else "",
     )  # fmt: skip
+    return html_page("Training", body, "td:first-child { font-family: ui-monospace, monospace; }")
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Training</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1500px; margin: 1.5rem auto; padding: 0 1rem; }}
-figure {{ margin: 0; background: #fff; border-radius: 6px; padding: .5rem; }}
-svg {{ width: 100%; height: auto; font-family: system-ui, sans-serif; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-td, th {{ padding: .1rem .8rem; text-align: right; border-bottom: 1px solid #8884; }}
-td:first-child, th:first-child {{ text-align: left; font-family: ui-monospace, monospace; }}
-</style>
-<h1>Training</h1><ul>{runs}</ul>
+_BODY = """<ul>{runs}</ul>
 <h2>Alerts</h2><ul>{alerts}</ul>
 <figure>{svg}</figure>{left_out}
 <h2>Values</h2>
-<table><tr><th>tag</th><th>last tenth, mean</th><th>last</th><th>least</th><th>largest</th><th>points</th></tr>
-{rows}</table>
-{notes}
-</html>
-"""
+{values}
+{notes}"""
 
 
 def _draw_panel(axis: Axes, panel: Panel, runs: Sequence[RunLog], known: Sequence[str]) -> None:
@@ -221,18 +207,13 @@ def _alerts(runs: Sequence[RunLog]) -> list[tuple[int, str]]:
     return sorted(found.values())
 
 
-def _table(runs: Sequence[RunLog]) -> str:
-    rows = []
+def _values(runs: Sequence[RunLog]) -> list[list[str]]:
+    rows = [["tag", "last tenth, mean", "last", "least", "largest", "points"]]
     for tag in sorted({tag for run in runs for tag in run.scalars}):
         found = [run.scalars[tag] for run in runs if tag in run.scalars]
         values = np.concatenate([series.values for series in found])
         tails = np.concatenate([series.values[-max(1, len(series.values) // 10) :] for series in found])
         last = np.mean([series.values[-1] for series in found])
         cells = (tails.mean(), last, values.min(), values.max())
-        numbers = "".join(f"<td>{value:.4g}</td>" for value in cells)
-        rows.append(f"<tr><td>{_text(tag)}</td>{numbers}<td>{len(values)}</td></tr>")
-    return "".join(rows)
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
+        rows.append([tag, *(f"{value:.4g}" for value in cells), str(len(values))])
+    return rows

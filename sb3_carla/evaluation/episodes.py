@@ -76,6 +76,11 @@ class Trace:
     heading_error: NDArray[np.float64]
     wheel_angle: NDArray[np.float64]
 
+    @property
+    def deviations(self) -> NDArray[np.float64]:
+        """Distance from the lane's centre after each decision, without the start, which nobody chose: (n,) [m]."""
+        return np.abs(self.lateral_offset[1:])
+
 
 @dataclass
 class EpisodeRecord:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +11,10 @@ from numpy.typing import NDArray
 from sb3_carla.evaluation.episodes import EpisodeRecord
 from sb3_carla.evaluation.report import Evaluation, provenance
 from sb3_carla.evaluation.roads import Lines
+from sb3_carla.markup import COLOURS, escaped, html_page, html_table
 
 __all__ = ["page"]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
-"""Okabe and Ito's, which people with any colour vision tell apart."""
 MARGIN = 8.0
 """Around a map [m]."""
 
@@ -30,43 +27,35 @@ def page(evaluation: Evaluation, video: Path | None = None) -> str:
     """
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(evaluation.records)}
     maps = "".join(
-        f"<figure><figcaption>{_text(town)}</figcaption>{_map(town, lines, evaluation, colours)}</figure>"
+        f"<figure><figcaption>{escaped(town)}</figcaption>{_map(town, lines, evaluation, colours)}</figure>"
         for town, lines in evaluation.roads.items()
     )
     switches = "".join(
-        f'<label style="color:{colour}"><input type="checkbox" checked data-driver="d{i}"> {_text(name)}</label>'
+        f'<label style="color:{colour}"><input type="checkbox" checked data-driver="d{i}"> {escaped(name)}</label>'
         for i, (name, colour) in enumerate(colours.items())
     )
-    tables = [_table([list(column) for column in zip(*evaluation.rows(), strict=True)])]
+    tables = [html_table(evaluation.rows())]
     for by in ("town", "weather"):
         rows = evaluation.grouped_rows(by)
         if len(rows) > 1:
-            tables.append(f"<h2>By {by}</h2>{_table(rows)}")
+            tables.append(f"<h2>By {by}</h2>{html_table(rows)}")
     made = provenance()
-    return _PAGE.format(
+    body = _BODY.format(
         tables="".join(tables), switches=switches, maps=maps, video=_video(video),
-        made=_text(f"{made['date']}: {made['command']}"), episodes=_table(_failures(evaluation)),
+        made=escaped(f"{made['date']}: {made['command']}"), episodes=html_table(_failures(evaluation)),
     )  # fmt: skip
+    return html_page("Evaluation", body, _STYLE)
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Evaluation</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1500px; margin: 1.5rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }}
-td, th {{ padding: .15rem .8rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap; }}
-td:first-child, th:first-child {{ text-align: left; }}
-main {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 1rem; }}
-figure {{ margin: 0; background: #fff; color: #222; border-radius: 6px; padding: .5rem; }}
-svg {{ width: 100%; height: auto; }}
-.lane {{ fill: none; stroke: #bbb; stroke-width: .35; }}
-.path {{ fill: none; stroke-width: .9; stroke-opacity: .8; }}
-label {{ margin-right: 1.5rem; font-weight: 600; }}
-video {{ max-width: 100%; border-radius: 6px; }}
-small {{ color: #888; }}
-</style>
-<h1>Evaluation</h1>{tables}
+_STYLE = """\
+main { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 1rem; }
+.lane { fill: none; stroke: #bbb; stroke-width: .35; }
+.path { fill: none; stroke-width: .9; stroke-opacity: .8; }
+label { margin-right: 1.5rem; font-weight: 600; }
+video { max-width: 100%; border-radius: 6px; }
+small { color: #888; }"""
+
+_BODY = """{tables}
 <p><small>Brackets: 95 % confidence interval over the episodes.</small></p>
 <h2>Paths</h2>
 <p>{switches} <small>dot: start; cross: a failure; the cursor on a path tells its episode</small></p>
@@ -77,9 +66,7 @@ small {{ color: #888; }}
 for (const box of document.querySelectorAll("input[data-driver]"))
   box.addEventListener("change", () => document.querySelectorAll("." + box.dataset.driver).forEach(
     (path) => {{ path.style.display = box.checked ? "" : "none"; }}));
-</script>
-</html>
-"""
+</script>"""
 
 
 def _map(town: str, lines: Lines, evaluation: Evaluation, colours: dict[str, str]) -> str:
@@ -100,7 +87,7 @@ def _path(record: EpisodeRecord, name: str, driver: str, colour: str) -> str:
     (x, y), (end_x, end_y) = places[0], places[-1]
     about = f"{name}: scenario {record.scenario}, {record.weather}, {record.end_reason}"
     parts = [
-        f"<title>{_text(about)}, {record.route_completion:.0%}</title>",
+        f"<title>{escaped(about)}, {record.route_completion:.0%}</title>",
         f'<polyline class="path" stroke="{colour}" points="{_points(places)}"/>',
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.6" fill="{colour}"/>',
     ]
@@ -119,7 +106,7 @@ def _failures(evaluation: Evaluation) -> list[list[str]]:
     for name, records in evaluation.records.items():
         for r in records:
             if not r.success:
-                offset = np.abs(r.trace.lateral_offset[1:]).mean()
+                offset = r.trace.deviations.mean()
                 end, number = r.end_reason, str(r.scenario)
                 rows.append([name, r.town, number, r.weather, end, f"{r.route_completion:.0%}", f"{offset:.2f}"])
     return rows
@@ -130,16 +117,3 @@ def _video(video: Path | None) -> str:
         return ""
     data = base64.b64encode(video.read_bytes()).decode()
     return f'<h2>Worst episode</h2><video controls src="data:video/webm;base64,{data}"></video>'
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ("".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in row) for tag, row in _tagged(rows))
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>"
-
-
-def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
-    return [("th" if i == 0 else "td", row) for i, row in enumerate(rows)]
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))

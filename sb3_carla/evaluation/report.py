@@ -17,6 +17,7 @@ import numpy as np
 from sb3_carla.evaluation.episodes import Case, Env, EpisodeRecord, Policy, run_episode
 from sb3_carla.evaluation.roads import Lines, lane_edges
 from sb3_carla.evaluation.scores import SCORES, Scored, scores
+from sb3_carla.markup import markdown_table
 
 if TYPE_CHECKING:
     from sb3_carla.env import CarlaLaneEnv
@@ -50,15 +51,15 @@ class Evaluation:
         """
         The scorecard.
 
-        :return: a row for each driver, after the one of headings; intervals in brackets
+        :return: drivers across, scores down, headings first; intervals in brackets
         """
-        rows = [["driver", "episodes", *(score.title for score in SCORES.values())]]
+        columns = [["driver", "episodes", *(score.title for score in SCORES.values())]]
         for name, found in self.scores.items():
             cells = [f"{SCORES[key].show(s.value)} [{_interval(key, s)}]" for key, s in found.items()]
-            rows.append([name, str(len(self.records[name])), *cells])
+            columns.append([name, str(len(self.records[name])), *cells])
         if len(self.models) > 1:
-            rows.append([f"{len(self.models)} models, mean ± sd", "", *self._spread()])
-        return rows
+            columns.append([f"{len(self.models)} models, mean ± sd", "", *self._spread()])
+        return [list(row) for row in zip(*columns, strict=True)]
 
     def _spread(self) -> list[str]:
         cells = []
@@ -82,8 +83,7 @@ class Evaluation:
             for group in groups:
                 members = [record for record in found if getattr(record, by) == group]
                 if members:
-                    values = scores(members)
-                    cells = [SCORES[key].show(values[key].value) for key in GROUPED]
+                    cells = [SCORES[key].show(SCORES[key].value(members)) for key in GROUPED]
                     rows.append([name, group, str(len(members)), *cells])
         return rows
 
@@ -91,9 +91,9 @@ class Evaluation:
         """
         :return: Markdown: drivers across, scores down; then by weather, if there were several
         """
-        text = _markdown(list(map(list, zip(*self.rows(), strict=True))))
+        text = markdown_table(self.rows())
         by_weather = self.grouped_rows("weather")
-        return text if len(by_weather) == 1 else f"{text}\n\n{_markdown(by_weather)}"
+        return text if len(by_weather) == 1 else f"{text}\n\n{markdown_table(by_weather)}"
 
     def worst(self, driver: str) -> EpisodeRecord:
         """
@@ -102,7 +102,7 @@ class Evaluation:
         :param driver: its name
         :return: record
         """
-        return min(self.records[driver], key=lambda r: (r.route_completion, -np.abs(r.trace.lateral_offset).mean()))
+        return min(self.records[driver], key=lambda r: (r.route_completion, -r.trace.deviations.mean()))
 
     def save(self, path: Path) -> None:
         """
@@ -160,15 +160,9 @@ def _interval(key: str, scored: Scored) -> str:
     return f"{low}, {high}"
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(rows[0]))
-    return "\n".join(lines)
-
-
 def _without_trace(record: EpisodeRecord) -> dict[str, Any]:
     values = {key: value for key, value in vars(record).items() if key != "trace"}
-    offsets = np.abs(record.trace.lateral_offset[1:])
+    offsets = record.trace.deviations
     return {**values, "lateral_mean_m": float(offsets.mean()), "lateral_p95_m": float(np.percentile(offsets, 95))}
 
 

@@ -81,6 +81,15 @@ class Score:
         """
         return f"{100.0 * value:.{self.digits}f} %" if self.percent else f"{value:.{self.digits}f}"
 
+    def value(self, records: Sequence[EpisodeRecord]) -> float:
+        """
+        :param records: of one driver, at least one
+        :return: this score, without an interval
+        """
+        if self.parts is None:
+            return _percentile([record.trace.deviations for record in records])
+        return float(_quotient(np.array([self.parts(record) for record in records]).sum(axis=0), self.root))
+
 
 def jerk(trace: Trace) -> NDArray[np.float64]:
     """
@@ -101,11 +110,6 @@ def _duration(record: EpisodeRecord) -> float:
     return record.decisions * record.trace.seconds
 
 
-def _offsets(record: EpisodeRecord) -> NDArray[np.float64]:
-    """After each decision [m]; the start, which nobody chose, is left out."""
-    return np.abs(record.trace.lateral_offset[1:])
-
-
 def _squares(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.square(values).sum()), float(len(values))
 
@@ -121,8 +125,8 @@ SCORES: dict[str, Score] = {
         digits=1,
         better="higher",
     ),
-    "lateral_mean_m": Score("lateral mean [m]", lambda r: (float(_offsets(r).sum()), r.decisions), digits=3),
-    "lateral_rmse_m": Score("lateral RMSE [m]", lambda r: _squares(_offsets(r)), root=True, digits=3),
+    "lateral_mean_m": Score("lateral mean [m]", lambda r: (float(r.trace.deviations.sum()), r.decisions), digits=3),
+    "lateral_rmse_m": Score("lateral RMSE [m]", lambda r: _squares(r.trace.deviations), root=True, digits=3),
     "lateral_p95_m": Score("lateral p95 [m]", None),
     "heading_rmse_deg": Score(
         "heading RMSE [deg]", lambda r: _squares(np.degrees(r.trace.heading_error[1:])), root=True, digits=1
@@ -152,15 +156,13 @@ def scores(records: Sequence[EpisodeRecord]) -> dict[str, Scored]:
     found = {}
     for name, score in SCORES.items():
         if score.parts is None:
-            offsets = [_offsets(record) for record in records]
-            value = _percentile(offsets)
+            offsets = [record.trace.deviations for record in records]
             resampled = np.array([_percentile([offsets[i] for i in draw]) for draw in draws[: RESAMPLES // 4]])
         else:
             parts = np.array([score.parts(record) for record in records])
-            value = float(_quotient(parts.sum(axis=0), score.root))
             resampled = _quotient(parts[draws].sum(axis=1), score.root)
         low, high = np.percentile(resampled, (2.5, 97.5))
-        found[name] = Scored(value, float(low), float(high))
+        found[name] = Scored(score.value(records), float(low), float(high))
     rate = found["success_rate"].value
     found["success_rate"] = Scored(rate, *wilson_interval(rate, len(records)))
     return found

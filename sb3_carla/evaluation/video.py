@@ -38,7 +38,7 @@ def film(env: Env, case: Case, policy: Policy, path: Path) -> None:
     """
     lane: CarlaLaneEnv = env.unwrapped  # type: ignore[assignment]
     path.parent.mkdir(parents=True, exist_ok=True)
-    rate = round(1.0 / lane.decision_seconds)
+    rate = lane.metadata["render_fps"]
     actions: list[NDArray[np.float32]] = [np.zeros(2, np.float32)]
 
     def watched(env: Env, case: Case) -> Act:

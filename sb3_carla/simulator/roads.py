@@ -88,7 +88,9 @@ class CrossSection:
     @property
     def roadside(self) -> tuple[tuple[str, float], ...]:
         """Kind and width [m] of the lanes beyond those for cars, from the inside."""
-        return tuple((kind, width) for kind, width in (("shoulder", self.shoulder), ("sidewalk", self.sidewalk)) if width)
+        return tuple(
+            (kind, width) for kind, width in (("shoulder", self.shoulder), ("sidewalk", self.sidewalk)) if width
+        )
 
     def build(self, linked_at_start: bool, linked_at_end: bool) -> tuple[Lane, ...]:
         """

@@ -19,6 +19,8 @@ import msgpack
 
 READY = re.compile(r"^sb3_carla\.server listening on 127\.0\.0\.1:(\d+) streaming (\d+)\n$")
 TOWN = "Circuit01"
+SPAWNED_SENSORS: list[Any] = []
+"""To be stopped before the next world is loaded. Only these handles know that they listen, others do not."""
 
 
 @dataclass
@@ -159,10 +161,6 @@ def spawn_sensor(world: Any, car: Any, kind: str, **attributes: object) -> Any:
     sensor = world.spawn_actor(blueprint, place, attach_to=car)
     SPAWNED_SENSORS.append(sensor)
     return sensor
-
-
-SPAWNED_SENSORS: list[Any] = []
-"""To be stopped before the next world is loaded. Only these handles know that they listen, others do not."""
 
 
 def stop_sensors() -> None:
