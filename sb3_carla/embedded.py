@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import weakref
-from typing import IO
+from typing import IO, ClassVar
 
 from sb3_carla.errors import MapError, ServerStartError
 
@@ -37,8 +37,16 @@ class EmbeddedServer:
     def __init__(self, town: str, *, timeout: float = 30.0) -> None:
         command = [sys.executable, "-m", "sb3_carla.server", "--port", "0", "--town", town]
         command += ["--parent-pid", str(os.getpid())]
+        self._pictures: _Pictures | None = _Pictures.of_this_process()
+        command += ["--pictures", str(self._pictures.fd)]
         with tempfile.TemporaryFile() as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                pass_fds=[self._pictures.fd],
+            )
             assert process.stdout is not None
             self._process = process
             self._finalizer = weakref.finalize(self, _stop, process)
@@ -65,6 +73,26 @@ class EmbeddedServer:
     def close(self) -> None:
         """End the server and wait until it is gone; safe to call again."""
         self._finalizer()
+        self._pictures = None
+
+
+class _Pictures:
+    """Memory in which this process's servers keep the towns' pictures; it goes with the last of them."""
+
+    _present: ClassVar[weakref.ref[_Pictures] | None] = None
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("sb3_carla_pictures")
+        weakref.finalize(self, os.close, self.fd)
+
+    @classmethod
+    def of_this_process(cls) -> _Pictures:
+        """Those of the servers that run, or new ones."""
+        pictures = cls._present() if cls._present else None
+        if pictures is None:
+            pictures = cls()
+            cls._present = weakref.ref(pictures)
+        return pictures
 
 
 def _first_line(stream: IO[bytes], timeout: float) -> bytes:

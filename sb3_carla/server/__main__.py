@@ -11,6 +11,7 @@ import cv2
 
 from sb3_carla.errors import CarlaLaneError
 from sb3_carla.server.server import Server
+from sb3_carla.simulator.pictures import SharedPictures
 from sb3_carla.towns import BUILT_IN_TOWNS
 
 EXIT_CANNOT_START = 1
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--town", default=BUILT_IN_TOWNS[0], help=f"{towns}, or an .xodr file (default: %(default)s)")
     result.add_argument("--parent-pid", type=int, help="end when this is no longer the parent process")
     result.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: %(default)s)")
+    result.add_argument("--pictures", type=int, metavar="FD", help="open file in which servers share towns' pictures")
     result.add_argument("--verbose", action="store_true", help="one line a call on stderr")
     return result
 
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             streaming_port=options.streaming_port,
             parent_pid=options.parent_pid,
             seed=options.seed,
+            pictures=None if options.pictures is None else SharedPictures(options.pictures),
             verbose=options.verbose,
         )
     except CarlaLaneError as error:

@@ -18,6 +18,7 @@ from sb3_carla.server.log import report
 from sb3_carla.server.rpc import RpcConnection
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.streams import WORLD_STREAM, StreamConnection, Streams, length_word
+from sb3_carla.simulator.pictures import SharedPictures
 
 __all__ = ["Server"]
 
@@ -111,6 +112,7 @@ class Server:
     :param streaming_port: of the streams, None for the next one (a free one if ``port`` is 0)
     :param parent_pid: the loop ends when this is no longer the parent process
     :param seed: of the sensors' noise
+    :param pictures: that this server shares with others
     :param verbose: one line a call on stderr
     :raises ServerStartError: if a port cannot be had
     :raises TownNotFoundError: if there is no such town
@@ -126,6 +128,7 @@ class Server:
         streaming_port: int | None = None,
         parent_pid: int | None = None,
         seed: int = 0,
+        pictures: SharedPictures | None = None,
         verbose: bool = False,
     ) -> None:
         self._selector = selectors.DefaultSelector()
@@ -138,7 +141,7 @@ class Server:
             self._rpc = Listener(host, port, self._selector, self)
             self._streaming = Listener(host, streaming_port, self._selector, self)
             self.host, self.port, self.streaming_port = host, self._rpc.port, self._streaming.port
-            self.simulation = Simulation(town, self.streams, self.streaming_port, seed)
+            self.simulation = Simulation(town, self.streams, self.streaming_port, seed, pictures)
         except Exception:
             self.close()
             raise

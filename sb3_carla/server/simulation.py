@@ -19,6 +19,7 @@ from sb3_carla.server.streams import WORLD_STREAM, Streams
 from sb3_carla.server.wire import actor_to, flag_from, number_from, option_from, option_to, sequence_from
 from sb3_carla.simulator.actors import Actor, VehicleActor
 from sb3_carla.simulator.contacts import Collision
+from sb3_carla.simulator.pictures import SharedPictures
 from sb3_carla.simulator.sensors import CameraSensor, GnssSensor, ImuSensor, ObstacleSensor, Sensor
 from sb3_carla.simulator.town import Town
 from sb3_carla.simulator.world import World
@@ -31,8 +32,8 @@ DEFAULT_DELTA = 0.05
 MAX_DELTA = 10.0
 OPENDRIVE_TOWN = "OpenDriveMap"
 """Name of the world that ``generate_opendrive_world`` makes."""
-TOWN_CACHE = 16
-"""Towns that are kept ready: all the built-in ones; a painted one takes 10 to 30 MB."""
+TOWN_CACHE = 32
+"""Towns that are kept ready: all the built-in ones and some more; a painted one takes 40 to 70 MB, large ones 350."""
 PARSE = """
 import sys, carla
 town = carla.Map("trial", sys.stdin.buffer.read().decode())
@@ -103,11 +104,19 @@ class Simulation:
     :param streams: where snapshots and sensor data go
     :param stream_port: that the stream tokens name
     :param seed: of the sensors' noise
+    :param pictures: that this server shares with others
     :raises TownNotFoundError: if there is no such town
     :raises MapError: if the file cannot be used
     """
 
-    def __init__(self, town: str, streams: Streams, stream_port: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        town: str,
+        streams: Streams,
+        stream_port: int,
+        seed: int = 0,
+        pictures: SharedPictures | None = None,
+    ) -> None:
         self.streams = streams
         self.stream_port = stream_port
         self.settings = Settings()
@@ -115,6 +124,7 @@ class Simulation:
         self.opendrive: str | None = None
         self.sensors_due = False
         self._seed = seed
+        self._pictures = pictures
         self._collisions: Sequence[Collision] = ()
         self._towns: OrderedDict[str, Town] = OrderedDict()
         self.world = World(self._town(town), seed)
@@ -165,7 +175,7 @@ class Simulation:
         if town is None:
             if key.endswith(".xodr"):
                 _try_out(_read(key))
-            town = _painted(Town.load(key))
+            town = _painted(Town.load(key, self._pictures))
         self._towns[entry] = town
         while len(self._towns) > TOWN_CACHE:
             self._towns.popitem(last=False)
@@ -186,7 +196,7 @@ class Simulation:
             if self.opendrive is None:
                 raise CallError(f"{OPENDRIVE_TOWN}: no OpenDRIVE map was sent (copy_opendrive_to_file)")
             _try_out(self.opendrive)
-            town = _painted(Town.from_opendrive(OPENDRIVE_TOWN, self.opendrive))
+            town = _painted(Town.from_opendrive(OPENDRIVE_TOWN, self.opendrive, self._pictures))
         else:
             town = self._town(name)
         old = self.world

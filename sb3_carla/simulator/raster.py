@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from sb3_carla.simulator.crossings import LOWER, UPPER, Crossing, find_crossings, level_at
 from sb3_carla.simulator.dynamics import Ground
+from sb3_carla.simulator.pictures import Buffer, painted_alone
 from sb3_carla.simulator.strips import lane_strips
 from sb3_carla.simulator.strokes import PALETTE, Stroke, Surface, strokes
 
@@ -68,9 +69,16 @@ class Raster:
     :param carla_map: ``carla.Map`` with at least one driving lane
     :param root: the same map's OpenDRIVE document
     :param seed: of the texture
+    :param share: makes a buffer of so many bytes and has it painted, or finds one that another process has painted
     """
 
-    def __init__(self, carla_map: Any, root: ElementTree.Element, seed: int = 0) -> None:
+    def __init__(
+        self,
+        carla_map: Any,
+        root: ElementTree.Element,
+        seed: int = 0,
+        share: Callable[[int, Callable[[Buffer], None]], Buffer] = painted_alone,
+    ) -> None:
         strips = lane_strips(carla_map, root)
         corners = np.concatenate([edge for strip in strips for edge in (strip.inner, strip.outer)])
         low, high = corners.min(axis=0) - MARGIN, corners.max(axis=0) + MARGIN
@@ -85,7 +93,9 @@ class Raster:
         self._texture = _texture(np.random.default_rng(seed))
         self.verge: tuple[int, int, int, int] = (*PALETTE[Surface.VERGE][0], 255)
         """Colour of everything outside, BGRA."""
-        self.pyramid = self._painted(rows, columns)
+        shapes = [(rows >> k, columns >> k, 4) for k in range(LEVELS)]
+        whole = share(sum(map(math.prod, shapes)), lambda buffer: self._paint(_cut(buffer, shapes)))
+        self.pyramid = _cut(whole, shapes)
         """Levels, finest first: shape (rows >> k, columns >> k, 4), uint8 BGRA."""
         self._patches = [self._patch(crossing) for crossing in find_crossings(strips)]
 
@@ -135,10 +145,9 @@ class Raster:
         if patch.labels:
             self.labels[patch.window] = patch.labels[level]
 
-    def _painted(self, rows: int, columns: int) -> list[Image]:
-        levels: list[Image] = [np.empty((rows >> k, columns >> k, 4), np.uint8) for k in range(LEVELS)]
+    def _paint(self, levels: list[Image]) -> None:
         verge = self._colored(np.zeros((TILE * FINE, TILE * FINE), np.uint8))
-        for window in _tiles(rows, columns):
+        for window in _tiles(*levels[0].shape[:2]):
             target = levels[0][window]
             if self._strokes.within(window).size:
                 target[:] = self._colored(self._surfaces(window))
@@ -146,7 +155,6 @@ class Raster:
                 target[:] = verge[: target.shape[0], : target.shape[1]]
         for finer, coarser in pairwise(levels):
             cv2.resize(finer, coarser.shape[1::-1], dst=coarser, interpolation=cv2.INTER_AREA)
-        return levels
 
     def _patch(self, crossing: Crossing) -> _Patch:
         """Paint a crossing from both its roads' points of view; the lower one shows at first."""
@@ -243,6 +251,12 @@ def _tiles(rows: int, columns: int) -> Iterator[Window]:
     for top in range(0, rows, TILE):
         for left in range(0, columns, TILE):
             yield slice(top, min(top + TILE, rows)), slice(left, min(left + TILE, columns))
+
+
+def _cut(buffer: Buffer, shapes: Sequence[tuple[int, int, int]]) -> list[Image]:
+    """Pictures of these shapes, one after the other in a buffer."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(np.split(buffer, ends[:-1]), shapes, strict=True)]
 
 
 def _halved(image: Image) -> Image:

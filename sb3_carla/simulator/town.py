@@ -15,6 +15,7 @@ from sb3_carla.simulator.dynamics import Ground
 from sb3_carla.simulator.geometry import Pose, wrap_angle
 from sb3_carla.simulator.lanes import lane_waypoints
 from sb3_carla.simulator.opendrive import built_in_opendrive
+from sb3_carla.simulator.pictures import SharedPictures, painted_alone
 from sb3_carla.simulator.raster import Raster
 
 __all__ = ["Town"]
@@ -32,9 +33,11 @@ class Town:
     :param name: shown to clients
     :param opendrive: text of the file
     :param carla_map: the parsed ``carla.Map``
+    :param pictures: where to look for the town's picture, and to leave it for others
     """
 
-    def __init__(self, name: str, opendrive: str, carla_map: Any) -> None:
+    def __init__(self, name: str, opendrive: str, carla_map: Any, pictures: SharedPictures | None = None) -> None:
+        self._pictures = pictures
         self.name = name
         self.opendrive = opendrive
         self.map = carla_map
@@ -45,28 +48,30 @@ class Town:
         self._flat = Ground(heights[0]) if max(heights) - min(heights) < FLAT else None
 
     @classmethod
-    def load(cls, name_or_path: str) -> Town:
+    def load(cls, name_or_path: str, pictures: SharedPictures | None = None) -> Town:
         """
         :param name_or_path: built-in town, or path of a file that ends in ``.xodr``
+        :param pictures: see the class
         :raises MapError: if there is no such town or the file is of no use
         """
         if not name_or_path.endswith(".xodr"):
-            return cls.from_opendrive(name_or_path, built_in_opendrive(name_or_path))
+            return cls.from_opendrive(name_or_path, built_in_opendrive(name_or_path), pictures)
         path = Path(name_or_path)
         try:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise MapError(f"OpenDRIVE file {name_or_path!r} cannot be read: {error}") from error
         try:
-            return cls.from_opendrive(path.stem, text)
+            return cls.from_opendrive(path.stem, text, pictures)
         except MapError as error:
             raise MapError(f"{name_or_path}: {error}") from error
 
     @classmethod
-    def from_opendrive(cls, name: str, opendrive: str) -> Town:
+    def from_opendrive(cls, name: str, opendrive: str, pictures: SharedPictures | None = None) -> Town:
         """
         :param name: of the town
         :param opendrive: text of an OpenDRIVE file
+        :param pictures: see the class
         :raises MapError: if it is not OpenDRIVE or has no driving lanes
         """
         try:
@@ -80,7 +85,7 @@ class Town:
             carla_map = carla.Map(name, opendrive)
         except RuntimeError as error:
             raise MapError(f"OpenDRIVE map {name!r} cannot be parsed: {error}") from error
-        return cls(name, opendrive, carla_map)
+        return cls(name, opendrive, carla_map, pictures)
 
     @property
     def is_flat(self) -> bool:
@@ -90,7 +95,10 @@ class Town:
     @functools.cached_property
     def raster(self) -> Raster:
         """The town from above; painted at the first use."""
-        return Raster(self.map, ElementTree.fromstring(self.opendrive))
+        share = painted_alone
+        if self._pictures is not None:
+            share = functools.partial(self._pictures.get, self.opendrive.encode())
+        return Raster(self.map, ElementTree.fromstring(self.opendrive), share=share)
 
     @functools.cached_property
     def spawn_points(self) -> list[Pose]:
