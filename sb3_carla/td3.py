@@ -15,7 +15,8 @@ differs beyond that is a choice:
 9. ``action_smoothness``: the actor is drawn towards what its target does in the state that follows.
 10. ``invert_gradients``: the policy gradient does not pass the tanh's slope, which is nothing where it saturates; it
     is scaled down towards the bound that it pushes to, and at full size when it leads back.
-11. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
+11. ``compile_step``: forward and backward passes through ``torch.compile``, on CUDA as CUDA graphs.
+12. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
 
 Sources: Fujimoto et al., Addressing function approximation error in actor-critic methods, ICML 2018 (algorithm 1);
 Yarats et al., Mastering visual continuous control (DrQ-v2), 2021; Fujimoto et al., Towards general-purpose model-free
@@ -52,6 +53,9 @@ from sb3_carla.tensors import bf16_is_native, frozen
 __all__ = ["TD3"]
 
 Metrics = dict[str, th.Tensor]
+
+COMPILED = ("_target", "_critic_loss", "_actor_loss")
+"""Methods that ``compile_step`` replaces in the instance."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,8 @@ class TD3(stable_baselines3.TD3):
     :param pre_activation_penalty: weight of the mean square of the actor's outputs before their tanh; 0 is off
     :param action_smoothness: weight of the mean square distance between the action and the one that follows; 0 is off
     :param invert_gradients: see :class:`InvertingTanh`
+    :param compile_step: have PyTorch compile the passes through the networks at the first update, which takes a minute
+        and, on a processor, a C++ compiler; the same arithmetic in another order
     :param deduplicate_frames: use :class:`sb3_carla.FrameReplayBuffer`; its arguments in ``replay_buffer_kwargs``
     :param kwargs: further arguments of ``stable_baselines3.TD3``
     :raises ValueError: if an argument is outside its range, or has nothing to act on
@@ -151,6 +157,7 @@ class TD3(stable_baselines3.TD3):
         pre_activation_penalty: float = 0.0,
         action_smoothness: float = 0.0,
         invert_gradients: bool = False,
+        compile_step: bool = False,
         deduplicate_frames: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -166,6 +173,7 @@ class TD3(stable_baselines3.TD3):
         self.pre_activation_penalty = pre_activation_penalty
         self.action_smoothness = action_smoothness
         self.invert_gradients = invert_gradients
+        self.compile_step = compile_step
         self.deduplicate_frames = deduplicate_frames
         self._sums: dict[str, th.Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -210,6 +218,11 @@ class TD3(stable_baselines3.TD3):
             self.action_noise = LinearNormalNoise(get_action_dim(self.action_space), start, end, calls)
         self._rates = {part: self._schedule(part) for part in ("actor", "critic", "actor_cnn", "critic_cnn")}
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        if self.compile_step:
+            # CUDA graphs spare the processor the launch of each of some hundred small kernels.
+            mode = "reduce-overhead" if self.device.type == "cuda" else None
+            for name in COMPILED:
+                setattr(self, name, th.compile(getattr(self, name), mode=mode))
         if self.verbose >= 1:
             for name in ("actor", "critic"):
                 print(self._describe(name))
@@ -287,6 +300,8 @@ class TD3(stable_baselines3.TD3):
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         for _ in range(gradient_steps):
             self._n_updates += 1
+            if self.compile_step:
+                th.compiler.cudagraph_mark_step_begin()
             batch = self._sample(batch_size)
             metrics, features, following = self.update_critic(batch)
             if self._n_updates % self.policy_delay == 0:
@@ -328,22 +343,26 @@ class TD3(stable_baselines3.TD3):
         """
         with th.no_grad():
             target, following = self._target(batch)  # (n, 1), (n, action_dim)
+        loss, features, metrics = self._critic_loss(batch, target)
+        self.critic.optimizer.zero_grad()
+        loss.backward()
+        self._step("critic")
+        return metrics, features, following
+
+    def _critic_loss(self, batch: Batch, target: th.Tensor) -> tuple[th.Tensor, th.Tensor, Metrics]:
+        """The critics' squared errors, summed; the features, detached; metrics."""
         with th.set_grad_enabled(not self.policy.share_features_extractor):
             features = self._encode(self.critic, batch.observations)  # (n, features_dim)
         inputs = th.cat([features, batch.actions], dim=1)
         values = [q_network(inputs) for q_network in self.critic.q_networks]  # n_critics x (n, 1)
         losses = [F.mse_loss(value, target) for value in values]
-        loss = sum(losses)
-        assert isinstance(loss, th.Tensor)
-        self.critic.optimizer.zero_grad()
-        loss.backward()
-        self._step("critic")
+        loss = th.stack(losses).sum()
         metrics = {"train/critic_loss": loss.detach(), "train/target_Q_mean": target.mean()}
         for number, (value, part) in enumerate(zip(values, losses, strict=True), start=1):
             metrics[f"train/critic_{number}_loss"] = part.detach()
             metrics[f"train/q{number}_value"] = value.detach().mean()
             metrics[f"debug/td_error_q{number}"] = (value.detach() - target).abs().mean()
-        return metrics, features.detach(), following
+        return loss, features.detach(), metrics
 
     def _target(self, batch: Batch) -> tuple[th.Tensor, th.Tensor]:
         """r + gamma min_i Q_i'(s', pi'(s') + clipped noise): shape (n, 1); and pi'(s'): shape (n, action_dim)."""
@@ -366,28 +385,32 @@ class TD3(stable_baselines3.TD3):
         :param following: likewise
         :return: metrics
         """
+        with frozen(self.critic.q_networks[0]):
+            regularised, loss = self._actor_loss(batch, features, following)
+            self.actor.optimizer.zero_grad()
+            regularised.backward()
+        self._step("actor")
+        return {"train/actor_loss": loss}
+
+    def _actor_loss(self, batch: Batch, features: th.Tensor, following: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """What the actor minimises, and of that -Q alone, detached."""
         actor_features = critic_features = features
         if not isinstance(self.actor, DetachedActor):
             actor_features = self._encode(self.actor, batch.observations)
             with th.no_grad():  # once more: the critic's step has changed its encoder
                 critic_features = self._encode(self.critic, batch.observations)
-        with frozen(self.critic.q_networks[0]):
-            *layers, tanh = self.actor.mu
-            squash: Callable[[th.Tensor], th.Tensor] = InvertingTanh.apply if self.invert_gradients else tanh
-            outputs = actor_features  # then (n, action_dim), before the tanh
-            for layer in layers:
-                outputs = layer(outputs)
-            actions = squash(outputs)
-            loss = -self.critic.q_networks[0](th.cat([critic_features, actions], dim=1)).mean()
-            regularised = loss
-            if self.pre_activation_penalty > 0.0:
-                regularised = regularised + self.pre_activation_penalty * outputs.square().mean()
-            if self.action_smoothness > 0.0:
-                regularised = regularised + self.action_smoothness * (actions - following).square().mean()
-            self.actor.optimizer.zero_grad()
-            regularised.backward()
-        self._step("actor")
-        return {"train/actor_loss": loss.detach()}
+        *layers, tanh = self.actor.mu
+        squash: Callable[[th.Tensor], th.Tensor] = InvertingTanh.apply if self.invert_gradients else tanh
+        outputs = actor_features  # then (n, action_dim), before the tanh
+        for layer in layers:
+            outputs = layer(outputs)
+        actions = squash(outputs)
+        loss = regularised = -self.critic.q_networks[0](th.cat([critic_features, actions], dim=1)).mean()
+        if self.pre_activation_penalty > 0.0:
+            regularised = regularised + self.pre_activation_penalty * outputs.square().mean()
+        if self.action_smoothness > 0.0:
+            regularised = regularised + self.action_smoothness * (actions - following).square().mean()
+        return regularised, loss.detach()
 
     def _step(self, name: str) -> None:
         """Clip a network's gradient as a whole and apply it."""
@@ -411,7 +434,8 @@ class TD3(stable_baselines3.TD3):
 
     def _collect(self, metrics: Metrics) -> None:
         for key, value in metrics.items():
-            self._sums[key] = self._sums[key] + value if key in self._sums else value
+            # A copy of the first one: CUDA graphs write their next results over these.
+            self._sums[key] = self._sums[key] + value if key in self._sums else value.clone()
             self._counts[key] = self._counts.get(key, 0) + 1
 
     def dump_logs(self) -> None:
@@ -424,6 +448,7 @@ class TD3(stable_baselines3.TD3):
 
     def _excluded_save_params(self) -> list[str]:
         excluded = [*super()._excluded_save_params(), "_trained", "_online", "_targets", "_sums", "_counts", "_rates"]
+        excluded += COMPILED
         if self.deduplicate_frames or (self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer):
             # Chosen for n_steps, and chosen again on loading. SB3 saves it, and then warns that it ignores n_steps.
             excluded.append("replay_buffer_class")
