@@ -21,6 +21,7 @@ from sb3_carla.frame_buffer import FrameReplayBuffer
 
 GAMMA = 0.9
 ACTIONS = spaces.Box(-1.0, 1.0, (2,), np.float32)
+DEVICE = "cuda" if th.cuda.is_available() else "cpu"
 
 
 class Episodes:
@@ -76,16 +77,17 @@ def expected(history: list[Any], number: int, n_steps: int) -> tuple[np.ndarray,
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1), n_envs=st.integers(1, 3), n_steps=st.integers(1, 5), places=st.integers(1, 40),
-    steps=st.integers(1, 90), stack=st.integers(1, 4), channels=st.sampled_from([1, 3]),
+    steps=st.integers(1, 90), stack=st.integers(1, 4), channels=st.sampled_from([1, 3]), on_device=st.booleans(),
 )  # fmt: skip
 def test_every_transition_is_as_it_was(
-    seed: int, n_envs: int, n_steps: int, places: int, steps: int, stack: int, channels: int
+    seed: int, n_envs: int, n_steps: int, places: int, steps: int, stack: int, channels: int, on_device: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     space = spaces.Box(0, 255, (stack * channels, 3, 2), np.uint8)
     buffer = FrameReplayBuffer(
-        places * n_envs, space, ACTIONS, "cpu", n_envs, n_steps=n_steps, gamma=GAMMA, frame_stack=stack, seed=0
-    )
+        places * n_envs, space, ACTIONS, DEVICE, n_envs, n_steps=n_steps, gamma=GAMMA, frame_stack=stack, seed=0,
+        on_device=on_device,
+    )  # fmt: skip
     sources = [Episodes(rng, stack, channels) for _ in range(n_envs)]
     histories: list[list[Any]] = [[] for _ in sources]
     for _ in range(steps):
@@ -103,9 +105,9 @@ def test_every_transition_is_as_it_was(
         for row, number in enumerate(numbers):
             known = [*history[:-1], (*history[-1][:6], False)]
             obs, after, total, terminal, discount = expected(known, int(number), n_steps)
-            np.testing.assert_array_equal(data.observations[row].numpy(), obs)
-            np.testing.assert_array_equal(data.next_observations[row].numpy(), after)
-            np.testing.assert_array_equal(data.actions[row].numpy(), history[number][2])
+            np.testing.assert_array_equal(data.observations[row].cpu().numpy(), obs)
+            np.testing.assert_array_equal(data.next_observations[row].cpu().numpy(), after)
+            np.testing.assert_array_equal(data.actions[row].cpu().numpy(), history[number][2])
             assert float(data.rewards[row]) == pytest.approx(total, abs=1e-5)
             assert float(data.dones[row]) == terminal
             assert data.discounts is not None
@@ -196,6 +198,21 @@ def test_frames_in_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "new/folder/frames.npy").stat().st_size > 200 * 36 * 36
 
 
+def test_frames_on_the_device() -> None:
+    space = spaces.Box(0, 255, (4, 36, 36), np.uint8)
+    buffers = [FrameReplayBuffer(200, space, ACTIONS, DEVICE, 2, seed=5, on_device=flag) for flag in (False, True)]
+    for buffer in buffers:
+        fill(buffer, 130)
+    assert isinstance(buffers[1]._frames, th.Tensor)
+    assert buffers[1]._frames.device.type == DEVICE
+    assert buffers[1].nbytes == buffers[0].nbytes
+    buffers.append(pickle.loads(pickle.dumps(buffers[1])))
+    samples = [buffer.sample(64) for buffer in buffers]
+    for sample in samples[1:]:
+        for ours, plain in zip(sample, samples[0], strict=True):
+            assert th.equal(ours, plain)
+
+
 def test_sb3s_own_frame_stack(tmp_path: Path) -> None:
     import stable_baselines3
 
@@ -221,6 +238,11 @@ def test_sb3s_own_frame_stack(tmp_path: Path) -> None:
             "frame_stack: expected a divisor of the 4 channels",
         ),
         (spaces.Box(0, 255, (4, 8, 8), np.uint8), {"n_steps": 0}, "n_steps: expected at least 1, got 0"),
+        (
+            spaces.Box(0, 255, (4, 8, 8), np.uint8),
+            {"storage": "x", "on_device": True},
+            "storage or on_device, got both",
+        ),
     ],
 )
 def test_bad_arguments(space: spaces.Box, arguments: dict[str, Any], message: str) -> None:
