@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("results/ablation"), help="default: results/ablation")
     parser.add_argument("--variants", nargs="+", default=variant_names(), help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
-    parser.add_argument("--decisions", type=int, default=20_000, help="of each training (default: 20000)")
+    parser.add_argument("--decisions", type=int, help="of each training (default: what the variant says)")
     parser.add_argument("--episodes", type=int, default=20, help="of each evaluation (default: 20)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one thread each (default: 2)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no training is begun after them")
@@ -36,7 +36,7 @@ def main() -> None:
     left = 0
     if not options.report_only:
         left = run_all(
-            options.variants, options.seeds, options.folder, decisions=options.decisions, episodes=options.episodes,
+            options.variants, options.seeds, options.folder, episodes=options.episodes, decisions=options.decisions,
             jobs=options.jobs, minutes=options.minutes,
         )  # fmt: skip
     runs = read_runs(options.folder)

@@ -15,7 +15,8 @@ import shlex
 import sys
 from typing import Any
 
-from sb3_carla.zoo import presets
+from sb3_carla.entries import read_entry
+from sb3_carla.zoo import default_config, presets
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -64,8 +65,16 @@ def zoo_arguments(options: argparse.Namespace) -> list[str]:
     if given:
         arguments += ["--env-kwargs", *given]
     if options.host is not None and "-params" not in options.zoo:
-        arguments += ["-params", "n_envs:1"]
+        # One car, and as many decisions to an update as the default's many cars make.
+        arguments += ["-params", "n_envs:1", f"train_freq:{default_cars()}"]
     return [*arguments, *options.zoo]
+
+
+def default_cars() -> int:
+    """
+    :return: environments that the default hyperparameters step together
+    """
+    return int(read_entry(str(default_config("td3")), "CarlaLane-v0")["n_envs"])
 
 
 def _number_or_none(text: str) -> int | None:

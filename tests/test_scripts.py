@@ -65,6 +65,7 @@ def test_real_server_gets_one_environment() -> None:
         "port:2000",
         "-params",
         "n_envs:1",
+        "train_freq:16",
         "--uuid",
     ]
     assert arguments[arguments.index("--eval-freq") + 1] == "-1"

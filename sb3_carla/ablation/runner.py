@@ -52,8 +52,8 @@ def run_all(
     seeds: Sequence[int],
     folder: Path,
     *,
-    decisions: int,
     episodes: int,
+    decisions: int | None = None,
     jobs: int = 1,
     minutes: float = float("inf"),
     tell: Callable[[str], object] = print,
@@ -64,8 +64,8 @@ def run_all(
     :param names: of variants
     :param seeds: of each
     :param folder: results go to ``folder / name / seed_N``
-    :param decisions: environment steps of each training
     :param episodes: of each evaluation on the held-out towns
+    :param decisions: environment steps of each training; None: the variant's ``n_timesteps``
     :param jobs: processes side by side, one thread each
     :param minutes: no run is begun after them
     :param tell: gets a line when a run begins or ends
@@ -82,22 +82,22 @@ def run_all(
                 name, seed = todo.pop(0)
                 tell(f"{name} seed {seed}: begins, {len(todo)} more to do")
                 target = folder / name / f"seed_{seed}"
-                running[pool.submit(train_and_evaluate, name, seed, target, decisions, episodes)] = (name, seed)
+                running[pool.submit(train_and_evaluate, name, seed, target, episodes, decisions)] = (name, seed)
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 name, seed = running.pop(done)
                 tell(f"{name} seed {seed}: done in {done.result() / 60.0:.1f} min")
     return len(todo)
 
 
-def train_and_evaluate(name: str, seed: int, folder: Path, decisions: int, episodes: int) -> float:
+def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisions: int | None = None) -> float:
     """
     One run, from nothing: event files and ``result.json``.
 
     :param name: of the variant
     :param seed: of the training
     :param folder: of this run; what it holds is deleted
-    :param decisions: environment steps, all environments together
     :param episodes: of the evaluation
+    :param decisions: environment steps, all environments together; None: the variant's ``n_timesteps``
     :return: how long it took [s]
     """
     began = time.monotonic()
@@ -105,6 +105,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, decisions: int, episo
     folder.mkdir(parents=True)
     variant = load_variant(name)
     settings = variant.hyperparameters
+    decisions = int(settings["n_timesteps"]) if decisions is None else decisions
     env = make_vec_env(ENV_ID, settings.get("n_envs", 1), seed=seed, env_kwargs=settings["env_kwargs"])
     diverged_at = None
     try:
@@ -119,7 +120,12 @@ def train_and_evaluate(name: str, seed: int, folder: Path, decisions: int, episo
     finally:
         env.close()
     result: dict[str, Any] = {"variant": name, "title": variant.title, "seed": seed, "decisions": decisions}
-    result |= {"diverged_at": diverged_at, "hyperparameters": settings, **evaluation.provenance()}
+    result |= {
+        "updates": model._n_updates,
+        "diverged_at": diverged_at,
+        "hyperparameters": settings,
+        **evaluation.provenance(),
+    }
     result["scores"] = None if diverged_at is not None else _evaluate(model, settings["env_kwargs"], episodes)
     result["seconds"] = time.monotonic() - began
     (folder / RESULT).write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
