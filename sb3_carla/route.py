@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,7 @@ class LaneRoute:
         # Plain floats: the cursor reads a handful a tick, and numpy scalars cost more than the arithmetic.
         self._xs: list[float] = self.points[:, 0].tolist()
         self._ys: list[float] = self.points[:, 1].tolist()
+        self._zs: list[float] = self.points[:, 2].tolist()
         self._lengths: list[float] = lengths.tolist()
         self._headings: list[float] = self.headings.tolist()
         self._stations: list[float] = self.stations.tolist()
@@ -196,9 +198,9 @@ class LaneRoute:
         :param station: distance from the start [m], clipped to the route
         :return: x, y, z [m], heading, pitch [rad]
         """
-        segment = min(max(int(np.searchsorted(self.stations, station)) - 1, 0), len(self._headings) - 1)
+        segment = self._segment_at(station)
         heading = self._direction(segment, station - self._stations[segment])
-        return *self.position(station), heading, self._pitches[segment]
+        return *self._place(segment, station), heading, self._pitches[segment]
 
     def position(self, station: float) -> tuple[float, float, float]:
         """
@@ -207,7 +209,16 @@ class LaneRoute:
         :param station: distance from the start [m], clipped to the route
         :return: x, y, z [m]
         """
-        x, y, z = (float(np.interp(station, self.stations, self.points[:, axis])) for axis in range(3))
+        return self._place(self._segment_at(station), station)
+
+    def _segment_at(self, station: float) -> int:
+        return min(max(bisect_left(self._stations, station) - 1, 0), len(self._headings) - 1)
+
+    def _place(self, segment: int, station: float) -> tuple[float, float, float]:
+        share = min(max((station - self._stations[segment]) / self._lengths[segment], 0.0), 1.0)
+        x, y, z = (
+            axis[segment] + share * (axis[segment + 1] - axis[segment]) for axis in (self._xs, self._ys, self._zs)
+        )
         return x, y, z
 
     def curvature_ahead(self, station: float, distance: float) -> float:

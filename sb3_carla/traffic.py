@@ -170,9 +170,12 @@ class Traffic:
         :param agent: the agent's car
         """
         everyone = np.array([*self.positions(), _row(agent.x, agent.y, agent.heading, agent.speed)])
+        apart = np.hypot(*(everyone[:, None, :2] - everyone[None, :, :2]).T)  # (n + 1, n + 1)
+        near = apart < VIEW + CAR_LENGTH + BLOCKING_WIDTH
+        np.fill_diagonal(near, False)
         dt = self._session.delta_seconds
         for index, car in enumerate(self._cars):
-            gap, speed = gap_ahead(car.route, car.station, np.delete(everyone, index, axis=0))
+            gap, speed = gap_ahead(car.route, car.station, everyone[near[index]])
             # Routes are continued in time, so what is left of one is short only where the lane ends.
             gap = min(gap, car.route.length - car.station)
             desired = comfortable_speed(car.route.curvature_ahead(car.station, 15.0), car.desired_speed)
