@@ -41,7 +41,7 @@ class Lane:
     Lane beside the reference line; its width changes evenly over the road.
 
     :param id: negative to the right of the reference line, positive to the left, from 1 outwards
-    :param kind: OpenDRIVE lane type: "driving", "shoulder" or "sidewalk"
+    :param kind: OpenDRIVE lane type: "driving", "shoulder", "sidewalk" or "special1"
     :param width: at the road's start [m]
     :param marking: on the border away from the reference line
     :param end_width: at the road's end [m]; same as at the start if None

@@ -32,6 +32,8 @@ _MIN_STRAIGHT = 6.0
 """Least length of a street's straights [m]."""
 _FIRST_JUNCTION = 1000
 _NOTHING = Marking("none")
+_ASPHALT = "special1"
+"""A lane type that no car uses, and that looks like a lane for cars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,8 @@ def _connect(crossing: _Crossing, style: VillageStyle, roads: list[Road]) -> Jun
             numbers = range(1, 2) if turn > 0.0 else range(lanes, lanes + 1)
         for number in numbers:
             road = _connection(crossing, (source, target), number, style, len(roads) + 1)
+            if abs(turn) > _STRAIGHT_ON and lanes > 1:
+                road = _with_paving(road, turn, style.section)
             if rightmost and number == lanes:
                 road = _with_edge(road, (source, target), style.section)
             roads.append(road)
@@ -307,9 +311,16 @@ def _swing(start: Point, heading: float, end: Point, end_heading: float) -> Line
     return draw_polyline([start, _move(start, heading, before), end], [Corner(radius, _TURN_SPIRAL_SHARE)])
 
 
+def _with_paving(road: Road, turn: float, section: CrossSection) -> Road:
+    """The road with asphalt where the other lanes would turn too: a crossing has no lawn in its middle."""
+    side = -1 if turn > 0.0 else 1  # of the reference line; the outermost lane turns right, the innermost left
+    lanes = (Lane(side * (1 + (side < 0)), _ASPHALT, (section.lanes - 1) * section.lane_width, _NOTHING),)
+    return replace(road, lanes=road.lanes + lanes)
+
+
 def _with_edge(road: Road, arms: tuple[_Arm, _Arm], section: CrossSection) -> Road:
     """The road with the edge line and the roadside of the streets that it joins: nothing crosses there."""
-    lanes = [replace(road.lanes[0], marking=section.edge)]
+    lanes = [replace(road.lanes[0], marking=section.edge), *road.lanes[1:]]
     for i, (kind, width) in enumerate(section.roadside, start=1):
         outside = section.lanes + i
         links = (arms[0].lane(outside, inbound=True), arms[1].lane(outside, inbound=False))
