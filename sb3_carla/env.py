@@ -70,7 +70,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     ## End
     Terminated: ``collision``; ``off_lane`` (the car's centre left its lane); ``wrong_way`` (more than 90 degrees from
-    the lane's direction); ``stuck`` (6 s below 0.3 m/s). Truncated: ``route_end`` (success), ``time_limit``,
+    the lane's direction); ``stuck`` (6 s for less than 1.8 m). Truncated: ``route_end`` (success), ``time_limit``,
     ``server_lost`` (``info["server_restarted"]`` is True and the next reset connects anew). The reason is
     ``info["end_reason"]``.
 

@@ -13,8 +13,8 @@ __all__ = ["FAILURES", "Episode"]
 
 FAILURES = ("collision", "off_lane", "wrong_way", "stuck")
 """Ends that are the driver's fault: the episode is terminated. All others truncate it."""
-STUCK_SPEED, STUCK_TIME = 0.3, 6.0
-"""Slower than this [m/s] for so long [s] is stuck."""
+STUCK_DISTANCE, STUCK_TIME = 1.8, 6.0
+"""A car that takes longer [s] for so little [m] is stuck: also one that creeps, as exploration noise makes it."""
 ROUTE_END_MARGIN = 1.5
 """The route counts as completed this far before its last point [m]."""
 
@@ -41,7 +41,8 @@ class Episode:
     collisions: int = 0
     lane_invasions: int = 0
     _offset_sum: float = 0.0
-    _standing: float = 0.0
+    _mark: float = 0.0
+    _mark_age: float = 0.0
     _over_marking: bool = False
     _furthest: float = field(default=0.0)
 
@@ -58,7 +59,9 @@ class Episode:
         self.collisions += collisions > 0
         self._offset_sum += abs(pose.lateral_offset)
         self._furthest = max(self._furthest, pose.station)
-        self._standing = self._standing + self.delta_seconds if state.speed < STUCK_SPEED else 0.0
+        self._mark_age += self.delta_seconds
+        if self.distance - self._mark >= STUCK_DISTANCE:
+            self._mark, self._mark_age = self.distance, 0.0
         over_marking = abs(pose.lateral_offset) + self.half_width > pose.half_width
         self.lane_invasions += over_marking and not self._over_marking
         self._over_marking = over_marking
@@ -73,7 +76,7 @@ class Episode:
             return "wrong_way"
         if pose.station >= self.route_length - ROUTE_END_MARGIN:
             return "route_end"
-        if self._standing > STUCK_TIME:
+        if self._mark_age > STUCK_TIME:
             return "stuck"
         if self.ticks * self.delta_seconds >= self.time_limit:
             return "time_limit"

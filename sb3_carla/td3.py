@@ -7,7 +7,7 @@ differs beyond that is a choice:
 1. ``actor_max_grad_norm``, ``critic_max_grad_norm``: one global L2 norm over all of a network's gradients.
 2. ``actor_learning_rate`` and the like: rates of the optimizers' parameter groups, which survive SB3's schedule update.
 3. ``random_shift``: DrQ's augmentation of the sampled images.
-4. ``exploration_noise``: noise that falls linearly.
+4. ``exploration_noise``: noise that falls linearly; ``noise_spread``: more of it in some environments than in others.
 5. ``autocast``: the encoders compute in bfloat16; weights, features, heads, targets and losses stay in float32.
 6. With ``LayerNormCnnPolicy(encoder="critic")`` the actor's update reuses the features of the critic's, as in DrQ-v2.
 7. ``pre_activation_penalty``: what keeps the actor's tanh from saturating, where no gradient is left to bring it back.
@@ -23,7 +23,8 @@ Yarats et al., Mastering visual continuous control (DrQ-v2), 2021; Fujimoto et a
 reinforcement learning (MR.Q), 2025 (the penalty, there 1e-5); Mysore et al., Regularizing action policies for smooth
 control with reinforcement learning (CAPS), ICRA 2021 (temporal smoothness; differs: n steps apart, and the action that
 follows is the target network's, which is known already); Hausknecht & Stone, Deep reinforcement learning in
-parameterized action space, ICLR 2016 (inverting gradients).
+parameterized action space, ICLR 2016 (inverting gradients); Horgan et al., Distributed prioritized experience replay
+(Ape-X), ICLR 2018 (actors that explore by different amounts).
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import stable_baselines3
 import torch as th
 from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space, preprocess_obs
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
@@ -123,6 +126,8 @@ class TD3(stable_baselines3.TD3):
     :param random_shift: largest shift of the sampled images [px]; 0 is off
     :param exploration_noise: standard deviation at the start, at the end, and after how many environment steps the
         end is reached; replaces ``action_noise``
+    :param noise_spread: the last environment explores with so many times ``exploration_noise``, the first with so many
+        times less, those between in even ratios: some show what the policy does, others what it might do; 1 is off
     :param autocast: encoders compute in bfloat16; None does so where the processor multiplies it natively
     :param pre_activation_penalty: weight of the mean square of the actor's outputs before their tanh; 0 is off
     :param action_smoothness: weight of the mean square distance between the action and the one that follows; 0 is off
@@ -153,6 +158,7 @@ class TD3(stable_baselines3.TD3):
         critic_cnn_learning_rate: float | Schedule | None = None,
         random_shift: int = 0,
         exploration_noise: Sequence[float] | None = None,
+        noise_spread: float = 1.0,
         autocast: bool | None = None,
         pre_activation_penalty: float = 0.0,
         action_smoothness: float = 0.0,
@@ -169,6 +175,7 @@ class TD3(stable_baselines3.TD3):
         self.critic_cnn_learning_rate = critic_cnn_learning_rate
         self.random_shift = random_shift
         self.exploration_noise = exploration_noise
+        self.noise_spread = noise_spread
         self.autocast = autocast
         self.pre_activation_penalty = pre_activation_penalty
         self.action_smoothness = action_smoothness
@@ -214,8 +221,11 @@ class TD3(stable_baselines3.TD3):
         )
         if self.exploration_noise is not None and self.action_noise is None:
             start, end, steps = self.exploration_noise
-            calls = max(1, int(steps) // self.n_envs)
-            self.action_noise = LinearNormalNoise(get_action_dim(self.action_space), start, end, calls)
+            calls, size = max(1, int(steps) // self.n_envs), get_action_dim(self.action_space)
+            ratios = np.geomspace(1.0 / self.noise_spread, self.noise_spread, self.n_envs) if self.n_envs > 1 else [1.0]
+            noises: list[ActionNoise] = [LinearNormalNoise(size, start * r, end * r, calls) for r in map(float, ratios)]
+            self.action_noise = VectorizedActionNoise(noises[0], self.n_envs)
+            self.action_noise.noises = noises
         self._rates = {part: self._schedule(part) for part in ("actor", "critic", "actor_cnn", "critic_cnn")}
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         if self.compile_step:
@@ -237,6 +247,8 @@ class TD3(stable_baselines3.TD3):
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)!r}")
         if self.random_shift > 0 and not is_image_space(self.observation_space, check_channels=False):
             raise ValueError(f"random_shift: expected images to shift, got {self.observation_space}")
+        if not self.noise_spread >= 1.0 or (self.noise_spread > 1.0 and self.exploration_noise is None):
+            raise ValueError(f"noise_spread: expected at least 1, and exploration_noise, got {self.noise_spread!r}")
         if self.exploration_noise is not None and len(self.exploration_noise) != 3:
             raise ValueError(f"exploration_noise: expected (start, end, steps), got {self.exploration_noise!r}")
 

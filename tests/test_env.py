@@ -205,6 +205,19 @@ def test_standing_still_is_stuck(env: CarlaLaneEnv) -> None:
     assert info["distance_m"] < 0.1
 
 
+@pytest.mark.parametrize(("speed", "end"), [(0.25, "stuck"), (0.45, "time_limit")])
+def test_creeping_is_stuck_too(speed: float, end: str) -> None:
+    """Now standing, now rolling: at 0.5 m/s half of the time nobody gets anywhere."""
+    with CarlaLaneEnv(speed_control=True, lateral_acceleration=4.0, action_repeat=4, route_length=40.0) as env:
+        env.reset(seed=0, options={"scenario": 0})
+        driver, ended, decision = PurePursuitDriver(env), False, 0
+        while not ended:
+            drive = -1.0 if decision // 4 % 2 else 2.0 * (2.0 * speed) / env.target_speed - 1.0
+            _, _, terminated, truncated, info = env.step(np.array([driver.act()[0], drive], np.float32))
+            ended, decision = terminated or truncated, decision + 1
+        assert info["end_reason"] == end
+
+
 def test_step_after_the_end_is_refused(env: CarlaLaneEnv) -> None:
     run_episode(env, lambda: np.array([0.6, 0.8]), seed=0)
     with pytest.raises(RuntimeError, match="call reset"):

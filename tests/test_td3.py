@@ -247,6 +247,8 @@ def test_metrics_are_written_at_the_dump(tmp_path: Path) -> None:
         ({"action_smoothness": -0.1}, "action_smoothness: expected at least 0, got -0.1"),
         ({"pre_activation_penalty": -1.0}, "pre_activation_penalty: expected at least 0, got -1.0"),
         ({"exploration_noise": (0.1, 0.2)}, "exploration_noise"),
+        ({"noise_spread": 0.5, "exploration_noise": (0.1, 0.1, 1)}, "noise_spread: expected at least 1"),
+        ({"noise_spread": 2.0}, "and exploration_noise, got 2.0"),
         ({"policy_kwargs": {"encoder": "actor"}}, "encoder: expected one of separate, critic, got 'actor'"),
     ],
 )
@@ -269,6 +271,16 @@ def test_noise_falls_linearly() -> None:
     assert sigmas[::5] == pytest.approx([0.4, 0.25, 0.1])
     noise.reset()
     assert noise.sigma == pytest.approx(0.1)  # a new episode does not begin the schedule again
+
+
+def test_environments_explore_by_different_amounts() -> None:
+    env = make_vec_env(BarEnv, 3)
+    model = TD3("LayerNormCnnPolicy", env, exploration_noise=(0.4, 0.1, 300), noise_spread=4.0, **SMALL)
+    model.learn(3)
+    sigmas = [noise.sigma for noise in model.action_noise.noises]
+    assert sigmas == pytest.approx([ratio * 0.397 for ratio in (0.25, 1.0, 4.0)])
+    spread = np.std([model.action_noise() for _ in range(400)], axis=0)[:, 0]
+    assert spread[0] < 0.5 * spread[1] < 0.25 * spread[2]
 
 
 def test_smoothness_draws_the_actor_towards_what_follows() -> None:
