@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
-__all__ = ["LinearNormalNoise"]
+__all__ = ["LinearNormalNoise", "exploration_noise"]
 
 
 class LinearNormalNoise(ActionNoise):
@@ -40,3 +42,24 @@ class LinearNormalNoise(ActionNoise):
         noise = np.random.normal(0.0, self.sigma, self._size).astype(np.float32)  # noqa: NPY002 (see the docstring)
         self._count += 1
         return noise
+
+
+def exploration_noise(
+    size: int, schedule: Sequence[float], n_envs: int = 1, spread: float = 1.0
+) -> VectorizedActionNoise:
+    """
+    Noise of a vector of environments.
+
+    :param size: number of actions
+    :param schedule: first and last standard deviation, and after how many steps of all environments the last is reached
+    :param n_envs: number of environments
+    :param spread: the last environment has so many times the noise, the first so many times less; 1: all alike
+    :return: as SB3's off-policy algorithms take it
+    """
+    start, end, steps = schedule
+    calls = max(1, int(steps) // n_envs)
+    ratios = np.geomspace(1.0 / spread, spread, n_envs).tolist() if n_envs > 1 else [1.0]
+    noises: list[ActionNoise] = [LinearNormalNoise(size, start * ratio, end * ratio, calls) for ratio in ratios]
+    vector = VectorizedActionNoise(noises[0], n_envs)
+    vector.noises = noises
+    return vector

@@ -33,11 +33,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import stable_baselines3
 import torch as th
 from stable_baselines3.common.buffers import NStepReplayBuffer
-from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space, preprocess_obs
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
@@ -47,7 +45,7 @@ from torch.nn import functional as F
 
 from sb3_carla.augmentation import random_shift
 from sb3_carla.frame_buffer import FrameReplayBuffer
-from sb3_carla.noise import LinearNormalNoise
+from sb3_carla.noise import exploration_noise
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.policies.td3 import DetachedActor
 from sb3_carla.schedules import ScaledSchedule
@@ -220,12 +218,8 @@ class TD3(stable_baselines3.TD3):
             and all(getattr(encoder, "accepts_uint8", False) for encoder in encoders)
         )
         if self.exploration_noise is not None and self.action_noise is None:
-            start, end, steps = self.exploration_noise
-            calls, size = max(1, int(steps) // self.n_envs), get_action_dim(self.action_space)
-            ratios = np.geomspace(1.0 / self.noise_spread, self.noise_spread, self.n_envs) if self.n_envs > 1 else [1.0]
-            noises: list[ActionNoise] = [LinearNormalNoise(size, start * r, end * r, calls) for r in map(float, ratios)]
-            self.action_noise = VectorizedActionNoise(noises[0], self.n_envs)
-            self.action_noise.noises = noises
+            size = get_action_dim(self.action_space)
+            self.action_noise = exploration_noise(size, self.exploration_noise, self.n_envs, self.noise_spread)
         self._rates = {part: self._schedule(part) for part in ("actor", "critic", "actor_cnn", "critic_cnn")}
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         if self.compile_step:

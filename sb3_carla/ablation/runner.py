@@ -22,7 +22,7 @@ from sb3_carla import evaluation
 from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
 from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.entries import constructor_arguments
-from sb3_carla.noise import LinearNormalNoise
+from sb3_carla.noise import exploration_noise
 from sb3_carla.td3 import TD3
 from sb3_carla.towns import HELD_OUT_TOWNS
 
@@ -119,8 +119,11 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
         model.logger.close()
     finally:
         env.close()
-    result: dict[str, Any] = {"variant": name, "title": variant.title, "seed": seed, "decisions": decisions}
-    result |= {
+    result: dict[str, Any] = {
+        "variant": name,
+        "title": variant.title,
+        "seed": seed,
+        "decisions": decisions,
         "updates": model._n_updates,
         "diverged_at": diverged_at,
         "hyperparameters": settings,
@@ -137,8 +140,8 @@ def _build(variant: Variant, env: Any, seed: int, decisions: int) -> Any:
     arguments["buffer_size"] = min(arguments.get("buffer_size", 10**6), decisions)
     if not issubclass(variant.algorithm, TD3) and "exploration_noise" in arguments:
         # SB3's own TD3 has no schedule for its noise: it gets ours as the object that it takes.
-        start, end, steps = arguments.pop("exploration_noise")
-        arguments["action_noise"] = LinearNormalNoise(env.action_space.shape[0], start, end, int(steps) // env.num_envs)
+        schedule = arguments.pop("exploration_noise")
+        arguments["action_noise"] = exploration_noise(env.action_space.shape[0], schedule, env.num_envs)
     return variant.algorithm(variant.hyperparameters["policy"], env, seed=seed, **arguments)
 
 
