@@ -20,6 +20,7 @@ from sb3_carla.errors import ServerError
 from sb3_carla.rewards import Motion, RewardWeights, comfortable_speed, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
 from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, VehicleState
+from sb3_carla.towns import expand_towns
 from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead
 
 __all__ = ["CarlaLaneEnv"]
@@ -79,7 +80,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | --- | --- | --- |
     | `host` | None | server's address; None starts the embedded server |
     | `port` | 2000 | server's RPC port, with `host` |
-    | `town` | "Circuit01" | name that the server knows, path of an OpenDRIVE file, or a list of these to draw from |
+    | `town` | "Circuit01" | name that the server knows, path of an OpenDRIVE file, "training" or "held-out" for all of these built-in towns, or a list of these to draw from |
     | `scenario` | None | numbered start and route; None draws one at every reset |
     | `n_npcs` | 0 | number of lane-following cars |
     | `weather` | "ClearNoon" | preset of `carla.WeatherParameters`, a mapping of its parameters, or a list of these |
@@ -125,9 +126,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         render_mode: str | None = None,
         timeout: float = 20.0,
     ) -> None:
-        self._towns: list[Any] = [town] if isinstance(town, str) else list(town)
-        if not self._towns or not all(isinstance(name, str) and name for name in self._towns):
+        names = [town] if isinstance(town, str) else list(town)
+        if not names or not all(isinstance(name, str) and name for name in names):
             raise ValueError(f"town: expected a name, a path or a list of these, got {town!r}")
+        self._towns = expand_towns(names)
         _at_least("n_npcs", n_npcs, 0)
         _at_least("frame_stack", frame_stack, 1)
         _at_least("action_repeat", action_repeat, 1)

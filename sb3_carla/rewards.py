@@ -4,8 +4,8 @@ The reward, as named terms of comparable size.
 Each term is worked out per decision from what the car did, multiplied by its weight, and reported under its name in
 ``info["reward_terms"]``; the reward is their sum. ``lane_centering`` and ``heading`` fade with the speed: a car that
 stands off-centre is not punished for it, so ending the episode early never pays. Standing still until the episode ends
-as stuck costs about as much as ending it at once by leaving the lane, so that does not pay either: without ``idling``,
-policies stopped for good before what they had failed at.
+as stuck costs about twice as much as leaving the lane at once: where the two cost the same, policies stopped for good
+before junctions that they had failed at.
 
 Source of the shape: progress times (1 - lateral error) keeps the lane in DonkeyCar and in CARLA lane-keeping work; a
 progress weight of 95 % taught a published system to rush, so here no term outweighs the sum of the others.
@@ -45,7 +45,7 @@ class RewardWeights:
     heading: float = 0.3
     smoothness: float = 0.2
     speed: float = 1.5
-    idling: float = 0.2
+    idling: float = 0.5
     safety: float = 5.0
 
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["BUILT_IN_TOWNS", "HELD_OUT_TOWNS", "TRAINING_TOWNS"]
+from collections.abc import Iterable
+
+__all__ = ["BUILT_IN_TOWNS", "HELD_OUT_TOWNS", "TRAINING_TOWNS", "expand_towns"]
 
 TRAINING_TOWNS: tuple[str, ...] = (
     "Circuit01",
@@ -17,11 +19,23 @@ TRAINING_TOWNS: tuple[str, ...] = (
     "Village05",
     "Village06",
     "Village07",
+    *(f"Village{number}" for number in range(10, 34)),
 )
-"""Towns to train on."""
+"""Towns to train on: twelve of chosen styles, and villages whose styles are drawn too, from Village10 on."""
 
 HELD_OUT_TOWNS: tuple[str, ...] = ("Circuit06", "Circuit07", "Circuit08", "Village03", "Village08", "Village09")
 """Towns to evaluate on: other seeds, and styles that overlap with those of training without being the same."""
 
 BUILT_IN_TOWNS: tuple[str, ...] = TRAINING_TOWNS + HELD_OUT_TOWNS
 """Every town that needs no file."""
+
+
+def expand_towns(names: str | Iterable[str]) -> list[str]:
+    """
+    Names of towns, where "training" stands for the training towns and "held-out" for the others.
+
+    :param names: one or several: of towns, paths of OpenDRIVE files, "training", "held-out"
+    :return: the towns, in this order
+    """
+    sets = {"training": TRAINING_TOWNS, "held-out": HELD_OUT_TOWNS}
+    return [town for name in ([names] if isinstance(names, str) else names) for town in sets.get(name, (name,))]

