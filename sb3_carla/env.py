@@ -80,7 +80,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | --- | --- | --- |
     | `host` | None | server's address; None starts the embedded server |
     | `port` | 2000 | server's RPC port, with `host` |
-    | `town` | "Circuit01" | name that the server knows, path of an OpenDRIVE file, "training" or "held-out" for all of these built-in towns, or a list of these to draw from |
+    | `town` | "Circuit01" | name that the server knows, path of an OpenDRIVE file, or a list to draw from, see below |
     | `scenario` | None | numbered start and route; None draws one at every reset |
     | `n_npcs` | 0 | number of lane-following cars |
     | `weather` | "ClearNoon" | preset of `carla.WeatherParameters`, a mapping of its parameters, or a list of these |
@@ -95,6 +95,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `reward` | None | weights by term name, replacing defaults |
     | `render_mode` | None | "rgb_array" or "human" |
     | `timeout` | 20.0 | for each answer of the server [s] |
+
+    In `town`, "training" stands for all built-in towns for training and "held-out" for the others.
 
     `reset(options={"town": ..., "scenario": ..., "weather": ...})` chooses for one episode.
 

@@ -16,7 +16,8 @@ differs beyond that is a choice:
 10. ``invert_gradients``: the policy gradient does not pass the tanh's slope, which is nothing where it saturates; it
     is scaled down towards the bound that it pushes to, and at full size when it leads back.
 11. ``compile_step``: forward and backward passes through ``torch.compile``, on CUDA as CUDA graphs.
-12. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
+12. ``overlap``: updates take place while the environments make their next step, each on a processor of its own.
+13. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
 
 Sources: Fujimoto et al., Addressing function approximation error in actor-critic methods, ICML 2018 (algorithm 1);
 Yarats et al., Mastering visual continuous control (DrQ-v2), 2021; Fujimoto et al., Towards general-purpose model-free
@@ -46,6 +47,7 @@ from torch.nn import functional as F
 from sb3_carla.augmentation import random_shift
 from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import exploration_noise
+from sb3_carla.overlap import OverlappingUpdates
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.policies.td3 import DetachedActor
 from sb3_carla.schedules import ScaledSchedule
@@ -108,7 +110,7 @@ class InvertingTanh(th.autograd.Function):
         return gradient * (1.0 + th.where(gradient < 0.0, -actions, actions)) * 0.5
 
 
-class TD3(stable_baselines3.TD3):
+class TD3(OverlappingUpdates, stable_baselines3.TD3):
     """
     Twin Delayed DDPG with what learning from images needs. The list above the code says what differs from SB3's.
 
@@ -132,6 +134,8 @@ class TD3(stable_baselines3.TD3):
     :param invert_gradients: see :class:`InvertingTanh`
     :param compile_step: have PyTorch compile the passes through the networks at the first update, which takes a minute
         and, on a processor, a C++ compiler; the same arithmetic in another order
+    :param overlap: see :class:`sb3_carla.overlap.OverlappingUpdates`; pays where the environments' steps leave a
+        processor core idle, as those of a remote or a slow server do
     :param deduplicate_frames: use :class:`sb3_carla.FrameReplayBuffer`; its arguments in ``replay_buffer_kwargs``
     :param kwargs: further arguments of ``stable_baselines3.TD3``
     :raises ValueError: if an argument is outside its range, or has nothing to act on
@@ -162,6 +166,7 @@ class TD3(stable_baselines3.TD3):
         action_smoothness: float = 0.0,
         invert_gradients: bool = False,
         compile_step: bool = False,
+        overlap: bool = False,
         deduplicate_frames: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -179,6 +184,7 @@ class TD3(stable_baselines3.TD3):
         self.action_smoothness = action_smoothness
         self.invert_gradients = invert_gradients
         self.compile_step = compile_step
+        self.overlap = overlap
         self.deduplicate_frames = deduplicate_frames
         self._sums: dict[str, th.Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -295,7 +301,7 @@ class TD3(stable_baselines3.TD3):
 
     # --- the train step ----------------------------------------------------------------------------------------
 
-    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+    def update(self, gradient_steps: int, batch_size: int) -> None:
         """
         Update the networks (Fujimoto et al. 2018, algorithm 1, lines 6 to 14).
 
