@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sb3_carla.simulator.crossings import LOWER, UPPER, Crossing, find_crossings, level_at
 from sb3_carla.simulator.dynamics import Ground
 from sb3_carla.simulator.pictures import Buffer, painted_alone
-from sb3_carla.simulator.strips import lane_strips
+from sb3_carla.simulator.strips import LaneStrip, lane_strips
 from sb3_carla.simulator.strokes import PALETTE, Stroke, Surface, strokes
 
 __all__ = ["LEVELS", "Raster"]
@@ -35,6 +35,8 @@ MAX_SIDE = 32_000
 """``cv2.remap`` takes pictures below 32,767 pixels a side."""
 MARGIN = 25.0
 """Verge around the outermost lanes [m]; beyond it everything has the verge's mean colour."""
+OUTLINE = 5 * 8
+"""Size of what is known of a town before it is painted [bytes]."""
 LEVELS = 6
 """Levels of the pyramid, each half as fine as the one before."""
 BLOCK = 1 << (LEVELS - 1)
@@ -69,7 +71,7 @@ class Raster:
     :param carla_map: ``carla.Map`` with at least one driving lane
     :param root: the same map's OpenDRIVE document
     :param seed: of the texture
-    :param share: makes a buffer of so many bytes and has it painted, or finds one that another process has painted
+    :param share: makes a buffer of so many bytes and has it filled, or finds one that another process has filled
     """
 
     def __init__(
@@ -79,25 +81,39 @@ class Raster:
         seed: int = 0,
         share: Callable[[int, Callable[[Buffer], None]], Buffer] = painted_alone,
     ) -> None:
-        strips = lane_strips(carla_map, root)
-        corners = np.concatenate([edge for strip in strips for edge in (strip.inner, strip.outer)])
-        low, high = corners.min(axis=0) - MARGIN, corners.max(axis=0) + MARGIN
-        width, height = (high - low).tolist()
-        self._map = carla_map
-        self.origin = float(low[0]), float(low[1])
+        self._map, self._root = carla_map, root
+        outline = share(OUTLINE, self._outline).view(np.float64)
+        left, top, right, bottom, crossings = outline.tolist()
+        width, height = right - left, bottom - top
+        self.origin = left, top
         """World position of the first cell's outer corner [m]."""
         self.cell = max(CELL, math.sqrt(width * height / MAX_CELLS), max(width, height) / MAX_SIDE)
         """Size of a cell of level 0 [m]."""
         columns, rows = (math.ceil(length / self.cell / BLOCK) * BLOCK for length in (width, height))
-        self._strokes = _Strokes(strokes(strips, self.cell, WIDENING * self.cell / FINE), low, self.cell)
-        self._texture = _texture(np.random.default_rng(seed))
+        self._seed = seed
         self.verge: tuple[int, int, int, int] = (*PALETTE[Surface.VERGE][0], 255)
         """Colour of everything outside, BGRA."""
         shapes = [(rows >> k, columns >> k, 4) for k in range(LEVELS)]
         whole = share(sum(map(math.prod, shapes)), lambda buffer: self._paint(_cut(buffer, shapes)))
         self.pyramid = _cut(whole, shapes)
         """Levels, finest first: shape (rows >> k, columns >> k, 4), uint8 BGRA."""
-        self._patches = [self._patch(crossing) for crossing in find_crossings(strips)]
+        self._patches = [self._patch(crossing) for crossing in (find_crossings(self._strips) if crossings else ())]
+
+    @functools.cached_property
+    def _strips(self) -> list[LaneStrip]:
+        """Worked out by those who paint: it takes as long as the rest of loading a town."""
+        return lane_strips(self._map, self._root)
+
+    @functools.cached_property
+    def _strokes(self) -> _Strokes:
+        outlines = strokes(self._strips, self.cell, WIDENING * self.cell / FINE)
+        return _Strokes(outlines, np.array(self.origin), self.cell)
+
+    def _outline(self, buffer: Buffer) -> None:
+        """Least and greatest x and y of the picture [m], and whether roads lie above each other, as five float64."""
+        corners = np.concatenate([edge for strip in self._strips for edge in (strip.inner, strip.outer)])
+        low, high = corners.min(axis=0) - MARGIN, corners.max(axis=0) + MARGIN
+        buffer.view(np.float64)[:] = (*low, *high, len(find_crossings(self._strips)))
 
     @functools.cached_property
     def labels(self) -> Image:
@@ -210,7 +226,7 @@ class Raster:
         colors = np.take(_COLORS, surfaces).view(np.uint8).reshape(*surfaces.shape, 4)
         mixed = cv2.resize(colors, (columns, rows), interpolation=cv2.INTER_AREA)
         strength = cv2.extractChannel(mixed, 3).astype(np.int16)
-        grain = cv2.multiply(cv2.merge([strength] * 4), self._texture[:rows, :columns], scale=1.0 / 64.0)
+        grain = cv2.multiply(cv2.merge([strength] * 4), _texture(self._seed)[:rows, :columns], scale=1.0 / 64.0)
         textured: Image = np.asarray(cv2.add(mixed, grain, dtype=cv2.CV_8U), np.uint8)
         textured[:, :, 3] = 255
         return textured
@@ -270,13 +286,15 @@ def _coarser(window: Window, level: int) -> Window:
     return slice(rows.start >> level, rows.stop >> level), slice(columns.start >> level, columns.stop >> level)
 
 
-def _texture(rng: np.random.Generator) -> NDArray[np.int16]:
+@functools.lru_cache(maxsize=1)
+def _texture(seed: int) -> NDArray[np.int16]:
     """
     Noise with grain of every size that repeats without a seam: amplitude falls with the root of the frequency.
 
+    :param seed: of the noise
     :return: shape (TILE, TILE, 4), int16, blue, green, red, 0; a standard deviation of 64
     """
-    fields = []
+    rng, fields = np.random.default_rng(seed), []
     frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None])
     frequency[0, 0] = np.inf
     for _ in range(2):
