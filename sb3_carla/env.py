@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,12 +16,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from sb3_carla.embedded import EmbeddedServer
 from sb3_carla.episode import Episode
-from sb3_carla.errors import ServerError
+from sb3_carla.errors import ServerStartError, ServerTimeoutError
 from sb3_carla.rewards import Motion, RewardWeights, comfortable_speed, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
-from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, VehicleState
+from sb3_carla.servers import Supervisor
+from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, VehicleState, answering
 from sb3_carla.towns import expand_towns
 from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead
 
@@ -35,6 +37,10 @@ TIME_LIMIT_FACTOR = 3.0
 """Time limit of an episode as a multiple of the time that its route takes at target speed."""
 SPEED_GAIN = 0.3
 """Pedal for each m/s that the car is too slow, of the speed controller [s/m]."""
+ATTEMPTS = 3
+"""Servers that are tried before an episode is given up, of those that the environment starts."""
+RECONNECT, RECONNECT_PAUSE = 120.0, 2.0
+"""How long, and how often, to look for a server that somebody else has to start again [s]."""
 BEND_PREVIEW_TIME = 1.2
 """How far ahead bends limit the recommended speed, in seconds of driving."""
 
@@ -95,6 +101,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `reward` | None | weights by term name, replacing defaults |
     | `render_mode` | None | "rgb_array" or "human" |
     | `timeout` | 20.0 | for each answer of the server [s] |
+    | `server_command` | None | starts a server of yours instead of the packaged one; `{port}` stands for its port |
+    | `server_episodes` | None | replace the server after so many episodes, against leaks |
+    | `server_memory` | None | replace it before an episode if it takes more than so many gigabytes |
 
     In `town`, "training" stands for all built-in towns for training and "held-out" for the others.
 
@@ -127,6 +136,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         reward: Mapping[str, float] | None = None,
         render_mode: str | None = None,
         timeout: float = 20.0,
+        server_command: str | None = None,
+        server_episodes: int | None = None,
+        server_memory: float | None = None,
     ) -> None:
         names = [town] if isinstance(town, str) else list(town)
         if not names or not all(isinstance(name, str) and name for name in names):
@@ -147,6 +159,13 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")
         if not route_length >= 20.0:
             raise ValueError(f"route_length: expected at least 20 m, got {route_length!r}")
+        if host is not None and any(value is not None for value in (server_command, server_episodes, server_memory)):
+            raise ValueError("server_command, server_episodes, server_memory: expected none of these beside host")
+        for name, limit in (("server_episodes", server_episodes), ("server_memory", server_memory)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name}: expected a positive number or None, got {limit!r}")
+        if server_command is not None and "{port}" not in server_command:
+            raise ValueError(f"server_command: expected {{port}} in it, got {server_command!r}")
         if len(image_size) != 2 or min(image_size) < 8:
             raise ValueError(f"image_size: expected (height, width), each at least 8 px, got {image_size!r}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -168,7 +187,11 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._camera = CameraMount(width=width, height=height)
         self.metadata = {**self.metadata, "render_fps": round(1.0 / self.decision_seconds)}
 
-        self._server: EmbeddedServer | None = None
+        self._supervisor: Supervisor | None = None
+        if host is None:
+            memory = None if server_memory is None else server_memory * 1e9
+            self._supervisor = Supervisor(server_command, episodes=server_episodes, memory=memory)
+        self._connected = False
         self._session: CarlaSession | None = None
         self._traffic: Traffic | None = None
         self._scenarios: dict[str, Scenarios] = {}
@@ -211,22 +234,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             raise ValueError(f"reset: unknown options {sorted(options)}, expected town, scenario, weather")
         town = self._draw(self._towns) if town is None else town
         weather = self._draw(self._weathers) if weather is None else weather
-        session = self._enter(town)
-        if weather != self._weather:
-            session.set_weather(weather)
-            self._weather = weather
-        scenarios = self._scenarios[town]
-        self.route = scenarios.draw(self.np_random) if number is None else scenarios[number]
         self._town, self._number = town, number
-        x, y, z, heading, _ = self.route.pose(0.0)
-        if self._traffic is not None:
-            self._traffic.restart(scenarios, self.route, self.np_random)
-        session.place(x, y, z, heading)
-        limit = TIME_LIMIT_FACTOR * self._route_length / self.target_speed
-        self._episode = Episode(self.route.length, limit, session.half_width, self.delta_seconds)
-        self._steering = 0.0
-        self._look()
-        self._frames[:] = self._grey()
+        self._begin_somehow(weather)
         if self.render_mode == "human":
             self.render()
         return self._frames.copy(), self._info({})
@@ -248,11 +257,13 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         steering, drive = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
         before, steering_before = self.lane_pose.station, self._steering
         try:
-            ticks = self._drive(steering, drive)
-            self._frames[:-1] = self._frames[1:]
-            self._frames[-1] = self._grey()
-        except ServerError as error:
+            with answering("The CARLA server stopped answering"):
+                ticks = self._drive(steering, drive)
+                frame = self._grey()
+        except ServerTimeoutError as error:
             return self._server_lost(error)
+        self._frames[:-1] = self._frames[1:]
+        self._frames[-1] = frame
         terms = self._reward(before, ticks, abs(self._steering - steering_before))
         if self.render_mode == "human":
             self.render()
@@ -311,18 +322,57 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         """One of them; a single one costs no random number."""
         return choices[int(self.np_random.integers(len(choices))) if len(choices) > 1 else 0]
 
+    def _begin_somehow(self, weather: Weather) -> None:
+        """Begin the episode, on another server if need be; the random numbers are the same again."""
+        state, first = self.np_random.bit_generator.state, time.monotonic()
+        for attempt in itertools.count(1):
+            self.np_random.bit_generator.state = state
+            try:
+                with answering("The CARLA server stopped answering"):
+                    self._begin(self._town, self._number, weather)
+                return
+            except (ServerTimeoutError, ServerStartError) as error:
+                self._leave(server_lost=True)
+                patience = time.monotonic() - first < RECONNECT if self._connected else False
+                if not (attempt < ATTEMPTS if self._supervisor is not None else patience):
+                    raise
+                logger.warning("The episode begins anew on another server: %s", error)
+                time.sleep(0.0 if self._supervisor is not None else RECONNECT_PAUSE)
+
+    def _begin(self, town: str, number: int | None, weather: Weather) -> None:
+        session = self._enter(town)
+        if weather != self._weather:
+            session.set_weather(weather)
+            self._weather = weather
+        scenarios = self._scenarios[town]
+        self.route = scenarios.draw(self.np_random) if number is None else scenarios[number]
+        x, y, z, heading, _ = self.route.pose(0.0)
+        if self._traffic is not None:
+            self._traffic.restart(scenarios, self.route, self.np_random)
+        session.place(x, y, z, heading)
+        limit = TIME_LIMIT_FACTOR * self._route_length / self.target_speed
+        self._episode = Episode(self.route.length, limit, session.half_width, self.delta_seconds)
+        self._steering = 0.0
+        self._look()
+        self._frames[:] = self._grey()
+
     def _enter(self, town: str) -> CarlaSession:
         """Connect where need be, and load the town."""
+        supervisor = self._supervisor
+        why = supervisor.begin_episode() if supervisor is not None else None
+        if why is not None:
+            logger.info("The server is replaced: %s", why)
+            self._leave(server_lost=False)
+        server = supervisor.start(town) if supervisor is not None else None
         if self._session is None:
-            if self._host is None:
-                self._server = EmbeddedServer(town, timeout=max(self._timeout, 30.0))
-            host, port = (self._server.host, self._server.port) if self._server else (str(self._host), self._port)
+            host, port = (str(self._host), self._port) if server is None else (server.host, server.port)
             mounts = [self._camera] if self.render_mode is None else [self._camera, RENDER_MOUNT]
             self._session = CarlaSession(host, port, mounts, timeout=self._timeout, delta_seconds=self.delta_seconds)
+            self._connected = True
         session = self._session
         if session.town != town:
             self._traffic = None
-            session.load_town(town, local_files=self._server is not None)
+            session.load_town(town, local_files=server is not None and server.local_files)
             self._weather = None  # a new world has its own
             if town not in self._scenarios:
                 self._scenarios[town] = Scenarios(session.world.get_map(), self._route_length)
@@ -410,7 +460,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             info.update(episode.summary())
         return info
 
-    def _server_lost(self, error: ServerError) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def _server_lost(self, error: ServerTimeoutError) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """End the episode without a verdict; the next reset connects anew."""
         logger.warning("Episode truncated, the server is restarted at the next reset: %s", error)
         assert self._episode is not None
@@ -420,12 +470,11 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         return self._frames.copy(), 0.0, False, True, {**info, "server_restarted": True}
 
     def _leave(self, *, server_lost: bool) -> None:
-        session, server = self._session, self._server
-        self._session = self._server = self._traffic = None
+        session, self._session, self._traffic = self._session, None, None
         if session is not None:
             session.close(server_lost=server_lost)
-        if server is not None:
-            server.close()
+        if self._supervisor is not None:
+            self._supervisor.close()
         if self.render_mode == "human" and _has_display():
             cv2.destroyAllWindows()
 

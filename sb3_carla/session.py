@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sb3_carla.errors import MapError, ServerError, ServerTimeoutError, TownNotFoundError, VersionMismatchError
 
-__all__ = ["CameraMount", "CarlaSession", "VehicleState"]
+__all__ = ["CameraMount", "CarlaSession", "VehicleState", "answering"]
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +122,9 @@ class CarlaSession:
         self._actors: list[Any] = []
         self._streams: dict[CameraMount, CameraStream] = {}
         self._collisions: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.client = _connect(host, port, timeout)
-        with _translated(f"The CARLA server at {host}:{port} does not answer"):
-            self.world = self.client.get_world()
+        self.client: Any = _connect(host, port, timeout)
+        with answering(f"The CARLA server at {host}:{port} does not answer"):
+            self.world: Any = self.client.get_world()
             self._original_settings = self.world.get_settings()
         self.vehicle: Any = None
         self.frame = 0
@@ -136,7 +136,7 @@ class CarlaSession:
 
     def available_towns(self) -> list[str]:
         """Names of the towns that the server can load, without their folder."""
-        with _translated("The CARLA server did not list its towns"):
+        with answering("The CARLA server did not list its towns"):
             return sorted(Path(name).name for name in self.client.get_available_maps())
 
     def load_town(self, town: str, *, local_files: bool) -> None:
@@ -157,7 +157,7 @@ class CarlaSession:
                 opendrive = Path(town).read_text()
             except (OSError, UnicodeDecodeError) as error:
                 raise MapError(f"OpenDRIVE file {town!r} cannot be read: {error}") from error
-            with _translated(f"The server did not build a world from {town!r}"):
+            with answering(f"The server did not build a world from {town!r}"):
                 self.world = self.client.generate_opendrive_world(opendrive, reset_settings=False)
         else:
             self._load_named(town)
@@ -167,7 +167,7 @@ class CarlaSession:
 
     def _load_named(self, town: str) -> None:
         if not town.endswith(".xodr"):
-            with _translated("The CARLA server did not tell its town"):
+            with answering("The CARLA server did not tell its town"):
                 current = Path(self.world.get_map().name).name
             if current == town:
                 return
@@ -185,7 +185,7 @@ class CarlaSession:
         settings = self.world.get_settings()
         settings.synchronous_mode = True
         settings.fixed_delta_seconds = self.delta_seconds
-        with _translated("The CARLA server did not switch to synchronous mode"):
+        with answering("The CARLA server did not switch to synchronous mode"):
             self.world.apply_settings(settings)
 
     def _spawn_car(self) -> None:
@@ -282,7 +282,7 @@ class CarlaSession:
 
         :raises ServerTimeoutError: if the server does not answer
         """
-        with _translated("The CARLA server stopped answering"):
+        with answering("The CARLA server stopped answering"):
             self.frame = self.world.tick(self._timeout)
 
     def image(self, mount: CameraMount) -> NDArray[np.uint8]:
@@ -332,14 +332,23 @@ class CarlaSession:
         :param server_lost: do not talk to the server any more
         """
         if server_lost:
+            for actor in self._actors:
+                with contextlib.suppress(RuntimeError):
+                    if hasattr(actor, "stop"):
+                        actor.stop()  # of the stream alone: nothing is sent
             self._streams.clear()
             self._actors.clear()
-            return
-        self._remove_actors()
-        try:
-            self.world.apply_settings(self._original_settings)
-        except RuntimeError as error:
-            logger.warning("The server's settings could not be restored: %s", error)
+        else:
+            self._remove_actors()
+            try:
+                self.world.apply_settings(self._original_settings)
+            except RuntimeError as error:
+                logger.warning("The server's settings could not be restored: %s", error)
+        # The client goes last and now. Left to the garbage collector, half of the processes that had lost a server were
+        # aborted by the client's own threads ("terminate called without an active exception", carla 0.9.16).
+        self.vehicle = None
+        self.world = None
+        self.client = None
 
 
 def _connect(host: str, port: int, timeout: float) -> Any:
@@ -353,7 +362,7 @@ def _connect(host: str, port: int, timeout: float) -> Any:
         ) from error
     client = carla.Client(host, port)
     client.set_timeout(timeout)
-    with _translated(f"Something listens at {host}:{port}, but it does not answer as a CARLA server"):
+    with answering(f"Something listens at {host}:{port}, but it does not answer as a CARLA server"):
         server = client.get_server_version()
     expected = client.get_client_version()
     if server != expected:
@@ -365,8 +374,13 @@ def _connect(host: str, port: int, timeout: float) -> Any:
 
 
 @contextlib.contextmanager
-def _translated(message: str) -> Iterator[None]:
-    """Turn the client library's RuntimeError into ours, in one place."""
+def answering(message: str) -> Iterator[None]:
+    """
+    Turn the client library's RuntimeError into ours, in one place.
+
+    :param message: what did not work
+    :raises ServerTimeoutError: for any RuntimeError inside
+    """
     try:
         yield
     except RuntimeError as error:

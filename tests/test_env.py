@@ -6,12 +6,9 @@ import hashlib
 import inspect
 import itertools
 import math
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +22,9 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import sb3_carla
 from sb3_carla.driver import PurePursuitDriver
-from sb3_carla.embedded import EmbeddedServer
 from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.episode import FAILURES
-from sb3_carla.errors import MapError, ServerTimeoutError, TownNotFoundError
+from sb3_carla.errors import MapError, TownNotFoundError
 from sb3_carla.rewards import REWARD_TERMS
 from sb3_carla.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS
 
@@ -338,127 +334,6 @@ def test_driving_into_a_standing_car_is_a_collision() -> None:
             ended = terminated or truncated
     assert (info["end_reason"], info["collisions"]) == ("collision", 1)
     assert 15.0 < info["distance_m"] < 25.0
-
-
-# --- servers -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    running = EmbeddedServer("Circuit01")
-    yield running
-    running.close()
-
-
-def test_foreign_server_is_left_as_it_was_found(server: EmbeddedServer) -> None:
-    client = carla.Client(server.host, server.port)
-    client.set_timeout(10.0)
-    world = client.get_world()
-    before = world.get_settings()
-    with gym.make("CarlaLane-v0", host=server.host, port=server.port, n_npcs=3) as made:
-        made.reset(seed=0)
-        made.step(STRAIGHT_ON)
-        assert client.get_world().get_settings().synchronous_mode is True
-    after = client.get_world().get_settings()
-    assert after.synchronous_mode is before.synchronous_mode is False
-    assert after.fixed_delta_seconds == before.fixed_delta_seconds
-    world.wait_for_tick(5.0)
-    assert not [actor.type_id for actor in world.get_actors() if actor.type_id != "spectator"]
-    assert server.alive
-
-
-def test_nobody_at_the_port() -> None:
-    with gym.make("CarlaLane-v0", host="127.0.0.1", port=1) as made:
-        begun = time.monotonic()
-        with pytest.raises(ServerTimeoutError, match=r"No CARLA server answers at 127\.0\.0\.1:1"):
-            made.reset()
-        assert time.monotonic() - begun < 5.0
-
-
-def test_killed_server_truncates_and_the_next_reset_drives_on() -> None:
-    with gym.make("CarlaLane-v0", timeout=2.0) as made:
-        lane = made.unwrapped
-        lane.reset(seed=0)
-        lane.step(STRAIGHT_ON)
-        os.kill(lane._server.pid, signal.SIGKILL)
-        observation, reward, terminated, truncated, info = lane.step(STRAIGHT_ON)
-        assert (reward, terminated, truncated) == (0.0, False, True)
-        assert info["server_restarted"] is True
-        assert info["end_reason"] == "server_lost"
-        assert observation in lane.observation_space
-        lane.reset(seed=0)
-        assert lane.step(STRAIGHT_ON)[3] is False
-
-
-def children() -> set[int]:
-    listing = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
-    return {int(pid) for pid in listing.split()}
-
-
-def cycle(times: int) -> None:
-    for _ in range(times):
-        made = gym.make("CarlaLane-v0")
-        made.reset(seed=0)
-        made.step(STRAIGHT_ON)
-        made.close()
-        made.close()
-
-
-def resident_megabytes() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def check_cycles(warm_up: int, times: int, growth: float) -> None:
-    before = children()
-    cycle(warm_up)
-    open_files, memory = len(os.listdir("/proc/self/fd")), resident_megabytes()
-    cycle(times)
-    assert children() == before
-    assert len(os.listdir("/proc/self/fd")) <= open_files
-    assert resident_megabytes() - memory < growth
-
-
-def test_make_reset_close_leaves_nothing_behind() -> None:
-    check_cycles(2, 4, growth=20.0)
-
-
-@pytest.mark.slow
-def test_200_cycles_leave_nothing_behind_and_memory_flat() -> None:
-    check_cycles(20, 180, growth=10.0)
-
-
-def wait_until_gone(pid: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    return False
-
-
-@pytest.mark.parametrize("end", ["kill", "exit"])
-def test_server_does_not_outlive_its_parent(end: str) -> None:
-    code = """
-import sys, time
-import gymnasium as gym, sb3_carla
-env = gym.make("CarlaLane-v0")
-env.reset(seed=0)
-print(env.unwrapped._server.pid, flush=True)
-if sys.argv[1] == "kill":
-    time.sleep(60)
-"""
-    parent = subprocess.Popen([sys.executable, "-c", code, end], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    if end == "kill":
-        parent.kill()
-    parent.wait(30)
-    parent.stdout.close()
-    assert wait_until_gone(pid, 5.0)
 
 
 def test_import_is_light() -> None:

@@ -1,0 +1,334 @@
+"""
+CARLA servers as child processes: the packaged one or a command's, watched, replaced, and never left behind.
+
+What a supervisor starts it ends, by process id, and nothing else: a server of somebody else's on the same machine is
+not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from pathlib import Path
+from typing import IO, ClassVar
+
+import carla
+
+from sb3_carla.errors import MapError, ServerStartError
+
+__all__ = ["CommandServer", "EmbeddedServer", "ServerProcess", "Supervisor"]
+
+logger = logging.getLogger(__name__)
+
+READY = re.compile(rb"listening on (\S+):(\d+) streaming (\d+)")
+STOP_GRACE = 3.0
+"""Time [s] between SIGTERM and SIGKILL."""
+ANSWER_WITHIN = 2.0
+"""How long a server that is starting may take for one answer before it is asked again [s]."""
+PORTS = 3
+"""Ports in a row that a CARLA server takes: calls, streams, secondary servers."""
+GUARD = Path(__file__).with_name("guard.py")
+
+
+class ServerProcess:
+    """
+    A running server. It ends with :meth:`close`, when this object is collected, and when the interpreter exits.
+
+    :param process: the child process
+    :param host: address of its ports
+    :param port: of the calls
+    """
+
+    local_files = False
+    """Whether it reads OpenDRIVE files of this machine by their path."""
+
+    def __init__(self, process: subprocess.Popen[bytes], host: str, port: int) -> None:
+        self._process = process
+        self._finalizer = weakref.finalize(self, _stop, process)
+        self.host, self.port = host, port
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs; one that hangs does."""
+        return self._process.poll() is None
+
+    @property
+    def memory(self) -> int:
+        """Resident memory of the process and its descendants [bytes]; 0 when they are gone."""
+        return sum(_resident(pid) for pid in _family(self.pid))
+
+    def close(self) -> None:
+        """End the server, within seconds even if it hangs, and wait until it is gone; safe to call again."""
+        self._finalizer()
+
+
+class EmbeddedServer(ServerProcess):
+    """
+    ``python -m sb3_carla.server`` on free loopback ports. Because it watches its parent, it ends within a second after
+    this process was killed, too.
+
+    :param town: built-in town, or path of an OpenDRIVE file
+    :param timeout: how long the server may take to come up [s]
+    :raises MapError: if the server refuses the town
+    :raises ServerStartError: if it ends, or is not ready in time
+    """
+
+    local_files = True
+
+    def __init__(self, town: str, *, timeout: float = 30.0) -> None:
+        self._pictures: _Pictures | None = _Pictures.of_this_process()
+        command = [sys.executable, "-m", "sb3_carla.server", "--port", "0", "--town", town]
+        command += ["--parent-pid", str(os.getpid()), "--pictures", str(self._pictures.fd)]
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                pass_fds=[self._pictures.fd],
+            )
+            super().__init__(process, "127.0.0.1", 0)
+            assert process.stdout is not None
+            ready = READY.search(_first_line(process.stdout, timeout))
+            if ready is None:
+                ended = not self.alive
+                self.close()
+                reason = _last_line(log) or ("it ended without a word" if ended else f"no answer within {timeout:g} s")
+                if "town" in reason.lower() or "opendrive" in reason.lower():
+                    raise MapError(f"The embedded server cannot load town {town!r}: {reason}")
+                raise ServerStartError(f"The embedded server did not start (exit status {process.poll()}): {reason}")
+        self.host, self.port = ready.group(1).decode(), int(ready.group(2))
+
+    def close(self) -> None:
+        """End the server, within seconds even if it hangs, and wait until it is gone; safe to call again."""
+        super().close()
+        self._pictures = None
+
+
+class CommandServer(ServerProcess):
+    """
+    A server that a command starts, for instance ``CarlaUE4.sh -RenderOffScreen -carla-rpc-port={port}``.
+
+    It counts as started when it answers. A small process beside it (``guard.py``) ends everything that the command has
+    started, also after this process was killed.
+
+    :param command: ``{port}`` stands for the port of the calls, which it must use; split like a shell does
+    :param timeout: how long the server may take to answer [s]
+    :raises ServerStartError: if the command cannot be run, ends, or the server does not answer in time
+    :raises ValueError: if the command does not say where the port goes
+    """
+
+    def __init__(self, command: str, *, timeout: float = 180.0) -> None:
+        if "{port}" not in command:
+            raise ValueError(f"server_command: expected {{port}} where the port of the calls goes, got {command!r}")
+        port = _free_ports()
+        words = shlex.split(command.replace("{port}", str(port)))
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(
+                [sys.executable, str(GUARD), str(os.getpid()), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us, who then end it in order
+            )
+            super().__init__(process, "127.0.0.1", port)
+            deadline = time.monotonic() + timeout
+            while not _answers(self.host, port):
+                if not self.alive or time.monotonic() > deadline:
+                    status = process.poll()
+                    self.close()
+                    what = f"did not answer within {timeout:g} s" if status is None else f"ended with status {status}"
+                    raise ServerStartError(f"The server {shlex.join(words)} {what}. Its last line: {_last_line(log)!r}")
+                time.sleep(0.2)
+
+
+class Supervisor:
+    """
+    Keeps one server running for one environment: another one when it has died, hangs, or has had its time.
+
+    :param command: that starts a server, see :class:`CommandServer`; None: the packaged one
+    :param timeout: how long a server may take to start [s]; None: 30 for the packaged one, 180 for a command
+    :param episodes: a new server after so many; None: never for this reason
+    :param memory: a new server before an episode when it takes more than this [bytes]; None: never for this reason
+    """
+
+    def __init__(
+        self,
+        command: str | None = None,
+        *,
+        timeout: float | None = None,
+        episodes: int | None = None,
+        memory: float | None = None,
+    ) -> None:
+        self._command = command
+        self._timeout = timeout if timeout is not None else 30.0 if command is None else 180.0
+        self._most_episodes, self._most_memory = episodes, memory
+        self._episodes = 0
+        self.server: ServerProcess | None = None
+        """The one that runs."""
+        self.starts = 0
+        """Servers started so far."""
+
+    def begin_episode(self) -> str | None:
+        """
+        Count an episode.
+
+        :return: why the present server should be replaced before it, None if it should not
+        """
+        if self.server is None:
+            return None
+        self._episodes += 1
+        memory = self.server.memory if self._most_memory is not None else 0
+        if not self.server.alive:
+            return "it has ended"
+        if self._most_memory is not None and memory > self._most_memory:
+            return f"it takes {memory / 2**20:.0f} MiB, more than {self._most_memory / 2**20:.0f}"
+        if self._most_episodes is not None and self._episodes > self._most_episodes:
+            return f"it has served {self._most_episodes} episodes"
+        return None
+
+    def start(self, town: str) -> ServerProcess:
+        """
+        The running server, a new one if there is none.
+
+        :param town: for the packaged server to begin with
+        :raises ServerStartError: if none can be started
+        :raises MapError: if the packaged server refuses the town
+        """
+        if self.server is None:
+            command, self._episodes = self._command, 1
+            self.starts += 1
+            if command is None:
+                self.server = EmbeddedServer(town, timeout=self._timeout)
+            else:
+                self.server = CommandServer(command, timeout=self._timeout)
+        return self.server
+
+    def close(self) -> None:
+        """End the server; safe to call again."""
+        if self.server is not None:
+            server, self.server = self.server, None
+            server.close()
+
+
+class _Pictures:
+    """Memory in which this process's servers keep the towns' pictures; it goes with the last of them."""
+
+    _present: ClassVar[weakref.ref[_Pictures] | None] = None
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("sb3_carla_pictures")
+        weakref.finalize(self, os.close, self.fd)
+
+    @classmethod
+    def of_this_process(cls) -> _Pictures:
+        """Those of the servers that run, or new ones."""
+        pictures = cls._present() if cls._present else None
+        if pictures is None:
+            pictures = cls()
+            cls._present = weakref.ref(pictures)
+        return pictures
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether a CARLA server answers there; that something listens is not enough."""
+    try:
+        socket.create_connection((host, port), ANSWER_WITHIN).close()
+        client = carla.Client(host, port)
+        client.set_timeout(ANSWER_WITHIN)
+        client.get_server_version()
+    except (OSError, RuntimeError):
+        return False
+    return True
+
+
+def _free_ports() -> int:
+    """The first of as many ports in a row as a CARLA server takes, all free now."""
+    for _ in range(100):
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port: int = first.getsockname()[1]
+            if port + PORTS > 65536:
+                continue
+            try:
+                for other in range(port + 1, port + PORTS):
+                    socket.create_server(("127.0.0.1", other)).close()
+            except OSError:
+                continue
+            return port
+    raise ServerStartError(f"Found no {PORTS} free ports in a row on this machine")
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    family, parents = [pid], {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # gone since
+            parents[int(entry.name)] = int(fields[1])
+    for member in family:
+        family += [child for child, parent in parents.items() if parent == member]
+    return family
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _first_line(stream: IO[bytes], timeout: float) -> bytes:
+    deadline = time.monotonic() + timeout
+    line = b""
+    while not line.endswith(b"\n"):
+        if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            break
+        chunk = os.read(stream.fileno(), 4096)
+        if not chunk:
+            break
+        line += chunk
+    return line
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to a process and all that it has started."""
+    for pid in reversed(_family(process.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_GRACE)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+    if process.stdout is not None:
+        process.stdout.close()

@@ -1,0 +1,370 @@
+"""Servers that die, hang, leak and come up late: episodes go on, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import carla
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import sb3_carla  # noqa: F401 (registers)
+from sb3_carla.env import CarlaLaneEnv
+from sb3_carla.errors import ServerStartError, ServerTimeoutError
+from sb3_carla.servers import CommandServer, EmbeddedServer, Supervisor
+
+STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
+OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
+SCRIPT = f"sh -c '{OURS} & wait'"
+"""Like CarlaUE4.sh: the server is a child of what is started."""
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    running = EmbeddedServer("Circuit01")
+    yield running
+    running.close()
+
+
+def test_foreign_server_is_left_as_it_was_found(server: EmbeddedServer) -> None:
+    client = carla.Client(server.host, server.port)
+    client.set_timeout(10.0)
+    world = client.get_world()
+    before = world.get_settings()
+    with gym.make("CarlaLane-v0", host=server.host, port=server.port, n_npcs=3) as made:
+        made.reset(seed=0)
+        made.step(STRAIGHT_ON)
+        assert client.get_world().get_settings().synchronous_mode is True
+    after = client.get_world().get_settings()
+    assert after.synchronous_mode is before.synchronous_mode is False
+    assert after.fixed_delta_seconds == before.fixed_delta_seconds
+    world.wait_for_tick(5.0)
+    assert not [actor.type_id for actor in world.get_actors() if actor.type_id != "spectator"]
+    assert server.alive
+
+
+def test_nobody_at_the_port() -> None:
+    with gym.make("CarlaLane-v0", host="127.0.0.1", port=1) as made:
+        begun = time.monotonic()
+        with pytest.raises(ServerTimeoutError, match=r"No CARLA server answers at 127\.0\.0\.1:1"):
+            made.reset()
+        assert time.monotonic() - begun < 5.0
+
+
+def test_killed_server_truncates_and_the_next_reset_drives_on() -> None:
+    with gym.make("CarlaLane-v0", timeout=2.0) as made:
+        lane = made.unwrapped
+        lane.reset(seed=0)
+        lane.step(STRAIGHT_ON)
+        os.kill(lane._supervisor.server.pid, signal.SIGKILL)
+        observation, reward, terminated, truncated, info = lane.step(STRAIGHT_ON)
+        assert (reward, terminated, truncated) == (0.0, False, True)
+        assert info["server_restarted"] is True
+        assert info["end_reason"] == "server_lost"
+        assert observation in lane.observation_space
+        lane.reset(seed=0)
+        assert lane.step(STRAIGHT_ON)[3] is False
+
+
+def children() -> set[int]:
+    listing = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    return {int(pid) for pid in listing.split()}
+
+
+def cycle(times: int) -> None:
+    for _ in range(times):
+        made = gym.make("CarlaLane-v0")
+        made.reset(seed=0)
+        made.step(STRAIGHT_ON)
+        made.close()
+        made.close()
+
+
+def resident_megabytes() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def check_cycles(warm_up: int, times: int, growth: float) -> None:
+    before = children()
+    cycle(warm_up)
+    open_files, memory = len(os.listdir("/proc/self/fd")), resident_megabytes()
+    cycle(times)
+    assert children() == before
+    assert len(os.listdir("/proc/self/fd")) <= open_files
+    assert resident_megabytes() - memory < growth
+
+
+def test_make_reset_close_leaves_nothing_behind() -> None:
+    check_cycles(2, 4, growth=20.0)
+
+
+@pytest.mark.slow
+def test_200_cycles_leave_nothing_behind_and_memory_flat() -> None:
+    check_cycles(20, 180, growth=10.0)
+
+
+def wait_until_gone(pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("end", ["kill", "exit"])
+def test_server_does_not_outlive_its_parent(end: str) -> None:
+    code = """
+import sys, time
+import gymnasium as gym, sb3_carla
+env = gym.make("CarlaLane-v0")
+env.reset(seed=0)
+print(env.unwrapped._supervisor.server.pid, flush=True)
+if sys.argv[1] == "kill":
+    time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code, end], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    if end == "kill":
+        parent.kill()
+    parent.wait(30)
+    parent.stdout.close()
+    assert wait_until_gone(pid, 5.0)
+
+
+# --- servers of one's own command ----------------------------------------------------------------------------------
+
+
+def server_below(pid: int) -> int:
+    """The last of the descendants: the server itself."""
+    while below := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(below[-1])
+    return pid
+
+
+def test_command_starts_a_server_and_its_end_ends_all_of_it() -> None:
+    server = CommandServer(SCRIPT)
+    below = server_below(server.pid)
+    assert below != server.pid
+    assert server.memory > 20e6
+    client = carla.Client(server.host, server.port)
+    client.set_timeout(5.0)
+    assert client.get_server_version() == "0.9.16"
+    server.close()
+    server.close()
+    assert not server.alive
+    assert server.memory == 0
+    assert wait_until_gone(below, 1.0)
+
+
+def test_what_ignores_sigterm_is_killed() -> None:
+    server = CommandServer(f"sh -c 'trap \"\" TERM; {OURS}'")
+    below = server_below(server.pid)
+    os.kill(below, signal.SIGSTOP)
+    begun = time.monotonic()
+    server.close()
+    assert time.monotonic() - begun < 6.0
+    assert wait_until_gone(below, 1.0)
+
+
+def test_command_does_not_outlive_its_parent() -> None:
+    code = f"""
+import time
+from sb3_carla.servers import CommandServer
+server = CommandServer({SCRIPT!r})
+print(server.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        guard = int(parent.stdout.readline())
+        below = server_below(guard)
+        parent.kill()
+    assert wait_until_gone(below, 5.0)
+    assert wait_until_gone(guard, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("no-such-program {port}", "ended with status 127.*No such file"),
+        ("sh -c 'echo no GPU found; exit 3' {port}", "ended with status 3.*no GPU found"),
+        ("sh -c 'echo loading; sleep 60' {port}", "did not answer within 1 s.*loading"),
+    ],
+)
+def test_command_that_starts_no_server(command: str, message: str) -> None:
+    before = children()
+    with pytest.raises(ServerStartError, match=message):
+        CommandServer(command, timeout=1.0)
+    assert children() == before
+
+
+def test_something_else_listens_at_the_port(tmp_path: Path) -> None:
+    """A server counts as started when it answers, not when its port is open."""
+    script = tmp_path / "listen.py"
+    script.write_text("import socket, sys, time\nopen = socket.create_server(('', int(sys.argv[1])))\ntime.sleep(60)\n")
+    with pytest.raises(ServerStartError, match="did not answer"):
+        CommandServer(f"{sys.executable} {script} {{port}}", timeout=3.0)
+
+
+def test_command_without_a_place_for_the_port() -> None:
+    with pytest.raises(ValueError, match=r"expected \{port\}"):
+        CarlaLaneEnv(server_command="CarlaUE4.sh")
+    with pytest.raises(ValueError, match="none of these beside host"):
+        CarlaLaneEnv(host="localhost", server_episodes=3)
+    with pytest.raises(ValueError, match="server_memory: expected a positive number or None, got 0"):
+        CarlaLaneEnv(server_memory=0)
+
+
+def test_environment_drives_on_the_commands_server() -> None:
+    with CarlaLaneEnv(server_command=SCRIPT, timeout=3.0, town="Circuit02") as env:
+        env.reset(seed=0)
+        below = server_below(server_of(env).pid)
+        assert env.step(STRAIGHT_ON)[3] is False
+        os.kill(below, signal.SIGKILL)
+        assert env.step(STRAIGHT_ON)[4]["server_restarted"] is True
+        env.reset()
+        assert env.step(STRAIGHT_ON)[3] is False
+        below = server_below(server_of(env).pid)
+    assert wait_until_gone(below, 1.0)
+
+
+# --- death, hanging, leaking ---------------------------------------------------------------------------------------
+
+
+def server_of(env: CarlaLaneEnv) -> Any:
+    assert env._supervisor is not None
+    assert env._supervisor.server is not None
+    return env._supervisor.server
+
+
+def test_server_that_hangs_is_replaced() -> None:
+    with CarlaLaneEnv(timeout=1.0) as env:
+        env.reset(seed=0)
+        hanging = server_of(env).pid
+        os.kill(hanging, signal.SIGSTOP)
+        begun = time.monotonic()
+        *_, truncated, info = env.step(STRAIGHT_ON)
+        assert truncated
+        assert info["server_restarted"] is True
+        assert time.monotonic() - begun < 6.0
+        assert wait_until_gone(hanging, 1.0)
+        env.reset()
+        assert env.step(STRAIGHT_ON)[3] is False
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_server_lost_between_episodes_changes_nothing(how: int) -> None:
+    with CarlaLaneEnv(timeout=1.0, n_npcs=3, town=["Circuit01", "Circuit02"]) as env:
+        env.reset(seed=4)
+        expected = env.reset()[0], env.step(STRAIGHT_ON)[0]
+        env.reset(seed=4)
+        os.kill(server_of(env).pid, how)
+        got = env.reset()[0], env.step(STRAIGHT_ON)[0]
+    assert all(map(np.array_equal, got, expected))
+
+
+def test_server_that_dies_while_an_episode_begins() -> None:
+    with CarlaLaneEnv(timeout=2.0, town=["Village01", "Village02", "Circuit01"]) as env:
+        env.reset(seed=0)
+        for delay in (0.02, 0.1, 0.3):
+            killer = threading.Timer(delay, os.kill, (server_of(env).pid, signal.SIGKILL))
+            killer.start()
+            while killer.is_alive():
+                env.reset()
+            env.reset()
+        assert env.step(STRAIGHT_ON)[3] is False
+
+
+def test_server_that_never_comes_back_is_an_error_after_some_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    with CarlaLaneEnv(timeout=2.0) as env:
+        env.reset(seed=0)
+        os.kill(server_of(env).pid, signal.SIGKILL)
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+        with pytest.raises(ServerStartError, match=r"exit status 1.*ended without a word"):
+            env.reset()
+        monkeypatch.undo()
+        env.reset()
+        assert env.step(STRAIGHT_ON)[3] is False
+
+
+def test_server_of_somebody_else_is_waited_for(server: EmbeddedServer) -> None:
+    """Who restarts it is not our business; that it comes back is enough."""
+    command = OURS.replace("{port}", str(server.port))
+    with CarlaLaneEnv(host=server.host, port=server.port, timeout=1.0) as env:
+        env.reset(seed=0)
+        os.kill(server.pid, signal.SIGKILL)
+        assert env.step(STRAIGHT_ON)[4]["server_restarted"] is True
+        later = threading.Timer(1.5, lambda: again.append(subprocess.Popen(shlex.split(command))))
+        again: list[subprocess.Popen[bytes]] = []
+        later.start()
+        env.reset()
+        assert env.step(STRAIGHT_ON)[3] is False
+    again[0].terminate()
+    again[0].wait(10)
+
+
+def test_a_new_server_after_so_many_episodes() -> None:
+    with CarlaLaneEnv(server_episodes=3) as env:
+        pids = []
+        for _ in range(7):
+            env.reset(seed=1)
+            pids.append(server_of(env).pid)
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+
+
+def test_a_new_server_when_it_takes_too_much_memory() -> None:
+    with CarlaLaneEnv(server_memory=0.001) as env:
+        env.reset(seed=1)
+        first = server_of(env).pid
+        env.step(STRAIGHT_ON)
+        env.reset()
+        assert server_of(env).pid != first
+    with CarlaLaneEnv(server_memory=8.0) as env:
+        env.reset(seed=1)
+        first = server_of(env).pid
+        env.reset()
+        assert server_of(env).pid == first
+
+
+def test_supervisor_says_why() -> None:
+    supervisor = Supervisor(episodes=1, memory=1e9)
+    assert supervisor.begin_episode() is None, "none runs"
+    server = supervisor.start("Circuit01")
+    assert supervisor.start("Circuit01") is server
+    assert supervisor.begin_episode() == "it has served 1 episodes"
+    os.kill(server.pid, signal.SIGKILL)
+    assert wait_until_gone(server.pid, 5.0)
+    assert supervisor.begin_episode() == "it has ended"
+    supervisor.close()
+    supervisor.close()
+
+
+def test_losing_servers_leaves_nothing_behind() -> None:
+    with CarlaLaneEnv(timeout=2.0) as env:
+
+        def lose(times: int) -> None:
+            for _ in range(times):
+                env.reset(seed=0)
+                os.kill(server_of(env).pid, signal.SIGKILL)
+                assert env.step(STRAIGHT_ON)[3] is True
+
+        lose(2)
+        before = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), children()
+        lose(4)
+        assert (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), children()) == before
