@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from sb3_carla.env import CarlaLaneEnv
     from sb3_carla.frame_buffer import FrameReplayBuffer
     from sb3_carla.td3 import TD3
+    from sb3_carla.vec_env import SupervisedVecEnv
 
-__all__ = ["TD3", "CarlaLaneEnv", "FrameReplayBuffer", "PurePursuitDriver", "__version__"]
+__all__ = ["TD3", "CarlaLaneEnv", "FrameReplayBuffer", "PurePursuitDriver", "SupervisedVecEnv", "__version__"]
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ _LAZY = {
     "CarlaLaneEnv": "sb3_carla.env",
     "FrameReplayBuffer": "sb3_carla.frame_buffer",
     "PurePursuitDriver": "sb3_carla.driver",
+    "SupervisedVecEnv": "sb3_carla.vec_env",
 }
 
 if "CarlaLane-v0" not in registry:

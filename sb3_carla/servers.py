@@ -27,7 +27,7 @@ import carla
 
 from sb3_carla.errors import MapError, ServerStartError
 
-__all__ = ["CommandServer", "EmbeddedServer", "ServerProcess", "Supervisor"]
+__all__ = ["CommandServer", "EmbeddedServer", "ServerProcess", "Supervisor", "share_pictures"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ ANSWER_WITHIN = 2.0
 """How long a server that is starting may take for one answer before it is asked again [s]."""
 PORTS = 3
 """Ports in a row that a CARLA server takes: calls, streams, secondary servers."""
+PICTURES = "sb3_carla_pictures"
+SHARED = "SB3_CARLA_PICTURES"
+"""Environment variable: path of the memory that a process shares with the processes below it."""
 GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -233,7 +236,7 @@ class _Pictures:
     _present: ClassVar[weakref.ref[_Pictures] | None] = None
 
     def __init__(self) -> None:
-        self.fd = os.memfd_create("sb3_carla_pictures")
+        self.fd = _open_shared() or os.memfd_create(PICTURES)
         weakref.finalize(self, os.close, self.fd)
 
     @classmethod
@@ -244,6 +247,21 @@ class _Pictures:
             pictures = cls()
             cls._present = weakref.ref(pictures)
         return pictures
+
+
+def share_pictures() -> None:
+    """Have the servers of all processes below this one share one memory for the towns' pictures, until it ends."""
+    if SHARED not in os.environ:
+        os.environ[SHARED] = f"/proc/{os.getpid()}/fd/{os.memfd_create(PICTURES)}"
+
+
+def _open_shared() -> int | None:
+    """The memory that a process above shares, if there is one and it still lives."""
+    path = os.environ.get(SHARED, "")
+    with contextlib.suppress(OSError):
+        if os.readlink(path).startswith(f"/memfd:{PICTURES}"):  # and no file of a later process of the same number
+            return os.open(path, os.O_RDWR)
+    return None
 
 
 def _answers(host: str, port: int) -> bool:

@@ -21,7 +21,7 @@ Pendulum-v1: {n_timesteps: 100, policy: MlpPolicy, gamma: 0.5}
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """One process sets up four experiments in a row: so they must not disturb each other either."""
+    """One process sets up five experiments in a row: so they must not disturb each other either."""
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "user.yml").write_text(USER_CONFIG)
     cases = [
@@ -29,6 +29,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         {"env_id": "Pendulum-v1"},
         {"env_id": "CarlaLane-v0", "config": "user.yml", "env_kwargs": {"town": ["A", "B"]}},
         {"env_id": "Pendulum-v1", "config": "user.yml"},
+        {"env_id": "CarlaLane-v0", "hyperparams": {"buffer_size": 100, "n_envs": 2, "vec_env": "supervised"}},
     ]
     found: list[dict[str, Any]] = json.loads(run_python(folder, str(PROBE), json.dumps(cases)).splitlines()[-1])
     return found
@@ -41,7 +42,7 @@ def test_ours(probed: list[dict[str, Any]]) -> None:
     assert "rl_zoo3" not in found["config"]
     # The zoo itself evaluates without the file's env_kwargs, and does not record them.
     assert found["env_kwargs"] == found["eval_env_kwargs"] == found["recorded"]
-    assert len(found["env_kwargs"]["town"]) > 1
+    assert found["env_kwargs"]["town"] == "training"
 
 
 def test_other_environments_are_left_alone(probed: list[dict[str, Any]]) -> None:
@@ -51,8 +52,13 @@ def test_other_environments_are_left_alone(probed: list[dict[str, Any]]) -> None
     assert found["recorded"] is None
 
 
+def test_environments_in_processes_of_their_own(probed: list[dict[str, Any]]) -> None:
+    assert probed[4]["vec_env"] == "sb3_carla.vec_env.SupervisedVecEnv"
+    assert {found["vec_env"] for found in probed[:4]} == {"stable_baselines3.common.vec_env.dummy_vec_env.DummyVecEnv"}
+
+
 def test_config_of_the_user_wins(probed: list[dict[str, Any]]) -> None:
-    ours, theirs = probed[2:]
+    ours, theirs = probed[2:4]
     assert ours["config"] == theirs["config"] == "user.yml"
     assert ours["gamma"] == theirs["gamma"] == 0.5
     assert (ours["class"], theirs["class"]) == (OURS, STOCK)

@@ -33,6 +33,7 @@ def set_up(env_id: str, config: str | None = None, steps: int = 0, **options: An
         model, _ = manager.setup_experiment()
         if steps > 0:
             model.learn(steps)
+        vector = model.env.unwrapped
         model.env.close()
     return {
         "config": manager.config,
@@ -42,6 +43,7 @@ def set_up(env_id: str, config: str | None = None, steps: int = 0, **options: An
         "eval_env_kwargs": manager.eval_env_kwargs,
         "recorded": args.env_kwargs,
         "gamma": model.gamma,
+        "vec_env": f"{type(vector).__module__}.{type(vector).__qualname__}",
         "updates": model._n_updates,
         "rates": [group["lr"] for group in model.critic.optimizer.param_groups],
     }

@@ -1,0 +1,280 @@
+"""
+A vector of environments in processes of their own, each replaced when it dies or falls silent.
+
+CARLA's client is a C++ library with threads: an exception in one of them aborts the Python process, whatever it does to
+catch one. SB3's ``SubprocVecEnv`` then ends the training with ``EOFError``; for a process that hangs it waits for ever.
+Here only the episode of that one environment ends, as truncated.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common import monitor
+from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper, VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.subproc_vec_env import SubprocVecEnv, _stack_obs, _worker
+
+from sb3_carla.servers import share_pictures
+
+__all__ = ["SupervisedVecEnv", "WorkerError"]
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""Processes that are tried in a row before an environment is given up."""
+GRACE = 10.0
+"""How long a process may take to close its environment [s]."""
+PRELOADED = ["stable_baselines3.common.monitor", "sb3_carla.env"]
+"""Imported once, before the processes are forked: each starts in no time, and they share the memory."""
+
+
+class WorkerError(RuntimeError):
+    """An environment raised an exception in its process, or could not be started again."""
+
+
+class SupervisedVecEnv(SubprocVecEnv):
+    """
+    SB3's ``SubprocVecEnv`` for environments that can take their process down.
+
+    Where a process is lost, its environment's step returns reward 0 and the first observation of a new episode;
+    ``info`` has ``worker_restarted`` and ``server_restarted`` True, ``TimeLimit.truncated`` True, so that nothing is
+    learnt as an end of the task, and as ``terminal_observation`` the last one seen. The other environments'
+    transitions are kept. An exception that an environment raises in Python is raised here: no process is lost by it.
+
+    :param env_fns: make the environments
+    :param start_method: of ``multiprocessing``; None: "forkserver"
+    :param timeout: a process that does not answer for so long is lost [s]; longer than the environment's own patience
+        with its server, which it may have to start anew
+    """
+
+    def __init__(
+        self, env_fns: list[Callable[[], gym.Env[Any, Any]]], start_method: str | None = None, timeout: float = 300.0
+    ) -> None:
+        share_pictures()
+        context = multiprocessing.get_context("forkserver" if start_method is None else start_method)
+        if context.get_start_method() == "forkserver":
+            context.set_forkserver_preload(PRELOADED)
+        self.waiting = self.closed = False
+        self.timeout = timeout
+        self.restarts = [0] * len(env_fns)
+        """Of each environment: processes lost so far."""
+        self._context: Any = context
+        self._env_fns = env_fns
+        self._first_seeds: list[int | None] = [None] * len(env_fns)
+        self._attributes: list[list[tuple[str, Any]]] = [[] for _ in env_fns]
+        self._begun: dict[int, tuple[Any, Any]] = {}  # observation and info of those replaced during an episode
+        self._seen: list[Any] = [None] * len(env_fns)
+        self.remotes, self.processes = [None] * len(env_fns), [None] * len(env_fns)
+        for index in range(len(env_fns)):
+            self._start(index)
+        spaces = self._ask([0], "get_spaces", None)[0]
+        super(SubprocVecEnv, self).__init__(len(env_fns), *spaces)
+
+    # --- one process -------------------------------------------------------------------------------------------
+
+    def _start(self, index: int) -> None:
+        remote, work_remote = self._context.Pipe()
+        arguments = (work_remote, remote, CloudpickleWrapper(self._env_fns[index]), self.restarts[index] > 0)
+        process = self._context.Process(target=_work, args=arguments, daemon=True)
+        process.start()
+        work_remote.close()
+        self.remotes[index], self.processes[index] = remote, process
+
+    def _stop(self, index: int) -> None:
+        self.remotes[index].close()
+        self.processes[index].kill()
+        self.processes[index].join()
+
+    def _send(self, index: int, command: str, data: Any) -> None:
+        try:
+            self.remotes[index].send((command, data))
+        except OSError:
+            return  # nobody is there, which is found when the answer is due
+
+    def _answer(self, index: int, deadline: float) -> tuple[bool, Any]:
+        """
+        What a process answers.
+
+        :return: whether it did, and its answer
+        :raises WorkerError: if its environment raised an exception
+        """
+        try:
+            if not self.remotes[index].poll(max(0.0, deadline - time.monotonic())):
+                logger.warning("Environment %d has been silent for %g s", index, self.timeout)
+                return False, None
+            error, answer = self.remotes[index].recv()
+        except (EOFError, OSError):
+            self.processes[index].join(1.0)
+            logger.warning("The process of environment %d ended with %s", index, self.processes[index].exitcode)
+            return False, None
+        if error is not None:
+            raise WorkerError(f"Environment {index} raised an exception:\n{error}")
+        return True, answer
+
+    def _replace(self, index: int) -> tuple[Any, Any]:
+        """
+        Another process in the place of a lost one.
+
+        :return: its environment's first observation, and info
+        :raises WorkerError: if it is lost as well, some times in a row
+        """
+        for _ in range(ATTEMPTS):
+            self._stop(index)
+            self.restarts[index] += 1
+            self._start(index)
+            for attribute in self._attributes[index]:
+                self._send(index, "set_attr", attribute)
+            self._send(index, "reset", (self._next_seed(index), self._options[index]))
+            deadline = time.monotonic() + self.timeout
+            answers = [self._answer(index, deadline) for _ in (*self._attributes[index], "reset")]
+            if all(there for there, _ in answers):
+                began: tuple[Any, Any] = answers[-1][1]
+                return began
+        raise WorkerError(f"The process of environment {index} was lost {ATTEMPTS} times in a row while it started")
+
+    def _next_seed(self, index: int) -> int | None:
+        first = self._first_seeds[index]
+        if first is None:
+            return None
+        return int(np.random.SeedSequence((first, self.restarts[index])).generate_state(1)[0])
+
+    # --- all of them -------------------------------------------------------------------------------------------
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """
+        :param actions: shape (n_envs, ...)
+        """
+        for index, action in enumerate(actions):
+            if index not in self._begun:
+                self._send(index, "step", action)
+        self.waiting = True
+        self._deadline = time.monotonic() + self.timeout
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """As in SB3; what a lost process comes to is said above."""
+        results = [self._result(index) for index in range(self.num_envs)]
+        self.waiting = False
+        observations, rewards, dones, infos, reset_infos = zip(*results, strict=True)
+        self._seen, self.reset_infos = list(observations), list(reset_infos)
+        stacked = _stack_obs(observations, self.observation_space)
+        return stacked, np.array(rewards, np.float32), np.array(dones), list(infos)  # rewards as of DummyVecEnv
+
+    def _result(self, index: int) -> tuple[Any, float, bool, dict[str, Any], Any]:
+        """Observation, reward, whether the episode is over, info, and info of the reset if it is."""
+        began = self._begun.pop(index, None)
+        if began is None:
+            there, answer = self._answer(index, self._deadline)
+            if there:
+                result: tuple[Any, float, bool, dict[str, Any], Any] = answer
+                return result
+            began = self._replace(index)
+        last = self._seen[index]
+        info = {"worker_restarted": True, "server_restarted": True, "TimeLimit.truncated": True}
+        return began[0], 0.0, True, {**info, "terminal_observation": last}, began[1]
+
+    def reset(self) -> VecEnvObs:
+        """As in SB3."""
+        for index, seed in enumerate(self._seeds):
+            self._first_seeds[index] = self._first_seeds[index] if seed is None else seed
+            self._send(index, "reset", (seed, self._options[index]))
+        deadline, began = time.monotonic() + self.timeout, []
+        for index in range(self.num_envs):
+            there, answer = self._answer(index, deadline)
+            began.append(answer if there else self._replace(index))
+        self._begun.clear()
+        observations, self.reset_infos = (list(part) for part in zip(*began, strict=True))
+        self._seen = observations
+        self._reset_seeds()
+        self._reset_options()
+        return _stack_obs(observations, self.observation_space)
+
+    def _ask(self, indices: Iterable[int], command: str, data: Any) -> list[Any]:
+        """The same question to several; who is lost is replaced, and asked again."""
+        indices = list(indices)
+        for index in indices:
+            self._send(index, command, data)
+        deadline, answers = time.monotonic() + self.timeout, []
+        for index in indices:
+            there, answer = self._answer(index, deadline)
+            if not there:
+                self._begun[index] = self._replace(index)
+                self._send(index, command, data)
+                there, answer = self._answer(index, time.monotonic() + self.timeout)
+            if not there:
+                raise WorkerError(f"The process of environment {index} was lost twice over {command} {data!r}")
+            answers.append(answer)
+        return answers
+
+    def close(self) -> None:
+        """End all processes; those that do not close in time are killed. Safe to call again."""
+        if self.closed:
+            return
+        self.closed = True
+        for index in range(len(self.processes)):
+            self._send(index, "close", None)
+        deadline = time.monotonic() + GRACE
+        for index, process in enumerate(self.processes):
+            process.join(max(0.0, deadline - time.monotonic()))
+            self._stop(index)
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """:return: of each environment a picture, shape (height, width, 3), uint8; None where it draws none"""
+        if self.render_mode != "rgb_array":
+            return [None] * self.num_envs
+        return self._ask(range(self.num_envs), "render", None)
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Whether all environments have an attribute."""
+        return all(self._ask(range(self.num_envs), "has_attr", attr_name))
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of each environment."""
+        return self._ask(self._get_indices(indices), "get_attr", attr_name)
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of environments, and of those that come in their place."""
+        indices = list(self._get_indices(indices))
+        self._ask(indices, "set_attr", (attr_name, value))
+        for index in indices:
+            self._attributes[index].append((attr_name, value))
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """What a method of each environment returns."""
+        return self._ask(self._get_indices(indices), "env_method", (method_name, method_args, method_kwargs))
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
+        """Whether each environment is wrapped in a class."""
+        return self._ask(self._get_indices(indices), "is_wrapped", wrapper_class)
+
+
+class _Labelled:
+    """The connection of a process, whose answers say that they are no errors."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.recv, self.close = connection.recv, connection.close
+
+    def send(self, answer: Any) -> None:
+        """:param answer: of SB3's worker"""
+        self._connection.send((None, answer))
+
+
+def _work(connection: Any, parent: Any, env_fn: CloudpickleWrapper, replacement: bool) -> None:
+    """What a process does: SB3's worker, whose exceptions go to the parent."""
+    if replacement:
+        write = monitor.ResultsWriter
+        # The lost process's episodes stay in the file, which Monitor would begin anew.
+        monitor.ResultsWriter = lambda *args, **kwargs: write(*args, **{**kwargs, "override_existing": False})  # type: ignore[assignment, misc]
+    try:
+        _worker(_Labelled(connection), parent, env_fn)  # type: ignore[arg-type]
+    except BrokenPipeError:
+        return  # the parent has gone
+    except Exception:
+        connection.send((traceback.format_exc(), None))
