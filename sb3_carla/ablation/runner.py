@@ -117,6 +117,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
             diverged_at = int(model.num_timesteps)
         model.dump_logs()
         model.logger.close()
+        model.save(folder / "model.zip")
     finally:
         env.close()
     result: dict[str, Any] = {
