@@ -1,7 +1,8 @@
-"""SB3 callbacks that show what a network does, on any SB3 algorithm; installed as ``sb3_carla.callbacks``."""
+"""SB3 callbacks that show what a network does, and keep it, for any SB3 algorithm; ``sb3_carla.callbacks``."""
 
 from sb3_carla.callbacks.action_saturation import ActionSaturationCallback
 from sb3_carla.callbacks.agent_statistics import AgentStatisticsCallback
+from sb3_carla.callbacks.checkpoint import ExactCheckpointCallback
 from sb3_carla.callbacks.dashboard import DashboardCallback
 from sb3_carla.callbacks.diagnostics import DiagnosticsCallback
 from sb3_carla.callbacks.divergence_guard import DivergenceGuard
@@ -19,6 +20,7 @@ __all__ = [
     "DivergenceGuard",
     "DormantNeuronsCallback",
     "DrivingMetricsCallback",
+    "ExactCheckpointCallback",
     "FeatureStatisticsCallback",
     "GradientNormCallback",
     "ValueBiasCallback",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import math
@@ -202,6 +203,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self.speed_control = speed_control
         self.action_names = ("steering", "speed") if speed_control else ("steering", "pedal")
         self._episode: Episode | None = None
+        self._so_far: dict[str, Any] = {}
         self._town, self._number = "", None
         self._weather: Weather | None = None
         self.route: LaneRoute
@@ -220,25 +222,36 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         Begin an episode.
 
         :param seed: makes the episodes from here on repeatable
-        :param options: ``town``, ``scenario`` and ``weather`` for this episode
+        :param options: ``town``, ``scenario`` and ``weather`` for this episode; or only ``resume``: an
+            :attr:`episode_so_far`, which is driven again
         :return: observation: shape (frame_stack, height, width), uint8; info
         :raises ServerError: if the server cannot be reached
         :raises MapError: if the town cannot be loaded
         """
         super().reset(seed=seed)
         options = dict(options or {})
+        again = options.pop("resume", None)
+        if again is not None:
+            self.np_random.bit_generator.state, options = again["random"], {**options, **again["options"]}
+        self._so_far = {"random": self.np_random.bit_generator.state, "options": dict(options), "actions": []}
         town = options.pop("town", None)
         number = options.pop("scenario", self._scenario)
         weather = options.pop("weather", None)
         if options:
-            raise ValueError(f"reset: unknown options {sorted(options)}, expected town, scenario, weather")
+            raise ValueError(f"reset: unknown options {sorted(options)}, expected town, scenario, weather, resume")
         town = self._draw(self._towns) if town is None else town
         weather = self._draw(self._weathers) if weather is None else weather
         self._town, self._number = town, number
         self._begin_somehow(weather)
         if self.render_mode == "human":
             self.render()
-        return self._frames.copy(), self._info({})
+        observation, info = self._frames.copy(), self._info({})
+        for action in again["actions"] if again is not None else ():
+            observation, _, terminated, truncated, info = self.step(np.array(action))
+            if terminated or truncated:
+                logger.warning("An episode that was driven again ended earlier: a new one begins")
+                return self.reset()
+        return observation, info
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """
@@ -256,6 +269,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             raise ValueError(f"action: expected 2 finite numbers {self.action_names}, got {action!r}")
         steering, drive = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
         before, steering_before = self.lane_pose.station, self._steering
+        self._so_far["actions"].append((steering, drive))
         try:
             with answering("The CARLA server stopped answering"):
                 ticks = self._drive(steering, drive)
@@ -294,6 +308,11 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def decision_seconds(self) -> float:
         """Simulated time of a decision [s]."""
         return self.delta_seconds * self._action_repeat
+
+    @property
+    def episode_so_far(self) -> dict[str, Any]:
+        """What ``reset(options={"resume": ...})`` needs to come here again, where the server is repeatable."""
+        return copy.deepcopy(self._so_far)
 
     @property
     def town_map(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "CarlaLaneError",
+    "CheckpointError",
     "EventLogError",
     "MapError",
     "ServerError",
@@ -59,3 +60,7 @@ class ZooPatchError(CarlaLaneError):
 
 class EventLogError(CarlaLaneError):
     """A training's log cannot be read: no event files, or damaged ones."""
+
+
+class CheckpointError(CarlaLaneError):
+    """A checkpoint is not there, or damaged."""

@@ -86,6 +86,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self._frame_shape = (channels // self.frame_stack, height, width)
         self._n_frames = int(np.ceil(self.buffer_size * (1.0 + SPARE))) + self.frame_stack + 1
         self._storage = None if storage is None else Path(storage) / "frames.npy"
+        self._on_device = on_device
         self._frames = self._allocate(on_device)  # (n_envs * n_frames, pixels)
         shape = (self.buffer_size, self.n_envs)
         # Of each transition: numbers of the frames that it saw, and of the one that came of it.
@@ -268,9 +269,13 @@ class FrameReplayBuffer(ReplayBuffer):
             assert isinstance(self._frames, np.memmap)
             self._frames.flush()
             del state["_frames"]  # they stay where they are
+        elif isinstance(self._frames, th.Tensor):
+            state["_frames"] = self._frames.cpu().numpy()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._storage is not None:
             self._frames = np.lib.format.open_memmap(self._storage, "r+")
+        elif self._on_device:
+            self._frames = th.from_numpy(self._frames).to(self.device)

@@ -5,7 +5,7 @@ What makes rl-zoo3 find the environment, our TD3 and our hyperparameters, with n
 ``custom_envs`` wherever there is one (``rl_zoo3/import_envs.py``, beside pybullet, highway-env and the others). Ours is
 ``sb3_carla/zoo_hook/``; it calls :func:`install`. So does ``--gym-packages sb3_carla``, through ``import sb3_carla``.
 
-The zoo has a hook for environments, but none for algorithms and default hyperparameters. So four methods of
+The zoo has a hook for environments, but none for algorithms and default hyperparameters. So seven methods of
 ``rl_zoo3.exp_manager.ExperimentManager`` (as of 2.9.2) are wrapped. For every environment that is not ours, a wrapper
 calls the original and does nothing else.
 
@@ -22,6 +22,11 @@ calls the original and does nothing else.
 4. ``hyperparameters_optimization``: the zoo's search space knows none of our options, lets a trial's ``policy_kwargs``
    replace the file's, and judges by the return. For ours, while it runs: the space and the lane score of
    :mod:`sb3_carla.search`.
+5. ``create_callbacks``: for ours ``--save-freq`` also writes checkpoints from which a training goes on exactly,
+   :mod:`sb3_carla.checkpoints`, to ``checkpoints/`` in the run's folder.
+6. ``_load_pretrained_agent`` and ``learn``: the zoo loads a model and counts from 0. For ours, after
+   ``-i .../checkpoints/latest/model.zip`` the training goes on where it was, up to the ``n_timesteps`` of the file or
+   ``-n``, with the hyperparameters that it had. Any other model continues as the zoo has it.
 
 ``rl_zoo3.enjoy`` and ``record_video`` need nothing but the registered environment: a model that
 :class:`sb3_carla.TD3` saved loads and plays as ``stable_baselines3.TD3`` as well.
@@ -36,6 +41,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -49,7 +55,10 @@ ALGORITHMS: dict[str, tuple[str, str]] = {"td3": ("sb3_carla.td3", "TD3")}
 
 _PATCHED = "__sb3_carla__"  # set on a wrapper, so that a second install() leaves it alone
 _EXP_MANAGER = "rl_zoo3.exp_manager"
-_METHODS = ("__init__", "read_hyperparameters", "setup_experiment", "hyperparameters_optimization")
+_METHODS = (
+    "__init__", "read_hyperparameters", "setup_experiment", "hyperparameters_optimization", "create_callbacks",
+    "_load_pretrained_agent", "learn",
+)  # fmt: skip
 _PARAMETERS = ("args", "algo", "env_id", "config")
 
 
@@ -113,6 +122,9 @@ def install() -> None:
         "read_hyperparameters": _with_merged_env_kwargs,
         "setup_experiment": _with_our_algorithm,
         "hyperparameters_optimization": _with_our_search,
+        "create_callbacks": _with_exact_checkpoints,
+        "_load_pretrained_agent": _with_exact_resume,
+        "learn": _with_learning_to_the_end,
     }
     for name, wrapper in wrappers.items():
         original = getattr(manager, name)
@@ -136,8 +148,7 @@ def _manager_class() -> Any:
     if manager is not None:
         known = inspect.signature(manager.__init__).parameters
         missing += [f"ExperimentManager.__init__({name}=)" for name in _PARAMETERS if name not in known]
-    if not hasattr(module, "TrialEvalCallback"):
-        missing.append("TrialEvalCallback")
+    missing += [name for name in ("TrialEvalCallback", "CheckpointCallback") if not hasattr(module, name)]
     for table in ("ALGOS", "HYPERPARAMS_SAMPLER"):
         missing += [f"{table}[{name!r}]" for name in ALGORITHMS if name not in getattr(module, table, {})]
     if missing:
@@ -225,6 +236,63 @@ def _with_our_search(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self)
 
     return hyperparameters_optimization
+
+
+def _with_exact_checkpoints(original: Callable[..., None]) -> Callable[..., None]:
+    def create_callbacks(self: Any) -> None:
+        original(self)
+        if _replaces(self) and self.save_freq > 0:
+            callback = importlib.import_module("sb3_carla.callbacks").ExactCheckpointCallback
+            # The zoo has divided its own by the number of environments by now.
+            every, folder = self.save_freq * self.n_envs, Path(self.save_path) / "checkpoints"
+            self.callbacks.append(callback(every, folder, verbose=1))
+
+    return create_callbacks
+
+
+def _with_exact_resume(original: Callable[..., Any]) -> Callable[..., Any]:
+    def _load_pretrained_agent(self: Any, hyperparams: dict[str, Any], env: Any) -> Any:
+        checkpoints = importlib.import_module("sb3_carla.checkpoints")
+        if not _replaces(self) or not checkpoints.is_checkpoint(self.trained_agent):
+            return original(self, hyperparams, env)
+        step = Path(self.trained_agent).resolve().parent
+        model, self._counters = checkpoints.Checkpoints(step.parent).resume(
+            algorithm(self.algo), env, step,
+            tensorboard_log=self.tensorboard_log, verbose=self.verbose, device=self.device,
+        )  # fmt: skip
+        print(f"Going on at step {model.num_timesteps}")
+        return model
+
+    return _load_pretrained_agent
+
+
+def _with_learning_to_the_end(original: Callable[..., None]) -> Callable[..., None]:
+    def learn(self: Any, model: Any) -> None:
+        counters = getattr(self, "_counters", None)
+        original(self, model if counters is None else _Continued(model, counters))
+
+    return learn
+
+
+class _Continued:
+    """
+    A resumed model as the zoo uses it: ``learn`` goes on to the end instead of beginning again.
+
+    :param model: the model
+    :param counters: of the callbacks of the training that is continued
+    """
+
+    def __init__(self, model: Any, counters: list[Any]) -> None:
+        self._model, self._counters = model, counters
+        self.env, self.policy = model.env, model.policy
+
+    def learn(self, total_timesteps: int, **kwargs: Any) -> None:
+        """:param total_timesteps: those before the checkpoint included"""
+        checkpoints = importlib.import_module("sb3_carla.checkpoints")
+        checkpoints.restore_callbacks(kwargs.get("callback"), self._counters)
+        left = int(total_timesteps) - self._model.num_timesteps
+        if left > 0:
+            self._model.learn(left, reset_num_timesteps=False, **kwargs)
 
 
 def _replaces(manager: Any) -> bool:

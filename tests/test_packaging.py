@@ -24,7 +24,13 @@ MAY_IMPORT = {
     "sb3_carla.simulator": {"sb3_carla.simulator", *BASICS},
     "sb3_carla.server": {"sb3_carla.server", "sb3_carla.simulator", *BASICS},
     "sb3_carla.policies": {"sb3_carla.policies", *BASICS},
-    "sb3_carla.callbacks": {"sb3_carla.callbacks", "sb3_carla.diagnostics", "sb3_carla.schedules", *BASICS},
+    "sb3_carla.callbacks": {
+        "sb3_carla.callbacks",
+        "sb3_carla.checkpoints",
+        "sb3_carla.diagnostics",
+        "sb3_carla.schedules",
+        *BASICS,
+    },
     "sb3_carla.diagnostics": {"sb3_carla.diagnostics", "sb3_carla.markup", *BASICS},
 }
 

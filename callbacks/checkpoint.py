@@ -1,0 +1,57 @@
+"""Checkpoints from which a training goes on exactly."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_carla.checkpoints import Checkpoints
+
+__all__ = ["ExactCheckpointCallback"]
+
+logger = logging.getLogger(__name__)
+
+
+class ExactCheckpointCallback(BaseCallback):
+    """
+    Writes a :class:`sb3_carla.checkpoints.Checkpoints` every so often, for any of SB3's off-policy algorithms.
+
+    A checkpoint that cannot be written is a warning, and those before it stay as they are.
+
+    It acts before the first step of a rollout: there, other than after a step, the last transition is in the buffer and
+    the update that it brought has been made.
+
+    :param every: environment steps between two checkpoints, of all environments together
+    :param folder: where they lie
+    :param keep: how many of the newest are kept
+    :param verbose: 1 prints a line for each
+    """
+
+    def __init__(self, every: int, folder: Path | str, keep: int = 2, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        if every < 1:
+            raise ValueError(f"every: expected at least 1 step, got {every!r}")
+        self.every = every
+        self.checkpoints = Checkpoints(folder, keep)
+        self._next = every
+        self._root: BaseCallback = self
+
+    def _on_training_start(self) -> None:
+        self._next = (self.num_timesteps // self.every + 1) * self.every
+        self._root = self.locals.get("callback", self)  # all of the training's
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps >= self._next:
+            self._next = (self.num_timesteps // self.every + 1) * self.every
+            try:
+                folder = self.checkpoints.save(self.model, self._root)
+            except OSError as error:  # a full disk is no reason to end the training
+                logger.warning("No checkpoint at step %d: %s", self.num_timesteps, error)
+                return
+            if self.verbose > 0:
+                print(f"Checkpoint: {folder}")
+
+    def _on_step(self) -> bool:
+        return True

@@ -1,0 +1,305 @@
+"""Killed and resumed is the same as never stopped, bit for bit; and a damaged checkpoint is found before it is used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stable_baselines3
+import torch as th
+from elsewhere import run_python
+from stable_baselines3.common.callbacks import CallbackList, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import Monitor
+from tiny import SlidingBar
+
+from sb3_carla.callbacks import ExactCheckpointCallback
+from sb3_carla.checkpoints import MANIFEST, PIECES, Checkpoints, is_checkpoint, restore_callbacks
+from sb3_carla.errors import CheckpointError
+from sb3_carla.td3 import TD3
+from sb3_carla.vec_env import SupervisedVecEnv
+
+SMALL: dict[str, Any] = {
+    "learning_starts": 20, "batch_size": 8, "buffer_size": 60, "train_freq": 1, "seed": 3, "device": "cpu",
+    "exploration_noise": [0.5, 0.1, 100], "learning_rate": 1e-3,
+}  # fmt: skip
+
+
+class RepeatableBar(SlidingBar):
+    """Says how it came to where it is, as CarlaLane-v0 does."""
+
+    episode_so_far: dict[str, Any] = {}  # noqa: RUF012
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        again = (options or {}).get("resume")
+        if seed is not None:
+            super().reset(seed=seed)
+        if again is not None:
+            self.np_random.bit_generator.state = again["random"]
+        self.episode_so_far = {"random": self.np_random.bit_generator.state, "actions": []}
+        observation, info = super().reset()
+        for action in again["actions"] if again is not None else ():
+            observation, *_ = self.step(action)
+        return observation, info
+
+    def step(self, action: np.ndarray) -> Any:
+        self.episode_so_far["actions"].append(action)
+        return super().step(action)
+
+
+def envs(n_envs: int = 2, env: Any = RepeatableBar, **kwargs: Any) -> Any:
+    return make_vec_env(env, n_envs=n_envs, seed=3, **kwargs)
+
+
+def tensors(model: Any) -> dict[str, th.Tensor]:
+    found = dict(model.policy.state_dict())
+    for name in ("actor", "critic"):
+        for key, state in getattr(model, name).optimizer.state_dict()["state"].items():
+            found |= {f"{name}.{key}.{part}": th.as_tensor(value) for part, value in state.items()}
+    return found
+
+
+def assert_same(one: Any, other: Any) -> None:
+    first, second = tensors(one), tensors(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert th.equal(value, second[name]), name
+    assert one._n_updates == other._n_updates
+    assert one.num_timesteps == other.num_timesteps
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"deduplicate_frames": True, "n_steps": 3, "overlap": True},
+        {"deduplicate_frames": True, "storage": True},
+        {"n_steps": 3},
+        {},
+    ],
+    ids=["default", "storage", "n-step", "sb3-buffer"],
+)
+def test_resumed_is_the_same_as_never_stopped(options: dict[str, Any], tmp_path: Path) -> None:
+    def make(name: str) -> TD3:
+        kwargs = {**SMALL, **options}
+        if kwargs.pop("storage", False):
+            kwargs["replay_buffer_kwargs"] = {"storage": str(tmp_path / name)}
+        return TD3("LayerNormCnnPolicy", envs(), **kwargs)
+
+    through = make("frames")
+    through.learn(160)
+    stopped = make("frames2")
+
+    class Enough(Exception):
+        pass
+
+    class Stop(ExactCheckpointCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps >= 106:
+                raise Enough
+            return True
+
+    with pytest.raises(Enough):
+        stopped.learn(160, callback=Stop(90, tmp_path / "run"))
+    np.random.seed(99)  # noqa: NPY002 (whatever happened in the meantime)
+    th.manual_seed(99)
+    resumed, _ = Checkpoints(tmp_path / "run").resume(TD3, envs())
+    assert resumed.num_timesteps == 90
+    resumed.learn(70, reset_num_timesteps=False)
+    assert_same(resumed, through)
+
+
+def test_stock_algorithms_resume_too(tmp_path: Path) -> None:
+    def make() -> Any:
+        return stable_baselines3.SAC("MlpPolicy", envs(), learning_starts=20, buffer_size=200, seed=3, device="cpu")
+
+    through = make().learn(120)
+    make().learn(80, callback=ExactCheckpointCallback(60, tmp_path))
+    resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs())
+    resumed.learn(60, reset_num_timesteps=False)
+    assert_same(resumed, through)
+
+
+def test_episodes_go_on_in_processes_of_their_own_and_monitors_remember(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", envs(), **SMALL)
+    model.learn(26, callback=ExactCheckpointCallback(24, tmp_path))
+    expected = [list(monitor.rewards) for monitor in envs_of(model)]
+    resumed, _ = Checkpoints(tmp_path).resume(TD3, envs(vec_env_cls=SupervisedVecEnv))
+    before = resumed.get_env().get_attr("rewards")
+    assert [rewards[:2] for rewards in expected] == [rewards[:2] for rewards in before]
+    assert len(before[0]) == 2
+    resumed.env.close()
+
+
+def envs_of(model: Any) -> list[Monitor[Any, Any]]:
+    return list(model.env.envs)
+
+
+def test_environments_that_cannot_be_repeated_begin_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = TD3("LayerNormCnnPolicy", envs(env=SlidingBar), **SMALL)
+    model.learn(60, callback=ExactCheckpointCallback(40, tmp_path))
+    with caplog.at_level(logging.WARNING):
+        resumed, _ = Checkpoints(tmp_path).resume(TD3, envs(env=SlidingBar))
+    assert "not bit for bit" in caplog.text
+    resumed.learn(40, reset_num_timesteps=False)
+    assert resumed.num_timesteps == 80
+
+
+# --- what lies on the disk -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A folder with checkpoints of steps 40, 80 and 120, of which two are kept."""
+    model = TD3("LayerNormCnnPolicy", envs(), **SMALL, deduplicate_frames=True)
+    model.learn(130, callback=ExactCheckpointCallback(40, tmp_path, keep=2))
+    return tmp_path
+
+
+def test_the_last_ones_are_kept_and_nothing_else(run: Path) -> None:
+    assert [step.name for step in Checkpoints(run).steps()] == ["step_000000120", "step_000000080"]
+    assert (run / "latest").resolve().name == "step_000000120"
+    needed = {
+        name
+        for step in Checkpoints(run).steps()
+        for _, names in json.loads((step / MANIFEST).read_text())["arrays"]
+        for name in names
+    }
+    assert {path.name for path in (run / PIECES).iterdir()} == needed
+    assert not list(run.glob(".*"))
+    assert is_checkpoint(run / "latest" / "model.zip")
+    assert not is_checkpoint(run / "model.zip")
+
+
+def test_saving_again_writes_what_is_new_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_carla.checkpoints.PIECE", 4096)
+    model = TD3("LayerNormCnnPolicy", envs(), **{**SMALL, "buffer_size": 2000}, deduplicate_frames=True)
+    model.learn(1000, callback=ExactCheckpointCallback(960, tmp_path))
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / PIECES).iterdir()}
+    model.learn(40, reset_num_timesteps=False)
+    Checkpoints(tmp_path).save(model)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / PIECES).iterdir()}
+    new = after.keys() - before.keys()
+    assert all(after[name] == written for name, written in before.items() if name in after)
+    assert 0 < len(new) < 0.25 * len(after)
+
+
+def spoil(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.zip", "state.pkl", "manifest.json", "piece", "missing", "cut"])
+def test_a_damaged_checkpoint_is_skipped_with_a_word(run: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    newest, older = Checkpoints(run).steps()
+    if name == "piece":
+        own, others = (
+            {n for _, names in json.loads((step / MANIFEST).read_text())["arrays"] for n in names}
+            for step in (newest, older)
+        )
+        spoil(run / PIECES / next(iter(own - others)))
+    elif name == "missing":
+        (newest / "model.zip").unlink()
+    elif name == "cut":
+        (newest / "manifest.json").write_text((newest / "manifest.json").read_text()[:100])
+    else:
+        spoil(newest / name)
+    with caplog.at_level(logging.WARNING):
+        resumed, _ = Checkpoints(run).resume(TD3, envs(), newest)
+    assert resumed.num_timesteps == 80
+    assert "Checkpoint skipped" in caplog.text
+    assert str(run / (PIECES if name == "piece" else newest.name)) in caplog.text
+
+
+def test_nothing_to_go_on_from_says_why(run: Path, tmp_path: Path) -> None:
+    for step in Checkpoints(run).steps():
+        spoil(step / "model.zip")
+    with pytest.raises(CheckpointError, match=r"no checkpoint to go on from. .*120/model.zip is damaged.*80/model.zip"):
+        Checkpoints(run).resume(TD3, envs())
+    with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
+        Checkpoints(tmp_path / "nowhere").resume(TD3, envs())
+    with pytest.raises(ValueError, match="keep: expected at least 1, got 0"):
+        Checkpoints(run, keep=0)
+    with pytest.raises(ValueError, match="every: expected at least 1 step, got 0"):
+        ExactCheckpointCallback(0, run)
+
+
+def test_what_a_crash_left_half_written_is_no_checkpoint(run: Path) -> None:
+    (run / ".step_000000160").mkdir()
+    (run / ".step_000000160" / "model.zip").write_bytes(b"half")
+    (run / PIECES / "abc.draft").write_bytes(b"half")
+    checkpoints = Checkpoints(run)
+    resumed, _ = checkpoints.resume(TD3, envs())
+    assert resumed.num_timesteps == 120
+    resumed.learn(42, callback=ExactCheckpointCallback(40, run), reset_num_timesteps=False)
+    assert checkpoints.steps()[0].name == "step_000000160"
+    assert not (run / PIECES / "abc.draft").exists()
+
+
+def test_a_full_disk_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = TD3("LayerNormCnnPolicy", envs(), **SMALL)
+    model.learn(50, callback=ExactCheckpointCallback(40, tmp_path))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "_store", full)
+    model.learn(50, callback=ExactCheckpointCallback(40, tmp_path), reset_num_timesteps=False)
+    assert "No checkpoint at step 80: [Errno 28] No space left" in caplog.text
+    monkeypatch.undo()
+    assert Checkpoints(tmp_path).resume(TD3, envs())[0].num_timesteps == 40
+
+
+def test_callbacks_count_on(tmp_path: Path) -> None:
+    def callbacks() -> Any:
+        evaluation = EvalCallback(envs(1), n_eval_episodes=1, eval_freq=7, verbose=0)
+        return CallbackList([evaluation, ExactCheckpointCallback(40, tmp_path)])
+
+    first = callbacks()
+    TD3("LayerNormCnnPolicy", envs(), **SMALL).learn(40 + 2, callback=first)
+    _, counters = Checkpoints(tmp_path).resume(TD3, envs())
+    again = callbacks()
+    restore_callbacks(again, counters)
+    assert again.callbacks[0].n_calls == 20
+    assert again.callbacks[0].best_mean_reward == first.callbacks[0].best_mean_reward > -np.inf
+
+
+# --- with CARLA and the zoo ------------------------------------------------------------------------------------------
+
+
+def test_killed_zoo_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """2 N steps; and N steps, kill -9, the other N: the models are the same to the last bit."""
+    train = ["-m", "rl_zoo3.train", "--algo", "td3", "--env", "CarlaLane-v0", "-n", "240", "--eval-freq", "-1"]
+    train += ["--seed", "3", "--save-freq", "120", "--env-kwargs", "town:['Circuit01','Village01']", "n_npcs:2"]
+    train += ["-params", "n_envs:2", "learning_starts:20", "batch_size:8", "buffer_size:200"]
+    run_python(tmp_path, *train, "-f", "through")
+    log = (tmp_path / "killed.log").open("w")
+    killed = subprocess.Popen([sys.executable, *train, "-f", "killed"], cwd=tmp_path, stdout=log, stderr=log)
+    latest = tmp_path / "killed/td3/CarlaLane-v0_1/checkpoints/latest"
+    deadline = time.monotonic() + 120.0
+    while not latest.exists() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    log.close()
+    assert not (latest.parents[1] / "CarlaLane-v0.zip").exists(), "it was killed before its end"
+    out = run_python(tmp_path, *train, "-f", "killed", "-i", str(latest / "model.zip"))
+    assert "Going on at step 120" in out
+    models = [
+        TD3.load(tmp_path / folder / "CarlaLane-v0.zip")
+        for folder in ("through/td3/CarlaLane-v0_1", "killed/td3/CarlaLane-v0_2")
+    ]
+    assert models[0].num_timesteps == 240
+    assert models[0]._n_updates > 50
+    assert_same(*models)
