@@ -7,6 +7,7 @@ __all__ = [
     "CheckpointError",
     "EventLogError",
     "MapError",
+    "ModelError",
     "ServerError",
     "ServerStartError",
     "ServerTimeoutError",
@@ -64,3 +65,7 @@ class EventLogError(CarlaLaneError):
 
 class CheckpointError(CarlaLaneError):
     """A checkpoint is not there, or damaged."""
+
+
+class ModelError(CarlaLaneError):
+    """A saved model cannot be loaded."""

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from sb3_carla import zoo
+from sb3_carla.errors import ModelError
 
 __all__ = ["environment_settings", "find_model", "latest_model", "load_model"]
 
@@ -90,17 +91,24 @@ def environment_settings(model: Path) -> dict[str, Any]:
 
 def load_model(path: Path, *, algo: str = "td3", device: str = "auto") -> Any:
     """
+    The file is unpickled, which can run anything: for one that you do not trust there is
+    :func:`sb3_carla.weights.load_policy`.
+
     :param path: of a ``.zip``
     :param algo: rl-zoo3's name of the algorithm; ``"td3"`` is ours
     :param device: PyTorch device
     :return: the model, with a replay buffer of one place where it needs one
+    :raises ModelError: if the file is no such model
     """
     algorithm = zoo.algorithm(algo)
     off_policy = {"buffer_size": 1} if hasattr(algorithm, "load_replay_buffer") else {}
     with warnings.catch_warnings():
         # Stable-Baselines3 says so of every model with n-step returns that it loads; their settings are in the file.
         warnings.filterwarnings("ignore", message=r"`n_steps=\d+` is ignored", category=UserWarning)
-        return algorithm.load(path, device=device, **off_policy)
+        try:
+            return algorithm.load(path, device=device, **off_policy)
+        except Exception as error:  # whatever a damaged zip, or the pickles in it, come to
+            raise ModelError(f"{path} cannot be loaded as a {algo} model: {type(error).__name__}: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

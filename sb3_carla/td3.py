@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import stable_baselines3
@@ -52,6 +53,7 @@ from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.policies.td3 import DetachedActor
 from sb3_carla.schedules import ScaledSchedule
 from sb3_carla.tensors import bf16_is_native, frozen
+from sb3_carla.weights import arguments_of, write_arguments
 
 __all__ = ["TD3"]
 
@@ -457,6 +459,21 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         self._sums.clear()
         self._counts.clear()
         super().dump_logs()
+
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
+        """
+        As in SB3, with what :func:`sb3_carla.weights.load_policy` needs in it.
+
+        :param path: of the zip, or an open file
+        :param exclude: as in SB3
+        :param include: as in SB3
+        """
+        super().save(path, exclude, include)
+        arguments = arguments_of(self.policy, self.policy_kwargs)
+        if arguments is not None:
+            if isinstance(path, (str, Path)):
+                path = Path(path) if Path(path).suffix else Path(f"{path}.zip")
+            write_arguments(path, arguments)
 
     def _excluded_save_params(self) -> list[str]:
         excluded = [*super()._excluded_save_params(), "_trained", "_online", "_targets", "_sums", "_counts", "_rates"]

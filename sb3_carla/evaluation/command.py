@@ -21,7 +21,7 @@ from typing import Any
 import gymnasium as gym
 from tqdm import tqdm
 
-from sb3_carla import runs
+from sb3_carla import runs, weights
 from sb3_carla.evaluation.episodes import FIRST_SEED, Case, Policy, cases, model_policy, random_policy, scripted_policy
 from sb3_carla.evaluation.page import page
 from sb3_carla.evaluation.report import Evaluation, evaluate
@@ -41,6 +41,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="rl-zoo3 log folder (default: logs)")
     parser.add_argument("--best", action="store_true", help="the run's best_model.zip instead of its last model")
     parser.add_argument("--algo", default="td3", help="rl-zoo3's name of the algorithm (default: td3)")
+    parser.add_argument("--weights-only", action="store_true", help="unpickle nothing: for models you do not trust")
     parser.add_argument("--device", default="auto", help="PyTorch device (default: auto)")
     parser.add_argument(
         "--towns", nargs="+", default=["held-out"], help="names, paths, training, held-out (the default)"
@@ -94,6 +95,12 @@ def environment(options: argparse.Namespace, models: list[Path]) -> dict[str, An
     return {**kwargs, **options.env_kwargs, "town": options.towns}
 
 
+def _loaded(path: Path, options: argparse.Namespace) -> Any:
+    if options.weights_only:
+        return weights.load_policy(path, options.device)
+    return runs.load_model(path, algo=options.algo, device=options.device)
+
+
 def main(argv: list[str] | None = None) -> None:
     """
     Parse, drive, print, write.
@@ -105,10 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     models = find_models(options)
     kwargs = environment(options, list(models.values()))
-    policies = {
-        name: model_policy(runs.load_model(path, algo=options.algo, device=options.device))
-        for name, path in models.items()
-    }
+    policies = {name: model_policy(_loaded(path, options)) for name, path in models.items()}
     if not options.no_baselines or not policies:
         policies |= {"scripted": scripted_policy, "random": random_policy}
     to_drive = cases(
