@@ -31,6 +31,8 @@ MAX_WHEEL_ANGLE = math.radians(40.0)
 """Largest wheel angle [rad]; enough for a turn of 3.5 m radius, and finer than CARLA's 70 degrees."""
 WHEELBASE = 2.875
 """Of ``vehicle.tesla.model3`` [m]."""
+LOAD_FACTOR = 3.0
+"""How much longer than any other answer the loading of a town may take."""
 SETTLE_TICKS = 10
 """Ticks after a teleport: long enough for any steering to be back at its centre and for the body to settle."""
 
@@ -152,6 +154,7 @@ class CarlaSession:
             return
         self._remove_actors()
         self.town = ""
+        self.client.set_timeout(LOAD_FACTOR * self._timeout)
         if town.endswith(".xodr") and not local_files:
             try:
                 opendrive = Path(town).read_text()
@@ -161,6 +164,7 @@ class CarlaSession:
                 self.world = self.client.generate_opendrive_world(opendrive, reset_settings=False)
         else:
             self._load_named(town)
+        self.client.set_timeout(self._timeout)
         self._synchronise()
         self._spawn_car()
         self.town = town

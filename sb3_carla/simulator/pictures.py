@@ -64,19 +64,23 @@ class SharedPictures:
         :return: shape (size,), uint8; what is written to it is seen by this process alone
         """
         key = hashlib.sha256(name + size.to_bytes(8, "little")).digest()
-        with self._locked() as locked:
-            if locked:
-                start, end = self._find(key)
-                return self._mapped(self._append(end, key, size, paint) if start is None else start, size)
+        # A lock for each picture, so that processes that need different ones paint side by side.
+        with self._locked(1 + int.from_bytes(key[:5], "little")) as locked:
+            start = self._place(key, size) if locked else None
+            if start is not None:
+                if os.pread(self._fd, KEY, start - PAGE) != key:
+                    paint(np.frombuffer(mmap.mmap(self._fd, size, mmap.MAP_SHARED, offset=start), np.uint8))
+                    os.pwrite(self._fd, key, start - PAGE)
+                return np.frombuffer(mmap.mmap(self._fd, size, mmap.MAP_PRIVATE, offset=start), np.uint8)
         return painted_alone(size, paint)
 
     @contextmanager
-    def _locked(self) -> Iterator[bool]:
-        """Whether the file is this process's alone; the system unlocks what a dead process had locked."""
+    def _locked(self, number: int) -> Iterator[bool]:
+        """Whether a byte of the file is this process's alone; the system unlocks what a dead process had locked."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
                 break
             except OSError:
                 if time.monotonic() > deadline:
@@ -86,29 +90,23 @@ class SharedPictures:
         try:
             yield True
         finally:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, number)
 
-    def _find(self, key: bytes) -> tuple[int | None, int]:
-        """Where the picture begins, and where the records end. One whose painter died is passed over."""
-        start, size_of_file = 0, os.fstat(self._fd).st_size
-        while start < size_of_file:
-            head = os.pread(self._fd, KEY + 8, start)
-            if head[:KEY] == key:
-                return start + PAGE, size_of_file
-            start += PAGE + _whole_pages(int.from_bytes(head[KEY:], "little"))
-        return None, start
-
-    def _append(self, start: int, key: bytes, size: int, paint: Callable[[Buffer], None]) -> int:
-        # One call: either the record is there with its size, or it is not. The key makes it valid, last.
-        os.pwrite(self._fd, bytes(KEY) + size.to_bytes(8, "little"), start)
-        os.ftruncate(self._fd, start + PAGE + _whole_pages(size))
-        paint(np.frombuffer(mmap.mmap(self._fd, size, mmap.MAP_SHARED, offset=start + PAGE), np.uint8))
-        os.pwrite(self._fd, key, start)
-        return start + PAGE
-
-    def _mapped(self, start: int, size: int) -> Buffer:
-        pages = mmap.mmap(self._fd, size, mmap.MAP_PRIVATE, offset=start)
-        return np.frombuffer(pages, np.uint8)
+    def _place(self, key: bytes, size: int) -> int | None:
+        """Where the picture begins, or room for it at the end. One whose painter died is passed over."""
+        with self._locked(0) as locked:
+            if not locked:
+                return None
+            start, end = 0, os.fstat(self._fd).st_size
+            while start < end:
+                head = os.pread(self._fd, KEY + 8, start)
+                if head[:KEY] == key:
+                    return start + PAGE
+                start += PAGE + _whole_pages(int.from_bytes(head[KEY:], "little"))
+            # One call: either the record is there with its size, or it is not. The key makes it valid, last.
+            os.pwrite(self._fd, bytes(KEY) + size.to_bytes(8, "little"), start)
+            os.ftruncate(self._fd, start + PAGE + _whole_pages(size))
+            return start + PAGE
 
 
 def _whole_pages(size: int) -> int:

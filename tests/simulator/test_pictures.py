@@ -107,6 +107,20 @@ def test_nobody_waits_for_ever_for_a_painter_that_was_stopped(fd: int, monkeypat
     assert (SharedPictures(fd).get(b"a", SIZE, lambda buffer: buffer.fill(4)) == 4).all(), "its lock went with it"
 
 
+def test_different_pictures_are_painted_side_by_side(fd: int) -> None:
+    code = f"s.get(b'a', {SIZE}, lambda b: (print('painting', flush=True), b.fill(7), sys.stdin.readline()))"
+    with in_another_process(fd, code) as painter:
+        assert painter.stdout is not None
+        assert painter.stdin is not None
+        assert painter.stdout.readline() == "painting\n"
+        mine = SharedPictures(fd)
+        mine.get(b"b", SIZE, ramp)
+        mine.get(b"b", SIZE, nobody)
+        painter.stdin.write("\n")
+        painter.stdin.flush()
+        assert (mine.get(b"a", SIZE, nobody) == 7).all(), "and who waits for one gets it when it is done"
+
+
 @pytest.mark.parametrize("name", ["Village01", str(TOWN04)])
 def test_a_town_looks_the_same(fd: int, name: str) -> None:
     if name.endswith(".xodr") and not TOWN04.exists():
