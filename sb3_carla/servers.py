@@ -110,6 +110,8 @@ class EmbeddedServer(ServerProcess):
             assert process.stdout is not None
             ready = READY.search(_first_line(process.stdout, timeout))
             if ready is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)  # what it wrote to has been closed a moment before it is gone
                 ended = not self.alive
                 self.close()
                 reason = _last_line(log) or ("it ended without a word" if ended else f"no answer within {timeout:g} s")
