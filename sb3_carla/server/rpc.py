@@ -149,7 +149,7 @@ class RpcConnection(Connection):
         error, result = execute(simulation, name, parameters[1:])
         if self.verbose:
             report(f"{name} {str(parameters[1:])[:120]}")
-        if name == "get_sensor_token" and error is None:
+        if name == "get_sensor_token" and len(parameters) > 1:
             stream_id = parameters[1]
             if isinstance(stream_id, int) and (stream_id == WORLD_STREAM or stream_id in simulation.world.actors):
                 self.awaited[stream_id] = time.monotonic() + SUBSCRIPTION_PATIENCE
