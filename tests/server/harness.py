@@ -80,10 +80,6 @@ class RawClient:
         self._unpacker = msgpack.Unpacker(raw=False)
         self._number = 0
 
-    def close(self) -> None:
-        """Hang up."""
-        self.socket.close()
-
     def call(self, name: str, *arguments: object) -> tuple[object, Any]:
         """Error and result of one call."""
         self._number += 1
