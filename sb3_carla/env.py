@@ -6,7 +6,6 @@ import copy
 import itertools
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,13 +17,14 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from sb3_carla.episode import Episode
-from sb3_carla.errors import ServerStartError, ServerTimeoutError
+from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError
 from sb3_carla.rewards import Motion, RewardWeights, comfortable_speed, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
 from sb3_carla.servers import Supervisor
 from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, VehicleState, answering
 from sb3_carla.towns import expand_towns
 from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead
+from sb3_carla.window import close_windows, show
 
 __all__ = ["CarlaLaneEnv"]
 
@@ -38,6 +38,8 @@ TIME_LIMIT_FACTOR = 3.0
 """Time limit of an episode as a multiple of the time that its route takes at target speed."""
 SPEED_GAIN = 0.3
 """Pedal for each m/s that the car is too slow, of the speed controller [s/m]."""
+LOST = (ServerTimeoutError, ServerStartError, FrameError)
+"""What another server may cure."""
 ATTEMPTS = 3
 """Servers that are tried before an episode is given up, of those that the environment starts."""
 RECONNECT, RECONNECT_PAUSE = 120.0, 2.0
@@ -274,7 +276,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             with answering("The CARLA server stopped answering"):
                 ticks = self._drive(steering, drive)
                 frame = self._grey()
-        except ServerTimeoutError as error:
+        except LOST as error:
             return self._server_lost(error)
         self._frames[:-1] = self._frames[1:]
         self._frames[-1] = frame
@@ -295,7 +297,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         picture = self._view
         if self.render_mode == "rgb_array":
             return np.ascontiguousarray(picture[:, :, 2::-1])
-        _show(picture)
+        show(picture)
         return None
 
     def close(self) -> None:
@@ -350,7 +352,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
                 with answering("The CARLA server stopped answering"):
                     self._begin(self._town, self._number, weather)
                 return
-            except (ServerTimeoutError, ServerStartError) as error:
+            except LOST as error:
                 self._leave(server_lost=True)
                 patience = time.monotonic() - first < RECONNECT if self._connected else False
                 if not (attempt < ATTEMPTS if self._supervisor is not None else patience):
@@ -479,7 +481,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             info.update(episode.summary())
         return info
 
-    def _server_lost(self, error: ServerTimeoutError) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def _server_lost(self, error: ServerError) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """End the episode without a verdict; the next reset connects anew."""
         logger.warning("Episode truncated, the server is restarted at the next reset: %s", error)
         assert self._episode is not None
@@ -494,23 +496,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             session.close(server_lost=server_lost)
         if self._supervisor is not None:
             self._supervisor.close()
-        if self.render_mode == "human" and _has_display():
-            cv2.destroyAllWindows()
+        if self.render_mode == "human":
+            close_windows()
 
 
 def _at_least(name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or int(value) != value or value < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
-
-
-def _has_display() -> bool:
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def _show(picture: NDArray[np.uint8]) -> None:
-    if not _has_display():
-        # OpenCV's window system would abort the process.
-        logger.warning('render_mode "human" needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set')
-        return
-    cv2.imshow("CarlaLane-v0", picture)
-    cv2.waitKey(1)

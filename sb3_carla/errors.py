@@ -6,6 +6,7 @@ __all__ = [
     "CarlaLaneError",
     "CheckpointError",
     "EventLogError",
+    "FrameError",
     "MapError",
     "ModelError",
     "ServerError",
@@ -45,6 +46,10 @@ class ServerStartError(ServerError):
 
 class ServerTimeoutError(ServerError):
     """A server does not answer in time, or not at all."""
+
+
+class FrameError(ServerError):
+    """A camera's pictures are not those of the ticks, or not of the size that was asked for."""
 
 
 class VersionMismatchError(ServerError):

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import re
+import secrets
 import select
 import shlex
 import signal
@@ -38,6 +39,8 @@ ANSWER_WITHIN = 2.0
 """How long a server that is starting may take for one answer before it is asked again [s]."""
 PORTS = 3
 """Ports in a row that a CARLA server takes: calls, streams, secondary servers."""
+FIRST_PORT, LAST_PORT = 10_000, 32_000
+"""Where to look for free ones: below those that Linux gives to outgoing connections, which come and go."""
 PICTURES = "sb3_carla_pictures"
 SHARED = "SB3_CARLA_PICTURES"
 """Environment variable: path of the memory that a process shares with the processes below it."""
@@ -281,16 +284,11 @@ def _answers(host: str, port: int) -> bool:
 def _free_ports() -> int:
     """The first of as many ports in a row as a CARLA server takes, all free now."""
     for _ in range(100):
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port: int = first.getsockname()[1]
-            if port + PORTS > 65536:
-                continue
-            try:
-                for other in range(port + 1, port + PORTS):
-                    socket.create_server(("127.0.0.1", other)).close()
-            except OSError:
-                continue
-            return port
+        first = FIRST_PORT + PORTS * secrets.randbelow((LAST_PORT - FIRST_PORT) // PORTS)
+        with contextlib.suppress(OSError):
+            for port in range(first, first + PORTS):
+                socket.create_server(("127.0.0.1", port)).close()
+            return first
     raise ServerStartError(f"Found no {PORTS} free ports in a row on this machine")
 
 

@@ -12,6 +12,7 @@ import logging
 import math
 import queue
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,14 @@ import carla
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.errors import MapError, ServerError, ServerTimeoutError, TownNotFoundError, VersionMismatchError
+from sb3_carla.errors import (
+    FrameError,
+    MapError,
+    ServerError,
+    ServerTimeoutError,
+    TownNotFoundError,
+    VersionMismatchError,
+)
 
 __all__ = ["CameraMount", "CarlaSession", "VehicleState", "answering"]
 
@@ -65,32 +73,39 @@ class CameraStream:
     A camera's frames, matched to ticks.
 
     :param sensor: ``carla.Sensor`` of type ``sensor.camera.rgb``
+    :param mount: what was asked for
     """
 
-    def __init__(self, sensor: Any) -> None:
+    def __init__(self, sensor: Any, mount: CameraMount) -> None:
         self.sensor = sensor
+        self._size = mount.height, mount.width
         self._images: queue.SimpleQueue[Any] = queue.SimpleQueue()
         sensor.listen(self._images.put)
 
     def frame(self, number: int, timeout: float) -> NDArray[np.uint8]:
         """
-        Picture of a tick; older ones are dropped.
+        Picture of a tick; older ones, late or sent again, are dropped.
 
         :param number: frame number that the tick returned
-        :param timeout: how long to wait [s]
+        :param timeout: how long to wait, however many others come [s]
         :return: shape (height, width, 4), uint8 BGRA, read-only
         :raises ServerTimeoutError: if it does not come
+        :raises FrameError: if a later one comes instead, or one of another size
         """
+        deadline = time.monotonic() + timeout
         while True:
             try:
-                image = self._images.get(timeout=timeout)
+                image = self._images.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 raise ServerTimeoutError(f"The camera sent no image for frame {number} within {timeout:g} s") from None
+            if image.frame > number:
+                raise FrameError(f"The camera lost frame {number}: it sent frame {image.frame} instead")
             if image.frame == number:
                 pixels = np.frombuffer(image.raw_data, dtype=np.uint8)
-                return pixels.reshape(image.height, image.width, 4)
-            if image.frame > number:
-                raise ServerTimeoutError(f"The camera lost frame {number}: it sent frame {image.frame} instead")
+                if pixels.size != 4 * self._size[0] * self._size[1]:
+                    expected = " x ".join(map(str, self._size))
+                    raise FrameError(f"The camera sent {image.height} x {image.width} pixels, expected {expected}")
+                return pixels.reshape(*self._size, 4)
 
 
 class CarlaSession:
@@ -209,7 +224,7 @@ class CarlaSession:
         self._actors.append(collision)
         collision.listen(lambda event: self._collisions.put(event.frame))
         for mount in self._mounts:
-            self._streams[mount] = CameraStream(self._spawn_camera(mount))
+            self._streams[mount] = CameraStream(self._spawn_camera(mount), mount)
         self.half_width = self.vehicle.bounding_box.extent.y
         lock = max(wheel.max_steer_angle for wheel in self.vehicle.get_physics_control().wheels)
         self._steer_scale = min(1.0, math.degrees(MAX_WHEEL_ANGLE) / max(lock, 1.0))
@@ -296,6 +311,7 @@ class CarlaSession:
         :param mount: one of the session's cameras
         :return: shape (height, width, 4), uint8 BGRA, read-only
         :raises ServerTimeoutError: if the picture of this frame does not come
+        :raises FrameError: if another one comes instead
         """
         return self._streams[mount].frame(self.frame, self._timeout)
 

@@ -1,0 +1,49 @@
+"""
+The packaged server with a camera that goes wrong: ``faulty_server.py PORT FAULT FRAME [SECONDS]``.
+
+From the FRAME-th picture on (or at it) it does what FAULT says. All else, client and connection included, is the real
+thing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from sb3_carla.server import simulation
+from sb3_carla.server.__main__ import main
+from sb3_carla.simulator.sensors import CameraSensor
+
+PORT, FAULT, FRAME = sys.argv[1], sys.argv[2], int(sys.argv[3])
+SECONDS = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
+pictures = 0
+right = simulation.Simulation._publish_sensor
+
+
+def wrong(self: Any, sensor: Any) -> None:
+    """One camera picture, as it should not be."""
+    global pictures
+    if not isinstance(sensor, CameraSensor):
+        right(self, sensor)
+        return
+    pictures += 1
+    here = pictures == FRAME
+    if FAULT == "late" and here:
+        time.sleep(SECONDS)
+    if FAULT == "size" and pictures >= FRAME:
+        size, sensor.width, sensor.height = (sensor.width, sensor.height), 16, 12
+        header = simulation.payload.image_header(self.world, sensor)
+        sensor.width, sensor.height = size
+        self.streams.publish(sensor.id, header, bytes(4 * 16 * 12))
+    elif FAULT == "early" and here:
+        self.world.frame += 1
+        right(self, sensor)
+        self.world.frame -= 1
+    elif not (FAULT == "dropped" and here) and not (FAULT == "never" and pictures >= FRAME):
+        for _ in range(3 if FAULT == "twice" else 1):
+            right(self, sensor)
+
+
+simulation.Simulation._publish_sensor = wrong  # type: ignore[method-assign]
+sys.exit(main(["--port", PORT]))
