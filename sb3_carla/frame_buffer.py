@@ -15,6 +15,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 __all__ = ["FrameReplayBuffer"]
 
+MOST_DRAWS = 100
+"""How often to draw anew in place of transitions that are not to be sampled."""
 SPARE = 0.05
 """Room for frames beyond one a transition: the first and the last of each episode."""
 
@@ -30,6 +32,9 @@ class FrameReplayBuffer(ReplayBuffer):
     An observation must be the one before, moved on by one frame; the first of an episode may be anything. A frame equal
     to the one before it takes no room. Where episodes are so short (under 20 steps on average) that their first frames
     need more than the spare room, the oldest transitions go a little earlier.
+
+    A step in which the environment lost its server (``info["server_restarted"]``) has no next observation: it is not
+    sampled, and the step before it bootstraps from the last observation seen.
 
     Differs from SB3 in its random numbers: they come from a generator of its own.
 
@@ -95,6 +100,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self.rewards = np.zeros(shape, np.float32)
         self._ends = np.zeros(shape, bool)  # the episode goes no further
         self._terminals = np.zeros(shape, bool)  # and there is no value behind it
+        self._void = np.zeros(shape, bool)  # nothing is to be learnt from it
         self._forget()
 
     def _allocate(self, on_device: bool) -> npt.NDArray[Any] | th.Tensor:
@@ -126,7 +132,7 @@ class FrameReplayBuffer(ReplayBuffer):
     @property
     def nbytes(self) -> int:
         """Memory of all arrays, whether filled or not [bytes]."""
-        arrays = (self._frames, self._frame_ids, self.actions, self.rewards, self._ends, self._terminals)
+        arrays = (self._frames, self._frame_ids, self.actions, self.rewards, self._ends, self._terminals, self._void)
         return sum(array.nbytes for array in arrays)
 
     # --- storing -----------------------------------------------------------------------------------------------
@@ -151,7 +157,12 @@ class FrameReplayBuffer(ReplayBuffer):
         """
         slot = self._added % self.buffer_size
         for index in range(self.n_envs):
-            self._frame_ids[slot, index] = self._store(index, obs[index], next_obs[index])
+            lost = bool(done[index] and infos[index].get("server_restarted", False))
+            self._void[slot, index] = lost
+            if lost:
+                self._frame_ids[slot, index] = self._store_lost(index, obs[index])
+            else:
+                self._frame_ids[slot, index] = self._store(index, obs[index], next_obs[index])
             truncated = self.handle_timeout_termination and infos[index].get("TimeLimit.truncated", False)
             self._terminals[slot, index] = done[index] and not truncated
             self._last_observations[index] = None if done[index] else np.array(next_obs[index])
@@ -171,21 +182,33 @@ class FrameReplayBuffer(ReplayBuffer):
                 f"FrameReplayBuffer needs stacks of {self.frame_stack} frames, the oldest first, that move on by one "
                 "frame a step; here a next observation does not begin with the frames that the observation ends with"
             )
-        last = self._last_observations[index]
-        if last is None or not np.array_equal(obs, last):
-            if last is not None:  # the environment was reset without a word: nothing leads on from there
-                self._ends[(self._added - 1) % self.buffer_size, index] = True
-            frames = obs.reshape(self.frame_stack, -1)
-            for number in range(self.frame_stack):
-                same = number > 0 and np.array_equal(frames[number], frames[number - 1])
-                self._last_ids[index, number] = (
-                    self._last_ids[index, number - 1] if same else self._put(index, frames[number])
-                )
+        self._go_on_from(index, obs)
         new, newest = next_obs[-channels:], obs[-channels:]
         new_id = self._last_ids[index, -1] if np.array_equal(new, newest) else self._put(index, new.reshape(-1))
         ids = np.append(self._last_ids[index], new_id)
         self._last_ids[index] = ids[1:]
         return ids
+
+    def _store_lost(self, index: int, obs: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """The same of a step whose next observation there is not: the last frame stands for the new one."""
+        self._go_on_from(index, obs)
+        if self._last_observations[index] is not None:
+            self._ends[(self._added - 1) % self.buffer_size, index] = True
+        return np.append(self._last_ids[index], self._last_ids[index, -1])
+
+    def _go_on_from(self, index: int, obs: npt.NDArray[Any]) -> None:
+        """Have the frames of an observation, which are there already unless an episode begins."""
+        last = self._last_observations[index]
+        if last is not None and np.array_equal(obs, last):
+            return
+        if last is not None:  # the environment was reset without a word: nothing leads on from there
+            self._ends[(self._added - 1) % self.buffer_size, index] = True
+        frames = obs.reshape(self.frame_stack, -1)
+        for number in range(self.frame_stack):
+            same = number > 0 and np.array_equal(frames[number], frames[number - 1])
+            self._last_ids[index, number] = (
+                self._last_ids[index, number - 1] if same else self._put(index, frames[number])
+            )
 
     def _put(self, index: int, frame: npt.NDArray[Any]) -> int:
         number = int(self._frames_added[index])
@@ -220,8 +243,13 @@ class FrameReplayBuffer(ReplayBuffer):
             raise ValueError("FrameReplayBuffer: expected at least one transition to sample from, got none")
         drawn = self.np_random.integers(0, total, batch_size)
         ends = sizes.cumsum()
-        indices = np.searchsorted(ends, drawn, side="right")  # (n,), environments
-        numbers = drawn - (ends - sizes)[indices] + self._oldest[indices]  # (n,), transitions
+        for _ in range(MOST_DRAWS):
+            indices = np.searchsorted(ends, drawn, side="right")  # (n,), environments
+            numbers = drawn - (ends - sizes)[indices] + self._oldest[indices]  # (n,), transitions
+            void = self._void[numbers % self.buffer_size, indices]
+            if not void.any():
+                break
+            drawn[void] = self.np_random.integers(0, total, int(void.sum()))
         return self._samples(numbers, indices, env)
 
     def _samples(

@@ -256,3 +256,35 @@ def test_frames_that_do_not_move_on_are_refused() -> None:
     obs, other = rng.integers(0, 256, (2, 1, 4, 2, 2), dtype=np.uint8)
     with pytest.raises(ValueError, match="that move on by one frame a step"):
         buffer.add(obs, other, np.zeros((1, 2)), np.zeros(1), np.zeros(1, bool), [{}])
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_step_that_lost_its_server_is_not_learnt_from(first: bool) -> None:
+    """Its next observation is the one before, and there is no reward: neither it nor a return over it happened."""
+    space = spaces.Box(0, 255, (2, 3, 2), np.uint8)
+    buffer = FrameReplayBuffer(20, space, ACTIONS, "cpu", n_steps=3, gamma=GAMMA, seed=1)
+    frames = [np.full((1, 3, 2), 10 * i, np.uint8) for i in range(9)]
+    stacks = [np.concatenate(frames[i : i + 2]) for i in range(8)]
+
+    def add(number: int, before: np.ndarray, after: np.ndarray, lost: bool = False) -> None:
+        info = {"TimeLimit.truncated": True, "server_restarted": True} if lost else {}
+        action = np.full((1, 2), number / 10.0, np.float32)
+        buffer.add(before[None], after[None], action, np.array([float(number)]), np.array([lost]), [info])
+
+    steps = 0 if first else 2
+    for number in range(steps):
+        add(number, stacks[number], stacks[number + 1])
+    add(2, stacks[steps], stacks[steps], lost=True)
+    for number in (3, 4):
+        add(number, stacks[number + 1], stacks[number + 2])
+    batch = buffer.sample(400)
+    seen = {round(10.0 * float(action)): row for row, action in enumerate(batch.actions[:, 0])}
+    assert set(seen) == ({3, 4} if first else {0, 1, 3, 4})
+    assert batch.discounts is not None
+    if not first:
+        assert float(batch.rewards[seen[0]]) == pytest.approx(0.0 + GAMMA * 1.0)
+        for number, power in ((0, 2), (1, 1)):
+            assert float(batch.discounts[seen[number]]) == pytest.approx(GAMMA**power)
+            assert float(batch.dones[seen[number]]) == 0.0
+            assert np.array_equal(batch.next_observations[seen[number]], stacks[2])
+    assert np.array_equal(batch.next_observations[seen[4]], stacks[6])

@@ -1,0 +1,183 @@
+"""A training whose servers, processes and self are killed, stopped and fed garbage ends as it should."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sb3_carla.td3 import TD3
+
+MARK = "SB3_CARLA_CHAOS"
+"""Environment variable of the training and of all that it starts: who carries it belongs to it."""
+
+
+class Chaos:
+    """
+    A training in a process of its own, and what is done to it.
+
+    :param folder: where it runs
+    :param steps: environment steps in all
+    :param every: steps between two checkpoints
+    """
+
+    def __init__(self, folder: Path, steps: int, every: int) -> None:
+        self.folder, self.mark = folder, uuid.uuid4().hex
+        self.random = random.Random(1)
+        self.done: list[str] = []
+        self.resumed = 0
+        self._command = [sys.executable, "-m", "rl_zoo3.train", "--algo", "td3", "--env", "CarlaLane-v0", "--seed", "3"]
+        self._command += ["-n", str(steps), "--save-freq", str(every), "--eval-freq", "-1", "-f", "logs"]
+        self._command += ["--env-kwargs", "town:['Circuit01','Village01']", "timeout:3.0", "n_npcs:2"]
+        self._command += ["-params", "n_envs:3", "learning_starts:100", "batch_size:16", "buffer_size:2000"]
+        self._command += ["vec_env:'supervised'"]
+        self.trainer = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        latest = sorted(
+            self.folder.glob("logs/td3/CarlaLane-v0_*/checkpoints/latest"), key=lambda p: p.lstat().st_mtime
+        )
+        more = ["-i", str(latest[-1] / "model.zip")] if latest else []
+        environment = {**os.environ, MARK: self.mark, "OMP_NUM_THREADS": "1"}
+        with (self.folder / "log.txt").open("ab") as log:
+            return subprocess.Popen([*self._command, *more], cwd=self.folder, env=environment, stdout=log, stderr=log)
+
+    def processes(self) -> dict[int, str]:
+        """Process ids and command lines of all that belongs to it and lives."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    marked = f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0")
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except OSError:
+                    continue
+                if marked and command:
+                    found[int(entry.name)] = command
+        return found
+
+    def _some(self, what: str) -> int | None:
+        pids = [pid for pid, command in self.processes().items() if what in command and pid != self.trainer.pid]
+        return self.random.choice(pids) if pids else None
+
+    # --- what is done to it ------------------------------------------------------------------------------------
+
+    def kill_a_server(self) -> None:
+        self._signal("sb3_carla.server", signal.SIGKILL)
+
+    def stop_a_server(self) -> None:
+        self._signal("sb3_carla.server", signal.SIGSTOP)
+
+    def slow_a_server(self) -> None:
+        pid = self._some("sb3_carla.server")
+        for _ in range(10):
+            if pid is not None and pid in self.processes():
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(0.1)
+                os.kill(pid, signal.SIGCONT)
+
+    def kill_a_worker(self) -> None:
+        self._signal("multiprocessing.forkserver", signal.SIGKILL)
+
+    def feed_garbage(self) -> None:
+        pid = self._some("sb3_carla.server")
+        for port in _listening(pid) if pid is not None else []:
+            with socket.create_connection(("127.0.0.1", port), 5.0) as connection:
+                connection.sendall(self.random.randbytes(5000))
+
+    def kill_the_trainer(self) -> None:
+        self.trainer.kill()
+        self.trainer.wait()
+        deadline = time.monotonic() + 20.0
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not self.processes(), "a killed training leaves nothing behind"
+        self.resumed += 1
+        self.trainer = self._start()
+
+    def _signal(self, what: str, number: int) -> None:
+        pid = self._some(what)
+        if pid is not None:
+            os.kill(pid, number)
+
+    def steps(self) -> int:
+        """Where the newest checkpoint is."""
+        steps = [int(path.name[5:]) for path in self.folder.glob("logs/td3/*/checkpoints/step_*")]
+        return max(steps, default=0)
+
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text(errors="replace")
+
+
+def _listening(pid: int) -> list[int]:
+    """Ports that a process listens on."""
+    sockets = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        found = re.match(r"socket:\[(\d+)\]", os.readlink(entry))
+        if found:
+            sockets.add(found[1])
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and row[9] in sockets]
+
+
+def rage(chaos: Chaos, kills_of_the_trainer: list[int], pause: tuple[float, float], limit: float) -> None:
+    """Do something to it every few seconds until it ends; kill the trainer whenever it has come so far."""
+    deadline = time.monotonic() + limit
+    deeds: list[Callable[[], Any]] = [
+        chaos.kill_a_server, chaos.stop_a_server, chaos.slow_a_server, chaos.kill_a_worker, chaos.feed_garbage,
+    ]  # fmt: skip
+    while chaos.trainer.poll() is None:
+        assert time.monotonic() < deadline, f"it hangs; the end of its log:\n{chaos.log()[-3000:]}"
+        time.sleep(chaos.random.uniform(*pause))
+        if chaos.steps() and chaos.trainer.poll() is None:
+            if kills_of_the_trainer and chaos.steps() >= kills_of_the_trainer[0]:
+                kills_of_the_trainer.pop(0)
+                deed: Callable[[], Any] = chaos.kill_the_trainer
+            else:
+                deed = deeds[len(chaos.done) % len(deeds)]
+            chaos.done.append(deed.__name__)
+            deed()
+
+
+def check(chaos: Chaos, steps: int) -> None:
+    assert chaos.trainer.returncode == 0, chaos.log()[-5000:]
+    assert chaos.resumed == 2
+    deadline = time.monotonic() + 10.0
+    while chaos.processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not chaos.processes()
+    (path,) = chaos.folder.glob("logs/td3/*/CarlaLane-v0.zip")
+    model = TD3.load(path)
+    assert steps <= model.num_timesteps < steps + 3
+    assert model._n_updates == (model.num_timesteps - 102) // 3 + 1, "an update to each step of the three environments"
+
+
+def test_two_minutes_of_chaos(tmp_path: Path) -> None:
+    chaos = Chaos(tmp_path, steps=2400, every=300)
+    try:
+        rage(chaos, [600, 1500], pause=(1.0, 3.0), limit=300.0)
+    finally:
+        chaos.trainer.kill()
+    check(chaos, 2400)
+    assert {"kill_a_server", "stop_a_server", "kill_a_worker", "feed_garbage"} <= set(chaos.done)
+
+
+@pytest.mark.slow
+def test_half_an_hour_of_chaos(tmp_path: Path) -> None:
+    chaos = Chaos(tmp_path, steps=60_000, every=5000)
+    try:
+        rage(chaos, [15_000, 40_000], pause=(5.0, 20.0), limit=5400.0)
+    finally:
+        chaos.trainer.kill()
+    check(chaos, 60_000)
