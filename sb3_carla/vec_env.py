@@ -80,12 +80,22 @@ class SupervisedVecEnv(SubprocVecEnv):
     # --- one process -------------------------------------------------------------------------------------------
 
     def _start(self, index: int) -> None:
-        remote, work_remote = self._context.Pipe()
-        arguments = (work_remote, remote, CloudpickleWrapper(self._env_fns[index]), self.restarts[index] > 0)
-        process = self._context.Process(target=_work, args=arguments, daemon=True)
-        process.start()
-        work_remote.close()
-        self.remotes[index], self.processes[index] = remote, process
+        for attempt in range(ATTEMPTS):
+            remote, work_remote = self._context.Pipe()
+            arguments = (work_remote, remote, CloudpickleWrapper(self._env_fns[index]), self.restarts[index] > 0)
+            process = self._context.Process(target=_work, args=arguments, daemon=True)
+            try:
+                process.start()
+            except (EOFError, OSError):  # the fork server itself was lost; Python starts another
+                remote.close()
+                work_remote.close()
+                if attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(0.2)
+                continue
+            work_remote.close()
+            self.remotes[index], self.processes[index] = remote, process
+            return
 
     def _stop(self, index: int) -> None:
         self.remotes[index].close()

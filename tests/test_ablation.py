@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +180,30 @@ def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     assert (tmp_path / "ablation.png").stat().st_size > 10_000
     with pytest.raises(FileNotFoundError, match="No finished run"):
         read_runs(tmp_path / "nowhere")
+
+
+def test_runs_do_not_outlive_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, str(Path(__file__).parents[1] / "scripts/ablation.py"), "--variants", "published"]
+    command += ["--seeds", "1", "--jobs", "1", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as parent:
+        deadline = time.monotonic() + 60.0
+        while not list(tmp_path.glob("published/seed_1/events*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        own = session_of(parent.pid)
+        parent.kill()
+    assert len(own) >= 3, "the command, a run, its server"
+    while session_of(parent.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not session_of(parent.pid)
+
+
+def session_of(number: int) -> list[int]:
+    """Processes of a session that live."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(session) == number and state != "Z":
+                    found.append(int(entry.name))
+    return found

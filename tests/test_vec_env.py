@@ -159,6 +159,19 @@ def test_a_process_that_is_lost_again_and_again_is_an_error() -> None:
     envs.close()
 
 
+def test_the_fork_server_may_die_too(envs: SupervisedVecEnv) -> None:
+    envs.reset()
+    pid = envs.env_method("doom", "nothing", indices=[1])[0]
+    above = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    assert above != os.getpid()
+    for lost in (above, pid):
+        os.kill(lost, signal.SIGKILL)
+    *_, dones, infos = envs.step(np.zeros((3, 1), np.float32))
+    assert dones[1]
+    assert infos[1]["worker_restarted"] is True
+    assert not envs.step(np.zeros((3, 1), np.float32))[2].any()
+
+
 def test_questions_outside_of_a_step_find_the_loss_too(envs: SupervisedVecEnv) -> None:
     envs.reset()
     envs.set_attr("mark", 7, indices=[1])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -76,7 +78,7 @@ def run_all(
     deadline = time.monotonic() + 60.0 * minutes
     running: dict[Future[float], tuple[str, int]] = {}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=th.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool:
         while running or (todo and time.monotonic() < deadline):
             while todo and len(running) < jobs and time.monotonic() < deadline:
                 name, seed = todo.pop(0)
@@ -87,6 +89,18 @@ def run_all(
                 name, seed = running.pop(done)
                 tell(f"{name} seed {seed}: done in {done.result() / 60.0:.1f} min")
     return len(todo)
+
+
+def _begin(parent: int) -> None:
+    """In each process: one thread, and no life after the parent, which may be killed before it can say a word."""
+    th.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisions: int | None = None) -> float:
