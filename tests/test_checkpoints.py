@@ -181,7 +181,12 @@ def test_the_last_ones_are_kept_and_nothing_else(run: Path) -> None:
 
 def test_saving_again_writes_what_is_new_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sb3_carla.checkpoints.PIECE", 4096)
-    model = TD3("LayerNormCnnPolicy", envs(), **{**SMALL, "buffer_size": 2000}, deduplicate_frames=True)
+    model = TD3(
+        "LayerNormCnnPolicy",
+        envs(),
+        **{**SMALL, "buffer_size": 2000, "learning_starts": 10_000},
+        deduplicate_frames=True,
+    )
     model.learn(1000, callback=ExactCheckpointCallback(960, tmp_path))
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / PIECES).iterdir()}
     model.learn(40, reset_num_timesteps=False)

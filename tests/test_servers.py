@@ -349,7 +349,7 @@ def test_supervisor_says_why() -> None:
     assert supervisor.start("Circuit01") is server
     assert supervisor.begin_episode() == "it has served 1 episodes"
     os.kill(server.pid, signal.SIGKILL)
-    assert wait_until_gone(server.pid, 5.0)
+    server._process.wait(5.0)
     assert supervisor.begin_episode() == "it has ended"
     supervisor.close()
     supervisor.close()
