@@ -48,7 +48,10 @@ def assert_equal(ours: tuple[TD3, list[dict[str, float]]], plain: tuple[TD3, lis
     "options",
     [
         {"invert_gradients": True, "action_smoothness": 0.2, "n_steps": 3},
-        {"policy_kwargs": {"encoder": "separate"}, "pre_activation_penalty": 1e-3, "random_shift": 2},
+        pytest.param(
+            {"policy_kwargs": {"encoder": "separate"}, "pre_activation_penalty": 1e-3, "random_shift": 2},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_compiled_training_equals_the_plain_one(tmp_path: Path, options: dict[str, Any]) -> None:

@@ -280,7 +280,7 @@ def test_server_lost_between_episodes_changes_nothing(how: int) -> None:
 
 
 def test_server_that_dies_while_an_episode_begins() -> None:
-    with CarlaLaneEnv(timeout=2.0, town=["Village01", "Village02", "Circuit01"]) as env:
+    with CarlaLaneEnv(timeout=1.0, town=["Village01", "Village02", "Circuit01"]) as env:
         env.reset(seed=0)
         for delay in (0.02, 0.1, 0.3):
             killer = threading.Timer(delay, os.kill, (server_of(env).pid, signal.SIGKILL))
@@ -356,7 +356,7 @@ def test_supervisor_says_why() -> None:
 
 
 def test_losing_servers_leaves_nothing_behind() -> None:
-    with CarlaLaneEnv(timeout=2.0) as env:
+    with CarlaLaneEnv(timeout=1.0) as env:
 
         def lose(times: int) -> None:
             for _ in range(times):

@@ -104,7 +104,7 @@ OFF_POLICY = {"learning_starts": 20, "buffer_size": 500}
         (DQN, "CartPole-v1", OFF_POLICY, "policy"),
         (QRDQN, "CartPole-v1", OFF_POLICY, "policy"),
         (SAC, "Pendulum-v1", OFF_POLICY, "critic"),
-        (TQC, "Pendulum-v1", OFF_POLICY, "critic"),
+        pytest.param(TQC, "Pendulum-v1", OFF_POLICY, "critic", marks=pytest.mark.slow),  # QR-DQN stands for sb3-contrib
         (DDPG, "Pendulum-v1", OFF_POLICY, "critic"),
         (StockTD3, "Pendulum-v1", OFF_POLICY, "actor"),
     ],

@@ -170,7 +170,7 @@ SMALL_BUFFER = {"learning_starts": 20, "buffer_size": 500}
         (QRDQN, "CartPole-v1", SMALL_BUFFER),
         (SAC, "Pendulum-v1", SMALL_BUFFER),
         (DDPG, "Pendulum-v1", SMALL_BUFFER),
-        (TQC, "Pendulum-v1", SMALL_BUFFER),
+        pytest.param(TQC, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.slow),  # QR-DQN stands for sb3-contrib
     ],
 )
 def test_any_algorithm(tmp_path: Path, algorithm: Any, env: str, arguments: dict[str, Any]) -> None:
