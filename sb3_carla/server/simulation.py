@@ -19,6 +19,7 @@ from sb3_carla.server.streams import WORLD_STREAM, Streams
 from sb3_carla.server.wire import actor_to, flag_from, number_from, option_from, option_to, sequence_from
 from sb3_carla.simulator.actors import Actor, VehicleActor
 from sb3_carla.simulator.contacts import Collision
+from sb3_carla.simulator.opendrive_check import read_opendrive
 from sb3_carla.simulator.pictures import SharedPictures
 from sb3_carla.simulator.sensors import CameraSensor, GnssSensor, ImuSensor, ObstacleSensor, Sensor
 from sb3_carla.simulator.town import Town
@@ -33,7 +34,7 @@ MAX_DELTA = 10.0
 OPENDRIVE_TOWN = "OpenDriveMap"
 """Name of the world that ``generate_opendrive_world`` makes."""
 TOWN_CACHE = 32
-"""Towns that are kept ready: all the built-in ones and some more; a painted one takes 40 to 70 MB, large ones 350."""
+"""Towns that are kept ready, 2 MB each beside the shared picture; another takes 10 ms where it is painted already."""
 PARSE = """
 import sys, carla
 town = carla.Map("trial", sys.stdin.buffer.read().decode())
@@ -174,7 +175,7 @@ class Simulation:
         town = self._towns.pop(entry, None)
         if town is None:
             if key.endswith(".xodr"):
-                _try_out(_read(key))
+                _try_out(key, _read(key))
             town = _painted(Town.load(key, self._pictures))
         self._towns[entry] = town
         while len(self._towns) > TOWN_CACHE:
@@ -195,7 +196,7 @@ class Simulation:
         elif name.rsplit("/", 1)[-1] == OPENDRIVE_TOWN:
             if self.opendrive is None:
                 raise CallError(f"{OPENDRIVE_TOWN}: no OpenDRIVE map was sent (copy_opendrive_to_file)")
-            _try_out(self.opendrive)
+            _try_out(OPENDRIVE_TOWN, self.opendrive)
             town = _painted(Town.from_opendrive(OPENDRIVE_TOWN, self.opendrive, self._pictures))
         else:
             town = self._town(name)
@@ -284,22 +285,24 @@ def _painted(town: Town) -> Town:
     return town
 
 
-def _try_out(opendrive: str) -> None:
+def _try_out(name: str, opendrive: str) -> None:
     """
     Parse a foreign map in another process: CARLA's parser crashes on some, which must not end the server.
 
-    A road without its ``planView`` is enough. What the parser reports in an orderly way is left to ``Town``.
+    What the parser reports in an orderly way is left to ``Town``.
 
-    :param opendrive: text of the map
-    :raises MapError: if the parser crashes or does not come to an end
+    :param name: of the map, for the error
+    :param opendrive: its text
+    :raises MapError: if it is damaged, or the parser crashes or does not come to an end
     """
+    read_opendrive(name, opendrive)
     command = [sys.executable, "-c", PARSE]
     try:
         done = subprocess.run(command, input=opendrive.encode(), capture_output=True, timeout=PARSE_PATIENCE)
     except subprocess.TimeoutExpired:
-        raise MapError(f"the OpenDRIVE map cannot be parsed within {PARSE_PATIENCE:g} s") from None
+        raise MapError(f"OpenDRIVE map {name!r} cannot be parsed within {PARSE_PATIENCE:g} s") from None
     if done.returncode < 0:
-        raise MapError(f"the OpenDRIVE map crashes CARLA's parser (signal {-done.returncode})")
+        raise MapError(f"OpenDRIVE map {name!r} crashes CARLA's parser (signal {-done.returncode})")
 
 
 def _not_found(name: str) -> str:

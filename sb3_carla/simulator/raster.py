@@ -20,8 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_carla.errors import MapError
 from sb3_carla.simulator.crossings import LOWER, UPPER, Crossing, find_crossings, level_at
 from sb3_carla.simulator.dynamics import Ground
+from sb3_carla.simulator.opendrive_check import MAX_COORDINATE
 from sb3_carla.simulator.pictures import Buffer, painted_alone
 from sb3_carla.simulator.strips import LaneStrip, lane_strips
 from sb3_carla.simulator.strokes import PALETTE, Stroke, Surface, strokes
@@ -72,6 +74,7 @@ class Raster:
     :param root: the same map's OpenDRIVE document
     :param seed: of the texture
     :param share: makes a buffer of so many bytes and has it filled, or finds one that another process has filled
+    :raises MapError: if lanes lead to nowhere
     """
 
     def __init__(
@@ -113,6 +116,9 @@ class Raster:
         """Least and greatest x and y of the picture [m], and whether roads lie above each other, as five float64."""
         corners = np.concatenate([edge for strip in self._strips for edge in (strip.inner, strip.outer)])
         low, high = corners.min(axis=0) - MARGIN, corners.max(axis=0) + MARGIN
+        if not np.abs([low, high]).max() <= MAX_COORDINATE:  # NaN is neither above nor below
+            edges = f"x from {low[0]:g} to {high[0]:g} m, y from {low[1]:g} to {high[1]:g} m"
+            raise MapError(f"the lanes reach over {edges}; expected no coordinate above {MAX_COORDINATE:g} m")
         buffer.view(np.float64)[:] = (*low, *high, len(find_crossings(self._strips)))
 
     @functools.cached_property

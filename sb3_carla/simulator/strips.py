@@ -74,7 +74,7 @@ def lane_strips(carla_map: Any, root: ElementTree.Element) -> list[LaneStrip]:
     :param root: the same map's OpenDRIVE document
     :return: all lanes but those of type none
     """
-    return [strip for road in root.iter("road") for strip in _road_strips(carla_map, road)]
+    return [strip for road in root.iterfind("road") for strip in _road_strips(carla_map, road)]
 
 
 def _road_strips(carla_map: Any, road: ElementTree.Element) -> Iterator[LaneStrip]:

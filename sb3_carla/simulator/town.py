@@ -15,6 +15,7 @@ from sb3_carla.simulator.dynamics import Ground
 from sb3_carla.simulator.geometry import Pose, wrap_angle
 from sb3_carla.simulator.lanes import lane_waypoints
 from sb3_carla.simulator.opendrive import built_in_opendrive
+from sb3_carla.simulator.opendrive_check import read_opendrive
 from sb3_carla.simulator.pictures import SharedPictures, painted_alone
 from sb3_carla.simulator.raster import Raster
 
@@ -74,16 +75,10 @@ class Town:
         :param pictures: see the class
         :raises MapError: if it is not OpenDRIVE or has no driving lanes
         """
-        try:
-            # The client library's parser may crash on broken XML instead of reporting it.
-            root = ElementTree.fromstring(opendrive)
-        except ElementTree.ParseError as error:
-            raise MapError(f"OpenDRIVE map {name!r} is not well-formed XML: {error}") from error
-        if root.tag != "OpenDRIVE":
-            raise MapError(f"OpenDRIVE map {name!r}: the root element is <{root.tag}>, expected <OpenDRIVE>")
+        read_opendrive(name, opendrive)
         try:
             carla_map = carla.Map(name, opendrive)
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:  # the parser's std::out_of_range is an IndexError
             raise MapError(f"OpenDRIVE map {name!r} cannot be parsed: {error}") from error
         return cls(name, opendrive, carla_map, pictures)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 import carla
 import pytest
@@ -62,9 +63,12 @@ def test_maps_from_files_and_from_the_client(client: Any, tmp_path: Any) -> None
 
 
 def test_maps_that_crash_the_parser_are_refused(client: Any, world: Any, tmp_path: Any) -> None:
-    lane = '<lane id="-1" type="driving"><width sOffset="0" a="3.5" b="0" c="0" d="0"/></lane>'
-    lanes = f'<lanes><laneSection s="0"><right>{lane}</right></laneSection></lanes>'
-    lethal = f'<OpenDRIVE><header/><road name="" length="10" id="1" junction="-1">{lanes}</road></OpenDRIVE>'
+    """A lane that goes on in one which is not there is enough."""
+    document = ElementTree.fromstring(built_in_opendrive(TOWN))
+    left = document.find("road/lanes/laneSection/left")
+    assert left is not None
+    left.remove(left[0])
+    lethal = ElementTree.tostring(document, encoding="unicode")
     with pytest.raises(RuntimeError, match="crashes CARLA's parser"):
         client.generate_opendrive_world(lethal)
     (tmp_path / "Lethal.xodr").write_text(lethal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,43 @@ def test_useless_maps_are_named(tmp_path: Path) -> None:
             Town.load(str(path))
     with pytest.raises(MapError, match="Atlantis"):
         Town.load("Atlantis")
+
+
+DAMAGES = [
+    (
+        'length="300.0" id',
+        'length="1e20" id',
+        "road '1': length of <road>: expected a number from 0 to 100000, got '1e20'",
+    ),
+    ('length="300.0">', 'length="-3">', "road '1': length of <geometry>: expected a number from 0 to 100000, got '-3'"),
+    ('x="0.0"', 'x="nan"', "x of <geometry>: expected a number from -100000 to 100000, got 'nan'"),
+    ('x="0.0"', "", "x of <geometry>: expected a number from -100000 to 100000, got none"),
+    ('a="3.5"', 'a="3,5"', "a of <width>: expected a number from -100000 to 100000, got '3,5'"),
+    ('<lane id="1"', '<lane id="one"', "id of <lane>: expected an integer of 32 bits, got 'one'"),
+    ('id="1" junction', 'id="4294967296" junction', "id of <road>: expected an integer of 32 bits, got '4294967296'"),
+    ("<line/>", "", "road '1' has a <geometry> without a shape, expected one of line, arc, spiral, poly3, paramPoly3"),
+    ("<line/>", "<arc/>", "curvature of <arc>: expected a number from -100000 to 100000, got none"),
+    ('<geometry s="0"', '<geometry s="7"', "road '1': its first <geometry> begins at 7 m, expected 0"),
+    ("planView", "planview", "road '1' has no <planView>/<geometry>, expected at least one"),
+    ("laneSection", "lanesection", "road '1' has no <lanes>/<laneSection>, expected at least one"),
+    ("center>", "centre>", "road '1' has a <laneSection> without a <center>/<lane>, expected one"),
+]
+"""What stands in a map, what is put there instead, and what is said about it."""
+
+
+@pytest.mark.parametrize(("old", "new", "complaint"), DAMAGES)
+def test_damaged_maps_are_refused_with_the_place(old: str, new: str, complaint: str) -> None:
+    text = straight_town().opendrive
+    assert old in text
+    with pytest.raises(MapError, match=re.escape(complaint)) as caught:
+        Town.from_opendrive("Damaged", text.replace(old, new))
+    assert str(caught.value).startswith("OpenDRIVE map 'Damaged': road '")
+
+
+def test_map_without_bounds_is_refused_before_it_is_painted() -> None:
+    endless = straight_town().opendrive.replace('a="3.5" b="0"', 'a="3.5" b="90000"')
+    with pytest.raises(MapError, match=r"the lanes reach over x from .* expected no coordinate above 100000 m"):
+        _ = Town.from_opendrive("Endless", endless).raster
 
 
 @pytest.mark.parametrize("name", ["Town01", "Town02", "Town04"])

@@ -1,0 +1,107 @@
+"""
+What an OpenDRIVE file must have before CARLA's parser is let near it.
+
+The parser reads what is no number as 0, or crashes, or works through a road of 10^20 metres; a file that was damaged on
+its way, or written by hand, should be told instead what is wrong with it, and where.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+
+from sb3_carla.errors import MapError
+
+__all__ = ["MAX_COORDINATE", "read_opendrive"]
+
+MAX_COORDINATE = 1e5
+"""Largest coordinate and length in a map [m]; also of every other number, none of which comes near it."""
+_POLYNOMIAL = ("a", "b", "c", "d")
+_NUMBERS = {
+    "road": ("length",),
+    "geometry": ("s", "x", "y", "hdg", "length"),
+    "arc": ("curvature",),
+    "spiral": ("curvStart", "curvEnd"),
+    "laneSection": ("s",),
+    "poly3": _POLYNOMIAL,
+    "paramPoly3": tuple(power + axis for axis in "UV" for power in _POLYNOMIAL),
+    "elevation": ("s", *_POLYNOMIAL),
+    "superelevation": ("s", *_POLYNOMIAL),
+    "laneOffset": ("s", *_POLYNOMIAL),
+    "width": ("sOffset", *_POLYNOMIAL),
+    "border": ("sOffset", *_POLYNOMIAL),
+    "roadMark": ("sOffset",),
+}
+_NOT_NEGATIVE = {("road", "length"), ("geometry", "length")}
+_INTEGERS = {"road": ("id", "junction"), "lane": ("id",), "junction": ("id",), "laneLink": ("from", "to")}
+_MAX_INTEGER = 2**31 - 1
+_COMPULSORY = {(tag, key) for tag in ("geometry", "arc", "spiral", "laneSection") for key in _NUMBERS[tag]}
+_COMPULSORY |= {("road", "id"), ("road", "length"), ("lane", "id")}
+"""Without these the parser crashes, or nothing can be drawn; it takes the others for 0."""
+_SHAPES = ("line", "arc", "spiral", "poly3", "paramPoly3")
+_SLACK = 1e-3
+"""How far from the beginning of its road the first geometry may begin [m]."""
+
+
+def read_opendrive(name: str, text: str) -> ElementTree.Element:
+    """
+    :param name: of the map, for the error
+    :param text: of an OpenDRIVE file
+    :return: root of the document
+    :raises MapError: if it is no OpenDRIVE, a road lacks what every road has, or a number is none or out of bounds
+    """
+    try:
+        root = ElementTree.fromstring(text)
+        _check(root)
+    except ElementTree.ParseError as error:
+        raise MapError(f"OpenDRIVE map {name!r} is not well-formed XML: {error}") from error
+    except MapError as error:
+        raise MapError(f"OpenDRIVE map {name!r}: {error}") from error
+    return root
+
+
+def _check(root: ElementTree.Element) -> None:
+    if root.tag != "OpenDRIVE":
+        raise MapError(f"the root element is <{root.tag}>, expected <OpenDRIVE>")
+    for element in root.iterfind("junction"):
+        _check_within(element, f"junction {element.get('id')!r}")
+    for road in root.iterfind("road"):
+        name = f"road {road.get('id')!r}"
+        _check_within(road, name)
+        for path in ("planView/geometry", "lanes/laneSection"):
+            if road.find(path) is None:
+                raise MapError(f"{name} has no <{path.replace('/', '>/<')}>, expected at least one")
+        for geometry in road.iterfind("planView/geometry"):
+            if not any(geometry.find(shape) is not None for shape in _SHAPES):
+                raise MapError(f"{name} has a <geometry> without a shape, expected one of {', '.join(_SHAPES)}")
+        first = min(float(geometry.get("s", "0")) for geometry in road.iterfind("planView/geometry"))
+        if first > _SLACK:
+            raise MapError(f"{name}: its first <geometry> begins at {first:g} m, expected 0")
+        if any(section.find("center/lane") is None for section in road.iterfind("lanes/laneSection")):
+            raise MapError(f"{name} has a <laneSection> without a <center>/<lane>, expected one")
+
+
+def _check_within(element: ElementTree.Element, name: str) -> None:
+    for part in element.iter():
+        for key in _NUMBERS.get(part.tag, ()):
+            low = 0.0 if (part.tag, key) in _NOT_NEGATIVE else -MAX_COORDINATE
+            if not _fits(part, key, float, low, MAX_COORDINATE):
+                raise MapError(_complaint(name, part, key, f"a number from {low:g} to {MAX_COORDINATE:g}"))
+        for key in _INTEGERS.get(part.tag, ()):
+            if not _fits(part, key, int, -_MAX_INTEGER, _MAX_INTEGER):
+                raise MapError(_complaint(name, part, key, "an integer of 32 bits"))
+
+
+def _fits(part: ElementTree.Element, key: str, kind: Callable[[str], float], low: float, high: float) -> bool:
+    text = part.get(key)
+    if text is None:
+        return (part.tag, key) not in _COMPULSORY
+    try:
+        return low <= kind(text) <= high  # NaN does not
+    except ValueError:
+        return False
+
+
+def _complaint(name: str, part: ElementTree.Element, key: str, expected: str) -> str:
+    found = "none" if part.get(key) is None else repr(part.get(key))
+    return f"{name}: {key} of <{part.tag}>: expected {expected}, got {found}"
