@@ -55,7 +55,7 @@ class LayerNormNatureCNN(BaseFeaturesExtractor):
     :param observation_space: image, channels first: ``Box(0, 255, (channels, height, width), uint8)``
     :param features_dim: number of features
     :param normalized_image: images are floats in 0..1 already
-    :raises ValueError: if the space is not an image, or too small for the three convolutions
+    :raises ValueError: if the space is not an image, or too small for the three convolutions, or no feature is left
     """
 
     accepts_uint8 = True
@@ -74,6 +74,8 @@ class LayerNormNatureCNN(BaseFeaturesExtractor):
                 f"LayerNormNatureCNN needs images of at least {SMALLEST} x {SMALLEST} pixels, channels first; "
                 f"got {channels} channels of {size[0]} x {size[1]}"
             )
+        if not isinstance(features_dim, int) or features_dim < 1:
+            raise ValueError(f"features_dim: expected a whole number of at least 1, got {features_dim!r}")
         super().__init__(observation_space, features_dim)
         layers: list[nn.Module] = []
         for filters, kernel, stride in CONVOLUTIONS:

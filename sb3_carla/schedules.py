@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
-__all__ = ["ScaledSchedule", "rate_schedule"]
+__all__ = ["LINEAR", "ScaledSchedule", "rate_schedule"]
 
 LINEAR = "lin_"
 """How rl-zoo3's files begin a rate that falls to zero: ``lin_3e-4``."""
@@ -19,10 +20,18 @@ def rate_schedule(value: str | float | Schedule) -> Schedule:
 
     :param value: a number, ``lin_3e-4`` for one that falls linearly to zero, or a schedule
     :return: remaining progress (1 at the start, 0 at the end) -> rate
+    :raises ValueError: if it is none of these
     """
-    if isinstance(value, str) and value.startswith(LINEAR):
-        return LinearSchedule(float(value.removeprefix(LINEAR)), 0.0, 1.0)
-    return FloatSchedule(value if callable(value) else float(value))
+    if callable(value):
+        return FloatSchedule(value)
+    linear = isinstance(value, str) and value.startswith(LINEAR)
+    try:
+        rate = float(value.removeprefix(LINEAR) if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not 0.0 <= rate < math.inf:
+        raise ValueError(f"expected a rate of at least 0, or {LINEAR}RATE for one that falls to 0, got {value!r}")
+    return LinearSchedule(rate, 0.0, 1.0) if linear else FloatSchedule(rate)
 
 
 @dataclass(frozen=True)

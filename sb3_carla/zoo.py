@@ -194,8 +194,15 @@ def _with_merged_env_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
     def read_hyperparameters(self: Any) -> Any:
         if not is_ours(self.env_name.gym_id):
             return original(self)
+        entries = importlib.import_module("sb3_carla.entries")
+        if self.config.endswith((".yml", ".yaml")):
+            entries.read_entries(self.config)
         given, self.env_kwargs = self.env_kwargs, {}  # empty: the zoo leaves the file's env_kwargs as they are
         hyperparams, saved = original(self)
+        try:
+            entries.check_entry(hyperparams, algorithm(self.algo))
+        except ValueError as error:
+            raise ValueError(f"{self.config}: {self.env_name.gym_id}: {error}") from error
         merged = {**hyperparams.get("env_kwargs", {}), **given}
         hyperparams["env_kwargs"] = saved["env_kwargs"] = merged
         self.eval_env_kwargs = {**merged, **(self._eval_env_kwargs_args or {})}

@@ -11,10 +11,7 @@ import pytest
 import stable_baselines3
 from tiny import BarEnv
 
-from sb3_carla import zoo
-from sb3_carla.entries import read_entry
 from sb3_carla.learning_rates import build, verify
-from sb3_carla.schedules import rate_schedule
 from sb3_carla.td3 import TD3
 
 ROOT = Path(__file__).parents[1]
@@ -65,23 +62,6 @@ def test_command() -> None:
     status, out, _ = command("--preset", "drqv2")
     assert status == 0, out
     assert "| critic_cnn | 0.5 | 0.0001 | 0.0001 | pass |" in out
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("Other-v0: {learning_rate: 1}", "expected an entry CarlaLane-v0, got Other-v0"),
-        ("CarlaLane-v0: {policy: x}", "expected a learning_rate, got policy"),
-        ("a: [", "while parsing"),
-        ("- 1", "expected an entry CarlaLane-v0, got list"),
-    ],
-)
-def test_files_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "my.yml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_entry(str(path), "CarlaLane-v0")
-    assert rate_schedule(read_entry(str(zoo.default_config("td3")), "CarlaLane-v0")["learning_rate"])(1.0) > 0.0
 
 
 def test_missing_file_is_one_line() -> None:

@@ -21,15 +21,18 @@ Pendulum-v1: {n_timesteps: 100, policy: MlpPolicy, gamma: 0.5}
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """One process sets up five experiments in a row: so they must not disturb each other either."""
+    """One process sets up all experiments in a row: so they must not disturb each other either."""
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "user.yml").write_text(USER_CONFIG)
+    (folder / "list.yml").write_text("- CarlaLane-v0")
     cases = [
         {"env_id": "CarlaLane-v0"},
         {"env_id": "Pendulum-v1"},
         {"env_id": "CarlaLane-v0", "config": "user.yml", "env_kwargs": {"town": ["A", "B"]}},
         {"env_id": "Pendulum-v1", "config": "user.yml"},
         {"env_id": "CarlaLane-v0", "hyperparams": {"buffer_size": 100, "n_envs": 2, "vec_env": "supervised"}},
+        {"env_id": "CarlaLane-v0", "config": "user.yml", "hyperparams": {"n_stepz": 3}},
+        {"env_id": "CarlaLane-v0", "config": "list.yml"},
     ]
     found: list[dict[str, Any]] = json.loads(run_python(folder, str(PROBE), json.dumps(cases)).splitlines()[-1])
     return found
@@ -67,6 +70,11 @@ def test_config_of_the_user_wins(probed: list[dict[str, Any]]) -> None:
 def test_command_line_goes_over_the_file_key_by_key(probed: list[dict[str, Any]]) -> None:
     expected = {"n_npcs": 3, "town": ["A", "B"]}
     assert probed[2]["env_kwargs"] == probed[2]["eval_env_kwargs"] == probed[2]["recorded"] == expected
+
+
+def test_mistakes_are_told_with_their_file(probed: list[dict[str, Any]]) -> None:
+    assert probed[5]["refused"] == "user.yml: CarlaLane-v0: n_stepz: no hyperparameter of TD3; n_steps?"
+    assert probed[6]["refused"].startswith("list.yml: expected environments and hyperparameters of each")
 
 
 RATES = {"drqv2": 1e-4, "paper": 3e-4, "sb3": 1e-3, "spinningup": 1e-3}

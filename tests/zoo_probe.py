@@ -20,7 +20,8 @@ def set_up(env_id: str, config: str | None = None, steps: int = 0, **options: An
     :param config: ``--conf-file``
     :param steps: to train
     :param options: more arguments of ``ExperimentManager``
-    :return: where the hyperparameters came from, the model's class, and the environment arguments that were used
+    :return: where the hyperparameters came from, the model's class, and the environment arguments that were used; or
+        only why they were refused
     """
     import rl_zoo3.train as zoo
 
@@ -30,7 +31,10 @@ def set_up(env_id: str, config: str | None = None, steps: int = 0, **options: An
         args, "td3", env_id, "logs", eval_freq=-1, n_timesteps=10, config=config, hyperparams=hyperparams, **options
     )
     with contextlib.redirect_stdout(io.StringIO()):
-        model, _ = manager.setup_experiment()
+        try:
+            model, _ = manager.setup_experiment()
+        except ValueError as error:
+            return {"refused": str(error)}
         if steps > 0:
             model.learn(steps)
         vector = model.env.unwrapped
