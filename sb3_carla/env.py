@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from sb3_carla.arguments import check_positive, check_scenario, check_whole, town_names, weather_choices
 from sb3_carla.episode import Episode
 from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError
 from sb3_carla.rewards import Motion, RewardWeights, comfortable_speed, reward_terms
@@ -143,33 +144,31 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         server_episodes: int | None = None,
         server_memory: float | None = None,
     ) -> None:
-        names = [town] if isinstance(town, str) else list(town)
-        if not names or not all(isinstance(name, str) and name for name in names):
-            raise ValueError(f"town: expected a name, a path or a list of these, got {town!r}")
-        self._towns = expand_towns(names)
-        _at_least("n_npcs", n_npcs, 0)
-        _at_least("frame_stack", frame_stack, 1)
-        _at_least("action_repeat", action_repeat, 1)
-        steering_rate = math.inf if steering_rate is None else steering_rate
-        lateral_acceleration = math.inf if lateral_acceleration is None else lateral_acceleration
-        for name, value in {
-            "target_speed": target_speed,
-            "timeout": timeout,
-            "steering_rate": steering_rate,
-            "lateral_acceleration": lateral_acceleration,
-        }.items():
-            if not value > 0.0:
-                raise ValueError(f"{name}: expected a positive number, got {value!r}")
+        self._towns = expand_towns(town_names(town))
+        self._weathers = weather_choices(weather)
+        for name, value, least in (
+            ("n_npcs", n_npcs, 0),
+            ("frame_stack", frame_stack, 1),
+            ("action_repeat", action_repeat, 1),
+        ):
+            check_whole(name, value, least)
+        check_scenario(scenario)
+        check_positive(
+            target_speed=target_speed,
+            route_length=route_length,
+            timeout=timeout,
+            steering_rate=steering_rate,
+            lateral_acceleration=lateral_acceleration,
+            server_episodes=server_episodes,
+            server_memory=server_memory,
+        )
         if not route_length >= 20.0:
             raise ValueError(f"route_length: expected at least 20 m, got {route_length!r}")
         if host is not None and any(value is not None for value in (server_command, server_episodes, server_memory)):
             raise ValueError("server_command, server_episodes, server_memory: expected none of these beside host")
-        for name, limit in (("server_episodes", server_episodes), ("server_memory", server_memory)):
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name}: expected a positive number or None, got {limit!r}")
         if server_command is not None and "{port}" not in server_command:
             raise ValueError(f"server_command: expected {{port}} in it, got {server_command!r}")
-        if len(image_size) != 2 or min(image_size) < 8:
+        if not isinstance(image_size, Sequence) or len(image_size) != 2 or min(image_size) < 8:
             raise ValueError(f"image_size: expected (height, width), each at least 8 px, got {image_size!r}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode: expected one of {self.metadata['render_modes']}, got {render_mode!r}")
@@ -181,9 +180,6 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._host, self._port, self._timeout = host, port, timeout
         self._scenario = scenario
         self._n_npcs = n_npcs
-        self._weathers: list[Weather] = [weather] if isinstance(weather, (str, Mapping)) else list(weather)
-        if not self._weathers:
-            raise ValueError(f"weather: expected a preset, a mapping or a list of these, got {weather!r}")
         self._route_length = route_length
         self._action_repeat = action_repeat
         self._weights = RewardWeights.from_mapping(reward)
@@ -200,8 +196,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._scenarios: dict[str, Scenarios] = {}
         self._frames = np.zeros(self.observation_space.shape, np.uint8)
         self._steering = self._full_steering = 0.0
-        self._steering_step = steering_rate * self.delta_seconds
-        self._lateral_acceleration = lateral_acceleration
+        self._steering_step = (math.inf if steering_rate is None else steering_rate) * self.delta_seconds
+        self._lateral_acceleration = math.inf if lateral_acceleration is None else lateral_acceleration
         self.speed_control = speed_control
         self.action_names = ("steering", "speed") if speed_control else ("steering", "pedal")
         self._episode: Episode | None = None
@@ -241,8 +237,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         weather = options.pop("weather", None)
         if options:
             raise ValueError(f"reset: unknown options {sorted(options)}, expected town, scenario, weather, resume")
-        town = self._draw(self._towns) if town is None else town
-        weather = self._draw(self._weathers) if weather is None else weather
+        check_scenario(number)
+        town = self._draw(self._towns if town is None else expand_towns(town_names(town)))
+        weather = self._draw(self._weathers if weather is None else weather_choices(weather))
         self._town, self._number = town, number
         self._begin_somehow(weather)
         if self.render_mode == "human":
@@ -266,7 +263,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         """
         if self._episode is None or self._episode.end_reason:
             raise RuntimeError("step() needs an episode that goes on: call reset() first")
-        numbers = np.asarray(action, dtype=np.float64).reshape(-1)
+        try:
+            numbers = np.asarray(action, dtype=np.float64).reshape(-1)
+        except (TypeError, ValueError):
+            numbers = np.empty(0)
         if numbers.shape != (2,) or not np.isfinite(numbers).all():
             raise ValueError(f"action: expected 2 finite numbers {self.action_names}, got {action!r}")
         steering, drive = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
@@ -498,8 +498,3 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self._supervisor.close()
         if self.render_mode == "human":
             close_windows()
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or int(value) != value or value < least:
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")

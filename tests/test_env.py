@@ -130,6 +130,18 @@ def test_rgb_array_shows_the_car_from_behind() -> None:
         ({"reward": {"progres": 1.0}}, "unknown term 'progres'"),
         ({"timeout": 0.0}, "timeout"),
         ({"weather": []}, "weather: expected a preset, a mapping or a list"),
+        ({"weather": 3}, "weather: expected a preset, a mapping or a list of these, got 3"),
+        ({"weather": ["ClearNoon", None]}, "weather: expected a preset, a mapping or a list of these"),
+        ({"weather": {"cloudiness": "much"}}, "weather: cloudiness: expected a number, got 'much'"),
+        ({"weather": [{"wetness": math.nan}]}, "weather: wetness: expected a number, got nan"),
+        ({"town": 3}, "town: expected a name, a path or a list of these, got 3"),
+        ({"town": ["Circuit01", 3]}, "town: expected a name, a path or a list of these"),
+        ({"n_npcs": "many"}, "n_npcs: expected a whole number of at least 0, got 'many'"),
+        ({"scenario": -1}, "scenario: expected a whole number of at least 0, got -1"),
+        ({"scenario": 1.0}, "scenario: expected a whole number of at least 0, got 1.0"),
+        ({"timeout": "long"}, "timeout: expected a positive number, got 'long'"),
+        ({"route_length": "far"}, "route_length: expected a positive number, got 'far'"),
+        ({"image_size": 84}, "image_size: expected (height, width), each at least 8 px, got 84"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_starts(arguments: dict, message: str) -> None:
@@ -140,11 +152,16 @@ def test_bad_arguments_are_refused_before_anything_starts(arguments: dict, messa
 def test_bad_calls(env: CarlaLaneEnv) -> None:
     with pytest.raises(ValueError, match="unknown options"):
         env.reset(options={"twon": "Circuit01"})
+    for options in ({"town": 3}, {"scenario": "first"}, {"weather": {"wetness": None}}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}: .*expected"):
+            env.reset(options=options)
     env.reset(seed=0)
     with pytest.raises(ValueError, match="2 finite numbers"):
         env.step(np.array([math.nan, 0.0]))
     with pytest.raises(ValueError, match="2 finite numbers"):
         env.step(np.zeros(3))
+    with pytest.raises(ValueError, match="2 finite numbers"):
+        env.step("left")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="call reset"):
         CarlaLaneEnv().step(STRAIGHT_ON)
 

@@ -1,0 +1,74 @@
+"""What the environment's arguments must be; every complaint names the argument, what was expected and what was seen."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["check_positive", "check_scenario", "check_whole", "town_names", "weather_choices"]
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """
+    :param name: of the argument
+    :param value: what was given
+    :param least: smallest that is allowed
+    :raises ValueError: if it is no whole number, or smaller
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+
+
+def check_positive(**values: object) -> None:
+    """
+    :param values: by argument; None and infinity stand for no limit
+    :raises ValueError: if one is something else than a number above 0
+    """
+    for name, value in values.items():
+        if value is not None and not (isinstance(value, numbers.Real) and float(value) > 0.0):
+            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+
+
+def check_scenario(value: object) -> None:
+    """
+    :param value: number of a scenario, or None for any
+    :raises ValueError: if it is something else
+    """
+    if value is not None:
+        check_whole("scenario", value, 0)
+
+
+def town_names(towns: str | Sequence[str]) -> list[str]:
+    """
+    :param towns: one or several names or paths
+    :return: all of them
+    :raises ValueError: if there is none, or one is no text
+    """
+    names = _listed(towns, str)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"town: expected a name, a path or a list of these, got {towns!r}")
+    return names
+
+
+def weather_choices(weather: Any) -> list[str | Mapping[str, float]]:
+    """
+    :param weather: one or several presets of ``carla.WeatherParameters``, or mappings of its parameters
+    :return: all of them
+    :raises ValueError: if there is none, or one is neither, or a parameter is no number
+    """
+    choices = _listed(weather, (str, Mapping))
+    if not choices or not all(isinstance(choice, (str, Mapping)) for choice in choices):
+        raise ValueError(f"weather: expected a preset, a mapping or a list of these, got {weather!r}")
+    for choice in choices:
+        for name, value in choice.items() if isinstance(choice, Mapping) else ():
+            if not (isinstance(value, numbers.Real) and math.isfinite(value)):
+                raise ValueError(f"weather: {name}: expected a number, got {value!r}")
+    return choices
+
+
+def _listed(value: Any, single: type | tuple[type, ...]) -> list[Any]:
+    if isinstance(value, single) or not isinstance(value, Sequence):
+        return [value]
+    return list(value)
