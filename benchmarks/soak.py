@@ -1,0 +1,116 @@
+#!/usr/bin/env python
+"""
+Many episodes in one environment: does memory grow, does it become slower? Ends with status 1 if so.
+
+    python benchmarks/soak.py                                   # 1 000 episodes and at least 200 000 ticks
+    python benchmarks/soak.py --episodes 50 --ticks 10000       # a minute
+
+The scripted driver, five other cars, routes of 100 m in towns and weathers that change with the episode. Every tenth of
+the run is a row: the greatest resident memory of this process and of its server, and the rate. The first tenth is the
+warm-up: memory is compared with its end, the rate with the mean of the second tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+import sb3_carla  # noqa: F401
+from sb3_carla.driver import PurePursuitDriver
+from sb3_carla.markup import markdown_table
+
+TOWNS = ["Circuit01", "Village01", "Village10"]
+WEATHERS = ["ClearNoon", "HardRainSunset"]
+DRIVING: dict[str, Any] = {"action_repeat": 4, "lateral_acceleration": 6.0, "speed_control": True}
+TENTHS = 10
+MEMORY_GROWTH, SLOWDOWN = 0.01, 0.05
+"""What is allowed [-]."""
+
+
+@dataclass
+class Tenth:
+    """A tenth of the run: greatest memory of both processes [MB], ticks, episodes and time [s]."""
+
+    ours: float = 0.0
+    servers: float = 0.0
+    ticks: int = 0
+    episodes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Ticks per second."""
+        return self.ticks / self.seconds
+
+
+def resident(pid: int) -> float:
+    """
+    :param pid: of a process
+    :return: its memory [MB]
+    """
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def server_pid() -> int:
+    """:return: of the server, this process's only child"""
+    (pid,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return int(pid)
+
+
+def soak(episodes: int, ticks: int) -> Iterator[Tenth]:
+    """
+    :param episodes: at least so many, a tenth of them in each part
+    :param ticks: likewise
+    :return: the tenths, each when it is over
+    """
+    with gym.make("CarlaLane-v0", town=TOWNS, weather=WEATHERS, n_npcs=5, route_length=100.0, **DRIVING) as env:
+        env.reset(seed=0)
+        server, driver = server_pid(), PurePursuitDriver(env)
+        for _ in range(TENTHS):
+            part, begun = Tenth(), time.perf_counter()
+            while part.episodes < episodes / TENTHS or part.ticks < ticks / TENTHS:
+                env.reset()
+                ended = False
+                while not ended:
+                    _, _, terminated, truncated, _ = env.step(driver.act())
+                    ended, part.ticks = terminated or truncated, part.ticks + DRIVING["action_repeat"]
+                part.episodes += 1
+                part.ours, part.servers = max(part.ours, resident(os.getpid())), max(part.servers, resident(server))
+            part.seconds = time.perf_counter() - begun
+            assert server_pid() == server, "the server was replaced"
+            yield part
+
+
+def main() -> None:
+    """Parse, drive, print, judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=1000, help="default: 1000")
+    parser.add_argument("--ticks", type=int, default=200_000, help="default: 200 000")
+    options = parser.parse_args()
+    parts = []
+    for part in soak(options.episodes, options.ticks):
+        parts.append(part)
+        print(f"{len(parts)} tenths: {part.ours:.1f} + {part.servers:.1f} MB, {part.rate:.0f} ticks/s", flush=True)
+    rows = [["tenth", "episodes", "ticks", "environment [MB]", "server [MB]", "ticks/s"]]
+    for number, part in enumerate(parts, start=1):
+        memory = [f"{part.ours:.1f}", f"{part.servers:.1f}"]
+        rows.append([str(number), str(part.episodes), str(part.ticks), *memory, f"{part.rate:.0f}"])
+    print(markdown_table(rows))
+    warm, last = parts[0], parts[-1]
+    growth = {"environment": last.ours / warm.ours - 1.0, "server": last.servers / warm.servers - 1.0}
+    slower = 1.0 - last.rate / parts[1].rate
+    print(*(f"{name}: memory {value:+.2%}" for name, value in growth.items()), f"rate: {-slower:+.1%}", sep="; ")
+    if max(growth.values()) > MEMORY_GROWTH or slower > SLOWDOWN:
+        sys.exit(f"expected at most {MEMORY_GROWTH:.0%} more memory and {SLOWDOWN:.0%} less speed")
+
+
+if __name__ == "__main__":
+    main()
