@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from tiny import BarEnv, train
+from tiny import SMALL, BarEnv, train
 
 from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.td3 import TD3
@@ -18,7 +18,6 @@ from sb3_carla.td3 import TD3
 PLAIN = {"autocast": False, "policy_kwargs": {"encoder": "critic", "optimizer_kwargs": {"eps": 1e-4}}}
 """In float32, and with no steps of full size from gradients that are nothing but rounding."""
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of which torch.compile itself causes several
-SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "device": "cpu"}
 
 
 @pytest.fixture

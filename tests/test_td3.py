@@ -15,7 +15,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
-from tiny import BarEnv, SlidingBar
+from tiny import SMALL, BarEnv, SlidingBar
 
 from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import LinearNormalNoise
@@ -25,7 +25,6 @@ from sb3_carla.td3 import TD3, InvertingTanh
 OFF = {"actor_max_grad_norm": None, "critic_max_grad_norm": None, "autocast": False}
 NOT_SIGN_LIKE = {"optimizer_kwargs": {"eps": 1e-4}}  # Adam's default makes steps of full size from gradients of 1e-8
 CRITIC = {"encoder": "critic"}
-SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "device": "cpu"}
 
 
 def filled(algorithm: type, policy: Any = "LayerNormCnnPolicy", env: Any = None, **kwargs: Any) -> Any:

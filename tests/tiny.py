@@ -11,6 +11,9 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.logger import configure
 
+SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "device": "cpu"}
+"""Arguments of a small TD3."""
+
 
 class BarEnv(gym.Env[np.ndarray, np.ndarray]):
     """Reward 1 - |action - bar| with the bar's column scaled to -1..1; ten steps an episode."""
