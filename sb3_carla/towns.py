@@ -19,7 +19,7 @@ TRAINING_TOWNS: tuple[str, ...] = (
     "Village05",
     "Village06",
     "Village07",
-    *(f"Village{number}" for number in range(10, 58)),
+    *(f"Village{number}" for number in range(10, 34)),
 )
 """Towns to train on: twelve of chosen styles, and villages whose styles are drawn too, from Village10 on."""
 

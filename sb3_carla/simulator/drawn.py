@@ -12,23 +12,24 @@ import numpy as np
 from sb3_carla.simulator.roads import CrossSection, Marking
 from sb3_carla.simulator.villages import VillageStyle
 
-__all__ = ["DRAWN_VILLAGES", "drawn_village"]
+__all__ = ["drawn_village"]
 
+_WIDE = 0.4
+"""Share of villages whose streets have two lanes a direction."""
 _EDGE_LINES = 0.6
 """Share with a line along the edge of the pavement."""
 _COLORS, _LINES = ("white", "yellow"), ("broken", "solid")
 
 
-def drawn_village(seed: int, wide: float = 0.4) -> VillageStyle:
+def drawn_village(seed: int) -> VillageStyle:
     """
     A style within the range of those in the catalogue.
 
     :param seed: of everything that is random
-    :param wide: probability of two lanes a direction, whose crossings are the hardest to drive
     :return: of a village of 3 x 3 or, with single lanes, also 4 x 3 places, up to three streets left out
     """
     rng = np.random.default_rng(seed)
-    lanes = 2 if rng.random() < wide else 1
+    lanes = 2 if rng.random() < _WIDE else 1
     columns = 3 if lanes > 1 else int(rng.integers(3, 5))
     width = float(rng.uniform(0.1, 0.2))
     edge = Marking("solid", "white", width) if rng.random() < _EDGE_LINES else Marking("none")
@@ -78,10 +79,3 @@ def _connected(streets: list[tuple[int, int]], places: int) -> bool:
     for _ in range(places):
         reached |= {place for street in streets if reached & set(street) for place in street}
     return len(reached) == places
-
-
-DRAWN_VILLAGES = {f"Village{number}": (300 + number, drawn_village(300 + number)) for number in range(10, 34)}
-DRAWN_VILLAGES |= {
-    f"Village{number}": (300 + number, drawn_village(300 + number, wide=1.0)) for number in range(34, 58)
-}
-"""Seed and style of the drawn villages in the catalogue; from Village34 on all have two lanes a direction."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.circuits import CircuitStyle, circuit_opendrive
-from sb3_carla.simulator.drawn import DRAWN_VILLAGES
+from sb3_carla.simulator.drawn import drawn_village
 from sb3_carla.simulator.roads import CrossSection, Marking
 from sb3_carla.simulator.villages import VillageStyle, village_opendrive
 
@@ -198,7 +198,7 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             speed_kmh=50,
         ),
     ),
-    **DRAWN_VILLAGES,
+    **{f"Village{number}": (300 + number, drawn_village(300 + number)) for number in range(10, 34)},
     # Held out.
     "Village03": (
         403,

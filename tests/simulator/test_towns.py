@@ -17,7 +17,7 @@ from sb3_carla.errors import MapError
 from sb3_carla.route import Scenarios, straightest
 from sb3_carla.simulator.alignment import Line, Piece, advance
 from sb3_carla.simulator.circuits import CircuitStyle, circuit_opendrive
-from sb3_carla.simulator.drawn import DRAWN_VILLAGES, drawn_village
+from sb3_carla.simulator.drawn import drawn_village
 from sb3_carla.simulator.opendrive import built_in_opendrive
 from sb3_carla.simulator.roads import CrossSection, Marking
 from sb3_carla.simulator.villages import VillageStyle, village_opendrive
@@ -28,13 +28,13 @@ VILLAGES = [name for name in BUILT_IN_TOWNS if name.startswith("Village")]
 HILLY = {"Circuit04": 0.045, "Circuit08": 0.04}
 """Steepest slope of the towns that are not flat."""
 LANES = {"Circuit03": 2, "Circuit05": 2, "Circuit07": 2, "Circuit09": 3, "Village02": 2, "Village07": 2, "Village09": 2}
-LANES |= {f"Village{number}": 2 for number in (11, 19, 22, 23, 24, 26, 29, 31, 32, *range(34, 58))}
+LANES |= {f"Village{number}": 2 for number in (11, 19, 22, 23, 24, 26, 29, 31, 32)}
 """A direction, of the towns that have more than one."""
 TIGHT = {
     "Circuit09": (8.0, 0.3), "Village04": (5.0, 0.3), "Village05": (6.0, 0.21), "Village06": (7.0, 0.21),
     "Village07": (6.65, 0.25), "Village08": (5.5, 0.26), "Village09": (7.6, 0.21),
 }  # fmt: skip
-TIGHT |= {name: (style.corner_radius - 0.25, 0.26) for name, (_, style) in DRAWN_VILLAGES.items()}
+TIGHT |= {f"Village{number}": (drawn_village(300 + number).corner_radius - 0.25, 0.26) for number in range(10, 34)}
 """Least radius [m], and how much a step of 1 m may differ from that, of the towns with tight corners or wide roads."""
 FINGERPRINTS = {
     "Circuit01": "f1dfec98df188462",
@@ -73,30 +73,6 @@ FINGERPRINTS = {
     "Village31": "fe19301aa56f81cf",
     "Village32": "d4dc299006a044c9",
     "Village33": "a9a790108e87c958",
-    "Village34": "e47f37c2c164933d",
-    "Village35": "15e0e1c4a25e1e8a",
-    "Village36": "e1c41e85a62c3c0d",
-    "Village37": "e33f43ab416bb838",
-    "Village38": "aac205f85d779e60",
-    "Village39": "eee682a61f9a5f2a",
-    "Village40": "fee9ef9b433e3cb5",
-    "Village41": "39fe833768301694",
-    "Village42": "d6db3e194bf4d146",
-    "Village43": "827a6d115565b0e1",
-    "Village44": "1ea15e104d3231d9",
-    "Village45": "e29d6b684dcfb2c7",
-    "Village46": "761d180132bdb6d8",
-    "Village47": "1615c79baf58046b",
-    "Village48": "ad58fa9686708a14",
-    "Village49": "a13fb305bee187fd",
-    "Village50": "bfb7d20b56a27b50",
-    "Village51": "3c83639adab8d42b",
-    "Village52": "bbe428ea80dd952c",
-    "Village53": "e2c6c27d29cd5759",
-    "Village54": "6b9551e65ec15816",
-    "Village55": "9adf1a3db7389b18",
-    "Village56": "e55e014da17c1202",
-    "Village57": "2ff6490422862268",
     "Circuit06": "c4a74797c6743b24",
     "Circuit07": "4d1a74ee17c85dce",
     "Circuit08": "24e64caa4c064f31",
@@ -253,7 +229,7 @@ def test_widths_are_varied() -> None:
     assert max(widths) == 4.0
     assert len(widths) >= 8
     markings = {round(waypoint.left_lane_marking.width, 2) for waypoint in starts if not waypoint.is_junction}
-    assert 0.1 <= min(markings) <= 0.12
+    assert min(markings) == 0.12
     assert max(markings) == 0.2
 
 
@@ -390,7 +366,6 @@ def test_no_two_drawn_villages_are_alike() -> None:
     assert styles == [drawn_village(seed) for seed in range(200)]
     assert 0.3 < sum(style.section.lanes == 2 for style in styles) / 200 < 0.5
     assert {style.columns for style in styles if style.section.lanes == 2} == {3}
-    assert {drawn_village(seed, wide=1.0).section.lanes for seed in range(20)} == {2}
 
 
 def test_every_style_drawn_can_be_built() -> None:
