@@ -26,6 +26,7 @@ import gymnasium as gym
 import sb3_carla  # noqa: F401
 from sb3_carla.driver import PurePursuitDriver
 from sb3_carla.markup import markdown_table
+from sb3_carla.servers import resident_memory
 
 TOWNS = ["Circuit01", "Village01", "Village10"]
 WEATHERS = ["ClearNoon", "HardRainSunset"]
@@ -49,14 +50,6 @@ class Tenth:
     def rate(self) -> float:
         """Ticks per second."""
         return self.ticks / self.seconds
-
-
-def resident(pid: int) -> float:
-    """
-    :param pid: of a process
-    :return: its memory [MB]
-    """
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def server_pid() -> int:
@@ -83,7 +76,8 @@ def soak(episodes: int, ticks: int) -> Iterator[Tenth]:
                     _, _, terminated, truncated, _ = env.step(driver.act())
                     ended, part.ticks = terminated or truncated, part.ticks + DRIVING["action_repeat"]
                 part.episodes += 1
-                part.ours, part.servers = max(part.ours, resident(os.getpid())), max(part.servers, resident(server))
+                part.ours = max(part.ours, resident_memory(os.getpid()) / 1e6)
+                part.servers = max(part.servers, resident_memory(server) / 1e6)
             part.seconds = time.perf_counter() - begun
             assert server_pid() == server, "the server was replaced"
             yield part

@@ -1,4 +1,4 @@
-"""What the environment's arguments must be; every complaint names the argument, what was expected and what was seen."""
+"""What arguments must be; every complaint names the argument, what was expected and what was seen."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from sb3_carla.towns import expand_towns
 
 __all__ = ["check_positive", "check_scenario", "check_whole", "town_names", "weather_choices"]
 
@@ -23,11 +25,11 @@ def check_whole(name: str, value: object, least: int) -> None:
 
 def check_positive(**values: object) -> None:
     """
-    :param values: by argument; None and infinity stand for no limit
+    :param values: by argument; infinity too is positive
     :raises ValueError: if one is something else than a number above 0
     """
     for name, value in values.items():
-        if value is not None and not (isinstance(value, numbers.Real) and float(value) > 0.0):
+        if not (isinstance(value, numbers.Real) and float(value) > 0.0):
             raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
@@ -42,14 +44,14 @@ def check_scenario(value: object) -> None:
 
 def town_names(towns: str | Sequence[str]) -> list[str]:
     """
-    :param towns: one or several names or paths
-    :return: all of them
+    :param towns: one or several names, paths or names of sets
+    :return: all the towns, see :func:`sb3_carla.towns.expand_towns`
     :raises ValueError: if there is none, or one is no text
     """
     names = _listed(towns, str)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"town: expected a name, a path or a list of these, got {towns!r}")
-    return names
+    return expand_towns(names)
 
 
 def weather_choices(weather: Any) -> list[str | Mapping[str, float]]:

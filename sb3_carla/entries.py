@@ -15,11 +15,9 @@ __all__ = ["check_entry", "constructor_arguments", "read_entries", "read_entry"]
 
 OF_THE_ZOO = (
     "n_timesteps", "n_envs", "env_kwargs", "env_wrapper", "vec_env_wrapper", "frame_stack", "normalize", "callback",
-    "monitor_kwargs", "noise_type", "noise_std", "policy",
+    "monitor_kwargs", "noise_type", "noise_std", "policy", "vec_env",
 )  # fmt: skip
-"""Keys of an entry that rl-zoo3 uses itself, and the policy."""
-OURS_OF_THE_ZOO = ("vec_env",)
-"""Keys that :mod:`sb3_carla.zoo` adds to them."""
+"""Keys of an entry that rl-zoo3 uses itself, the policy, and what :mod:`sb3_carla.zoo` adds."""
 COUNTS = ("n_timesteps", "n_envs")
 """Numbers among them."""
 
@@ -65,7 +63,8 @@ def check_entry(entry: Mapping[str, Any], algorithm: type[Any]) -> None:
     :raises ValueError: if a key is not known, a number is text, or a rate is none
     """
     defaults = _defaults(algorithm)
-    known = {*defaults, *OF_THE_ZOO, *OURS_OF_THE_ZOO}
+    known = {*defaults, *OF_THE_ZOO}
+    numbers = {*COUNTS, *(key for key, default in defaults.items() if _is_number(default))}
     for key, value in entry.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -76,7 +75,7 @@ def check_entry(entry: Mapping[str, Any], algorithm: type[Any]) -> None:
                     rate_schedule(value)
                 except ValueError as error:
                     raise ValueError(f"{key}: {error}") from error
-        elif _is_text(value) and _is_number(defaults.get(key, 1 if key in COUNTS else None)):
+        elif key in numbers and _is_text(value):
             hint = " (YAML takes 1e-2 for text, 1.0e-2 for a number)" if "e" in value else ""
             raise ValueError(f"{key}: expected a number, got {value!r}{hint}")
 

@@ -23,7 +23,6 @@ from sb3_carla.rewards import Motion, RewardWeights, comfortable_speed, reward_t
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
 from sb3_carla.servers import Supervisor
 from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, VehicleState, answering
-from sb3_carla.towns import expand_towns
 from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead
 from sb3_carla.window import close_windows, show
 
@@ -144,7 +143,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         server_episodes: int | None = None,
         server_memory: float | None = None,
     ) -> None:
-        self._towns = expand_towns(town_names(town))
+        self._towns = town_names(town)
         self._weathers = weather_choices(weather)
         for name, value, least in (
             ("n_npcs", n_npcs, 0),
@@ -153,15 +152,14 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         ):
             check_whole(name, value, least)
         check_scenario(scenario)
-        check_positive(
-            target_speed=target_speed,
-            route_length=route_length,
-            timeout=timeout,
-            steering_rate=steering_rate,
-            lateral_acceleration=lateral_acceleration,
-            server_episodes=server_episodes,
-            server_memory=server_memory,
-        )
+        check_positive(target_speed=target_speed, route_length=route_length, timeout=timeout)
+        limits = {
+            "steering_rate": steering_rate,
+            "lateral_acceleration": lateral_acceleration,
+            "server_episodes": server_episodes,
+            "server_memory": server_memory,
+        }
+        check_positive(**{name: limit for name, limit in limits.items() if limit is not None})
         if not route_length >= 20.0:
             raise ValueError(f"route_length: expected at least 20 m, got {route_length!r}")
         if host is not None and any(value is not None for value in (server_command, server_episodes, server_memory)):
@@ -238,7 +236,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if options:
             raise ValueError(f"reset: unknown options {sorted(options)}, expected town, scenario, weather, resume")
         check_scenario(number)
-        town = self._draw(self._towns if town is None else expand_towns(town_names(town)))
+        town = self._draw(self._towns if town is None else town_names(town))
         weather = self._draw(self._weathers if weather is None else weather_choices(weather))
         self._town, self._number = town, number
         self._begin_somehow(weather)

@@ -28,7 +28,7 @@ import carla
 
 from sb3_carla.errors import MapError, ServerStartError
 
-__all__ = ["CommandServer", "EmbeddedServer", "ServerProcess", "Supervisor", "share_pictures"]
+__all__ = ["CommandServer", "EmbeddedServer", "ServerProcess", "Supervisor", "resident_memory", "share_pictures"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class ServerProcess:
     @property
     def memory(self) -> int:
         """Resident memory of the process and its descendants [bytes]; 0 when they are gone."""
-        return sum(_resident(pid) for pid in _family(self.pid))
+        return sum(resident_memory(pid) for pid in _family(self.pid))
 
     def close(self) -> None:
         """End the server, within seconds even if it hangs, and wait until it is gone; safe to call again."""
@@ -307,7 +307,11 @@ def _family(pid: int) -> list[int]:
     return family
 
 
-def _resident(pid: int) -> int:
+def resident_memory(pid: int) -> int:
+    """
+    :param pid: of a process
+    :return: its resident memory [bytes]; 0 if there is no such process
+    """
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

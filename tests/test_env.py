@@ -139,6 +139,7 @@ def test_rgb_array_shows_the_car_from_behind() -> None:
         ({"n_npcs": "many"}, "n_npcs: expected a whole number of at least 0, got 'many'"),
         ({"scenario": -1}, "scenario: expected a whole number of at least 0, got -1"),
         ({"scenario": 1.0}, "scenario: expected a whole number of at least 0, got 1.0"),
+        ({"target_speed": None}, "target_speed: expected a positive number, got None"),
         ({"timeout": "long"}, "timeout: expected a positive number, got 'long'"),
         ({"route_length": "far"}, "route_length: expected a positive number, got 'far'"),
         ({"image_size": 84}, "image_size: expected (height, width), each at least 8 px, got 84"),

@@ -21,7 +21,7 @@ import pytest
 import sb3_carla  # noqa: F401 (registers)
 from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.errors import FrameError, ServerStartError, ServerTimeoutError
-from sb3_carla.servers import CommandServer, EmbeddedServer, Supervisor
+from sb3_carla.servers import CommandServer, EmbeddedServer, Supervisor, resident_memory
 
 STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
 OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
@@ -91,7 +91,7 @@ def cycle(times: int) -> None:
 
 
 def resident_megabytes() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return resident_memory(os.getpid()) / 2**20
 
 
 def check_cycles(warm_up: int, times: int, growth: float) -> None:

@@ -71,10 +71,10 @@ def _check(root: ElementTree.Element) -> None:
         for path in ("planView/geometry", "lanes/laneSection"):
             if road.find(path) is None:
                 raise MapError(f"{name} has no <{path.replace('/', '>/<')}>, expected at least one")
-        for geometry in road.iterfind("planView/geometry"):
-            if not any(geometry.find(shape) is not None for shape in _SHAPES):
-                raise MapError(f"{name} has a <geometry> without a shape, expected one of {', '.join(_SHAPES)}")
-        first = min(float(geometry.get("s", "0")) for geometry in road.iterfind("planView/geometry"))
+        geometries = road.findall("planView/geometry")
+        if not all(any(geometry.find(shape) is not None for shape in _SHAPES) for geometry in geometries):
+            raise MapError(f"{name} has a <geometry> without a shape, expected one of {', '.join(_SHAPES)}")
+        first = min(float(geometry.get("s", "0")) for geometry in geometries)
         if first > _SLACK:
             raise MapError(f"{name}: its first <geometry> begins at {first:g} m, expected 0")
         if any(section.find("center/lane") is None for section in road.iterfind("lanes/laneSection")):

@@ -33,12 +33,20 @@ class Town:
 
     :param name: shown to clients
     :param opendrive: text of the file
+    :param root: of the same, parsed
     :param carla_map: the parsed ``carla.Map``
     :param pictures: where to look for the town's picture, and to leave it for others
     """
 
-    def __init__(self, name: str, opendrive: str, carla_map: Any, pictures: SharedPictures | None = None) -> None:
-        self._pictures = pictures
+    def __init__(
+        self,
+        name: str,
+        opendrive: str,
+        root: ElementTree.Element,
+        carla_map: Any,
+        pictures: SharedPictures | None = None,
+    ) -> None:
+        self._root, self._pictures = root, pictures
         self.name = name
         self.opendrive = opendrive
         self.map = carla_map
@@ -75,12 +83,12 @@ class Town:
         :param pictures: see the class
         :raises MapError: if it is not OpenDRIVE or has no driving lanes
         """
-        read_opendrive(name, opendrive)
+        root = read_opendrive(name, opendrive)
         try:
             carla_map = carla.Map(name, opendrive)
         except (RuntimeError, IndexError) as error:  # the parser's std::out_of_range is an IndexError
             raise MapError(f"OpenDRIVE map {name!r} cannot be parsed: {error}") from error
-        return cls(name, opendrive, carla_map, pictures)
+        return cls(name, opendrive, root, carla_map, pictures)
 
     @property
     def is_flat(self) -> bool:
@@ -93,7 +101,7 @@ class Town:
         share = painted_alone
         if self._pictures is not None:
             share = functools.partial(self._pictures.get, self.opendrive.encode())
-        return Raster(self.map, ElementTree.fromstring(self.opendrive), share=share)
+        return Raster(self.map, self._root, share=share)
 
     @functools.cached_property
     def spawn_points(self) -> list[Pose]:

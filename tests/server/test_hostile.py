@@ -12,7 +12,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -21,6 +20,7 @@ from harness import TOWN, RawClient, ServerProcess, running_server
 
 from sb3_carla.server import server as _server  # noqa: F401 (its calls enter the table)
 from sb3_carla.server.registry import METHODS
+from sb3_carla.servers import resident_memory
 
 SLOW_CASES = 100_000
 """Of the long run; the short one drives a fiftieth of them."""
@@ -72,8 +72,7 @@ def fortress() -> Iterator[ServerProcess]:
 
 def resident(server: ServerProcess) -> float:
     """Memory [MB]."""
-    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return resident_memory(server.process.pid) / 1e6
 
 
 def answers(server: ServerProcess) -> bool:

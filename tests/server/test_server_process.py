@@ -39,7 +39,8 @@ def test_signals_end_it_cleanly_and_at_once(number: int) -> None:
         raw.close()
 
 
-def test_it_ends_with_its_parent() -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_it_ends_with_its_parent(stopped: bool) -> None:
     code = """
 import os, subprocess, sys
 command = [sys.executable, "-m", "sb3_carla.server", "--port", "0", "--parent-pid", str(os.getpid())]
@@ -55,6 +56,8 @@ input()
     try:
         time.sleep(0.5)
         assert alive(pid)
+        if stopped:
+            os.kill(pid, signal.SIGSTOP)
         parent.kill()
         parent.wait()
         deadline = time.monotonic() + 2.0
