@@ -147,19 +147,20 @@ def test_a_run_that_becomes_nan_ends_without_an_action() -> None:
 
 def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     told: list[str] = []
-    names, arguments = ["ours", "published"], {"decisions": 48, "episodes": 1, "tell": told.append}
+    ours = "ours-with-more-updates"  # has the fewest environments of its kind
+    names, arguments = [ours, "published"], {"decisions": 48, "episodes": 1, "tell": told.append}
     assert run_all(names, [1], tmp_path, minutes=0.0, **arguments) == 2, "no time, no run"
-    assert run_all(["ours"], [1], tmp_path, **arguments) == 0
-    written = (tmp_path / "ours" / "seed_1" / RESULT).stat().st_mtime_ns
+    assert run_all([ours], [1], tmp_path, **arguments) == 0
+    written = (tmp_path / ours / "seed_1" / RESULT).stat().st_mtime_ns
     half = tmp_path / "published" / "seed_1"
     half.mkdir(parents=True)
     (half / "events.out.tfevents.1.half").write_bytes(b"begun, and interrupted")
     assert run_all(names, [1], tmp_path, **arguments) == 0
-    assert (tmp_path / "ours" / "seed_1" / RESULT).stat().st_mtime_ns == written, "done once"
+    assert (tmp_path / ours / "seed_1" / RESULT).stat().st_mtime_ns == written, "done once"
     assert not (half / "events.out.tfevents.1.half").exists()
     assert [line.split(":")[0] for line in told] == [
-        "ours seed 1",
-        "ours seed 1",
+        f"{ours} seed 1",
+        f"{ours} seed 1",
         "published seed 1",
         "published seed 1",
     ]
