@@ -77,7 +77,11 @@ class ServerProcess:
     @property
     def memory(self) -> int:
         """Resident memory of the process and its descendants [bytes]; 0 when they are gone."""
-        return sum(resident_memory(pid) for pid in _family(self.pid))
+        total = 0
+        for pid in _family(self.pid):
+            with contextlib.suppress(OSError):  # gone since
+                total += resident_memory(pid)
+        return total
 
     def close(self) -> None:
         """End the server, within seconds even if it hangs, and wait until it is gone; safe to call again."""
@@ -310,12 +314,10 @@ def _family(pid: int) -> list[int]:
 def resident_memory(pid: int) -> int:
     """
     :param pid: of a process
-    :return: its resident memory [bytes]; 0 if there is no such process
+    :return: its resident memory [bytes]
+    :raises OSError: if there is no such process
     """
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _first_line(stream: IO[bytes], timeout: float) -> bytes:

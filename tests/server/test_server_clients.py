@@ -25,6 +25,8 @@ from harness import (
     subscribe,
 )
 
+from sb3_carla.servers import resident_memory
+
 FUZZ_CASES = 400
 
 
@@ -33,11 +35,6 @@ def raw(server: ServerProcess) -> Iterator[RawClient]:
     connection = RawClient(server.port)
     yield connection
     connection.close()
-
-
-def resident_bytes(pid: int) -> int:
-    with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * 4096
 
 
 def test_any_client_may_tick(server: ServerProcess, world: Any) -> None:
@@ -102,7 +99,7 @@ def test_a_dead_listener_costs_neither_time_nor_memory(server: ServerProcess, wo
         dead = stack.enter_context(subscribe(server.streaming_port, inbox.sensor.id))
         for _ in range(3):
             stack.enter_context(subscribe(server.streaming_port, 1))
-        memory = resident_bytes(server.process.pid)
+        memory = resident_memory(server.process.pid)
         longest = 0.0
         for _ in range(100):  # 100 MB, beyond the bound of 64
             start = time.monotonic()
@@ -110,7 +107,7 @@ def test_a_dead_listener_costs_neither_time_nor_memory(server: ServerProcess, wo
             assert inbox.get().frame == frame
             longest = max(longest, time.monotonic() - start)
         assert longest < 1.0
-        assert resident_bytes(server.process.pid) - memory < 130e6
+        assert resident_memory(server.process.pid) - memory < 130e6
         # What the dead listener finds when it wakes up is whole, in order, and ends with the present.
         frames: list[int] = []
         while not frames or frames[-1] != frame:
@@ -275,7 +272,7 @@ def test_nonsense_harms_nobody_else(server: ServerProcess, world: Any) -> None:
 
 
 def test_a_client_that_never_reads_is_held_off(server: ServerProcess, world: Any) -> None:
-    memory = resident_bytes(server.process.pid)
+    memory = resident_memory(server.process.pid)
     request = msgpack.packb([0, 1, "get_map_data", [[False]]])
     with socket.create_connection(("127.0.0.1", server.port), 5.0) as greedy:
         greedy.settimeout(0.3)
@@ -283,7 +280,7 @@ def test_a_client_that_never_reads_is_held_off(server: ServerProcess, world: Any
             greedy.sendall(request * 1_000_000)
         for _ in range(20):
             world.tick()
-        assert resident_bytes(server.process.pid) - memory < 100e6
+        assert resident_memory(server.process.pid) - memory < 100e6
         # It may go on where it stopped.
         greedy.settimeout(5.0)
         unpacker = msgpack.Unpacker(raw=False)
