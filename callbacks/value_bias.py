@@ -39,11 +39,11 @@ class Episode:
 
     def add(self, observation: Any, action: Any, reward: float) -> None:
         """
-        :param observation: what the action was chosen for
+        :param observation: what the critic sees where the action was chosen; None: unknown
         :param action: as the critic takes it
         :param reward: what came of it
         """
-        if len(self.rewards) % self.stride == 0:
+        if len(self.rewards) % self.stride == 0 and observation is not None:
             self.states.append((len(self.rewards), _copy(observation), np.array(action)))
         self.rewards.append(float(reward))
         if len(self.states) >= 2 * MOST_STATES:
@@ -55,14 +55,14 @@ class Comparison:
     """
     A state whose return is known.
 
-    :param observation: of it
+    :param seen_by_critic: its observation, or its state
     :param action: as the critic takes it
     :param seen: discounted rewards that followed
     :param weight: of the value behind a truncation [-]
-    :param end: last observation of a truncated episode, None of another
+    :param end: last observation of a truncated episode, and what the critic sees of it; None of another
     """
 
-    observation: Any
+    seen_by_critic: Any
     action: npt.NDArray[Any]
     seen: float
     weight: float
@@ -78,7 +78,8 @@ class ValueBiasCallback(ProbeCallback):
     and A2C; does nothing elsewhere. The returns are those of the policy as it acted, exploration included; SAC's and
     TQC's Q also counts entropy, which the return does not. Behind a truncation nothing is known: there the critic's
     own value completes the return, and only states count for which that weighs at most 10 % (or the first, if there
-    are none).
+    are none). A critic that sees the environment's state instead of the observation (``sb3_carla.TD3`` with
+    ``critic_state``) is asked about that; of an episode's first observation it is not known.
 
     Tags: ``debug/monte_carlo_return``, ``debug/monte_carlo_q`` (means over the same states), ``debug/q_bias`` (their
     difference), ``debug/q_bias_normalized`` (divided by the mean absolute return). Source of the last: Chen et al.,
@@ -96,6 +97,7 @@ class ValueBiasCallback(ProbeCallback):
         self._random = random.Random(0)  # its own: the training's random numbers stay as they are
         self._episodes: dict[int, Episode] = {}
         self._chosen: deque[Comparison] = deque(maxlen=MOST_COMPARED)
+        self._states: dict[int, Any] = {}  # of the environments, where the critic sees these
 
     def _attach(self) -> None:
         if _has_critic(self.model):
@@ -105,6 +107,7 @@ class ValueBiasCallback(ProbeCallback):
         super()._detach()
         self._episodes.clear()
         self._chosen.clear()
+        self._states.clear()
 
     def _on_step(self) -> bool:
         if not self._handles:
@@ -113,7 +116,11 @@ class ValueBiasCallback(ProbeCallback):
         steps = zip(self.locals["rewards"], self.locals["dones"], self.locals["infos"], strict=True)
         for index, (reward, ended, info) in enumerate(steps):
             episode = self._episodes.setdefault(index, Episode())
-            episode.add(_row(self.model._last_obs, index), actions[index], reward)
+            key = _state_key(self.model)
+            seen = _row(self.model._last_obs, index) if key is None else self._states.get(index)
+            episode.add(seen, actions[index], reward)
+            if key is not None:
+                self._states[index] = None if ended else info[key]
             if ended:
                 self._finish(self._episodes.pop(index), info)
         return True
@@ -121,16 +128,18 @@ class ValueBiasCallback(ProbeCallback):
     def _finish(self, episode: Episode, info: dict[str, Any]) -> None:
         """Choose the states to compare; what the critic says of them waits for the dump."""
         gamma, usable = self._gamma, len(episode.rewards)
-        end = info["terminal_observation"] if info.get("TimeLimit.truncated", False) else None
-        if end is not None:
+        key, end = _state_key(self.model), None
+        if info.get("TimeLimit.truncated", False):
+            last = info["terminal_observation"]
+            end = (last, last if key is None else info[key])
             unseen = math.ceil(math.log(UNSEEN) / math.log(gamma)) if 0.0 < gamma < 1.0 else usable
             usable = max(1, usable - unseen + 1)
         candidates = [state for state in episode.states if state[0] < usable]
         chosen = self._random.sample(candidates, min(self.states_per_episode, len(candidates)))
         returns = monte_carlo_returns(episode.rewards, gamma)
-        for number, observation, action in chosen:
+        for number, seen, action in chosen:
             weight = gamma ** (len(episode.rewards) - number)
-            self._chosen.append(Comparison(observation, action, returns[number], weight, end))
+            self._chosen.append(Comparison(seen, action, returns[number], weight, end))
 
     def _record(self) -> None:
         if not self._chosen:
@@ -140,10 +149,11 @@ class ValueBiasCallback(ProbeCallback):
         returns = np.array([comparison.seen for comparison in found])
         ends = {id(comparison.end): comparison.end for comparison in found if comparison.end is not None}
         if ends:
-            values = dict(zip(ends, _state_values(self.model, _batch(list(ends.values()))), strict=True))
+            observations, seen = (_batch(list(column)) for column in zip(*ends.values(), strict=True))
+            values = dict(zip(ends, _state_values(self.model, observations, seen), strict=True))
             returns += [c.weight * values[id(c.end)] if c.end is not None else 0.0 for c in found]
-        observations, actions = _batch([c.observation for c in found]), np.stack([c.action for c in found])
-        q, expected = float(predicted_values(self.model, observations, actions).mean()), float(returns.mean())
+        seen, actions = _batch([c.seen_by_critic for c in found]), np.stack([c.action for c in found])
+        q, expected = float(predicted_values(self.model, seen, actions).mean()), float(returns.mean())
         size = float(np.abs(returns).mean())
         self.logger.record("debug/monte_carlo_return", expected)
         self.logger.record("debug/monte_carlo_q", q)
@@ -176,12 +186,15 @@ def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarra
     What a model's critics expect, their mean.
 
     :param model: any SB3 model with a critic
-    :param observations: shape (n, ...), or a dict of such, as the policy gets them
+    :param observations: shape (n, ...), or a dict of such, as the critic gets them: with ``critic_state`` states
     :param actions: shape (n, action_dim), scaled to -1..1; (n,) where they are discrete; not used by V(s)
     :return: Q(s, a), or V(s) where the model has no Q: shape (n,)
     """
     policy: Any = model.policy
-    states = policy.obs_to_tensor(observations)[0]
+    if _state_key(model) is None:
+        states = policy.obs_to_tensor(observations)[0]
+    else:
+        states = th.as_tensor(observations, device=model.device, dtype=th.float32)
     critic = getattr(policy, "critic", None)
     if isinstance(critic, th.nn.Module):
         found = critic(states, th.as_tensor(actions, device=model.device, dtype=th.float32))
@@ -198,12 +211,12 @@ def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarra
 
 
 @th.no_grad()
-def _state_values(model: BaseAlgorithm, observations: Any) -> np.ndarray:
-    """What the policy itself would get from here: shape (n,)."""
+def _state_values(model: BaseAlgorithm, observations: Any, seen: Any) -> np.ndarray:
+    """What the policy itself would get from here, where it sees observations and the critic ``seen``: shape (n,)."""
     policy: Any = model.policy
     if isinstance(getattr(policy, "critic", None), th.nn.Module):
         actions = policy._predict(policy.obs_to_tensor(observations)[0], deterministic=True)  # no random numbers
-        return predicted_values(model, observations, actions.cpu().numpy())
+        return predicted_values(model, seen, actions.cpu().numpy())
     if _discrete_values(policy) is None:
         return predicted_values(model, observations, np.zeros(0))
     found = _action_values(policy, policy.obs_to_tensor(observations)[0]).max(dim=1).values
@@ -226,6 +239,12 @@ def _has_critic(model: BaseAlgorithm) -> bool:
     recurrent = hasattr(policy, "lstm_actor")  # its value needs the LSTM's state
     critic = isinstance(getattr(policy, "critic", None), th.nn.Module)
     return critic or _discrete_values(policy) is not None or (hasattr(policy, "predict_values") and not recurrent)
+
+
+def _state_key(model: BaseAlgorithm) -> str | None:
+    """Key of the infos under which the critic's state is told; None where it sees observations."""
+    key: str | None = getattr(model, "critic_state", None)
+    return key
 
 
 def _row(observations: Any, index: int) -> Any:

@@ -6,16 +6,16 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BaseModel
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.policies import BaseModel, ContinuousCritic
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.td3.policies import Actor, TD3Policy
 
 from sb3_carla.policies.extractor import LayerNormNatureCNN
 
-__all__ = ["ENCODERS", "DetachedActor", "LayerNormCnnPolicy"]
+__all__ = ["ENCODERS", "DetachedActor", "LayerNormCnnPolicy", "StateCritic"]
 
-ENCODERS = ("separate", "critic")
+ENCODERS = ("separate", "critic", "actor")
 
 
 class DetachedActor(Actor):
@@ -42,6 +42,31 @@ class DetachedActor(Actor):
             return super().extract_features(obs, features_extractor)
 
 
+class StateCritic(ContinuousCritic):
+    """
+    Critics that see the simulator's state, shape (n, state_size), where the actor sees the camera's image.
+
+    :meth:`forward` and :meth:`q1_forward` are those of ``ContinuousCritic``, with states for observations.
+    """
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
+        """
+        :param obs: states, shape (n, state_size)
+        :param features_extractor: passes them on
+        :return: the states, shape (n, state_size), float32
+        :raises ValueError: if they have another shape, as the images have that SB3's own train step would give
+        """
+        if not isinstance(obs, th.Tensor) or obs.shape[1:] != self.observation_space.shape:
+            seen = list(obs.shape) if isinstance(obs, th.Tensor) else type(obs).__name__
+            size = self.observation_space.shape[0]  # type: ignore[index]
+            raise ValueError(
+                f"encoder='actor': expected the critic to get states of shape (n, {size}), got {seen}; "
+                "only sb3_carla.TD3 with critic_state trains such a policy"
+            )
+        features: th.Tensor = features_extractor(obs)
+        return features
+
+
 class LayerNormCnnPolicy(TD3Policy):
     """
     TD3's actor and critics on camera images.
@@ -54,14 +79,20 @@ class LayerNormCnnPolicy(TD3Policy):
     from DrQ-v2: the target critic has an encoder of its own, which follows by ``tau``, and the target actor looks
     through it. Loaded with ``stable_baselines3.TD3``, the model plays, and trains as described, at one rate for all.
 
+    ``encoder="actor"`` is an asymmetric actor-critic (Pinto et al., Asymmetric actor critic for image-based robot
+    learning, RSS 2018): the critics see ``state_size`` numbers of the simulator's state instead of the image, which
+    they only need while training; the actor's encoder is the only one, and is trained by the policy's loss. Loaded with
+    ``stable_baselines3.TD3``, the model plays; only :class:`sb3_carla.TD3` trains it (``critic_state``).
+
     :param observation_space: image, channels first
     :param action_space: box
     :param lr_schedule: learning rate of all groups until the algorithm sets theirs
     :param net_arch: hidden layers of actor and critic
-    :param encoder: "separate" (one for the actor, one for the critic) or "critic"
+    :param encoder: "separate" (one for the actor, one for the critic), "critic" or "actor"
+    :param state_size: numbers in the state that the critics see with ``encoder="actor"``
     :param features_extractor_class: network from image to features
     :param kwargs: further arguments of ``stable_baselines3.td3.policies.TD3Policy``
-    :raises ValueError: if ``encoder`` is neither
+    :raises ValueError: if ``encoder`` is none of these, or ``state_size`` does not go with it
     """
 
     def __init__(
@@ -72,14 +103,18 @@ class LayerNormCnnPolicy(TD3Policy):
         net_arch: list[int] | dict[str, list[int]] | None = None,
         *,
         encoder: str = "separate",
+        state_size: int = 0,
         features_extractor_class: type[BaseFeaturesExtractor] = LayerNormNatureCNN,
         **kwargs: Any,
     ) -> None:
         if encoder not in ENCODERS:
             raise ValueError(f"encoder: expected one of {', '.join(ENCODERS)}, got {encoder!r}")
-        if encoder == "critic" and kwargs.get("share_features_extractor"):
-            raise ValueError('encoder="critic" and share_features_extractor=True exclude each other')
-        self.encoder = encoder
+        if encoder != "separate" and kwargs.get("share_features_extractor"):
+            raise ValueError(f'encoder="{encoder}" and share_features_extractor=True exclude each other')
+        if not isinstance(state_size, int) or (state_size > 0) != (encoder == "actor"):
+            wanted = "a whole number of at least 1" if encoder == "actor" else "0"
+            raise ValueError(f"state_size: expected {wanted} with encoder={encoder!r}, got {state_size!r}")
+        self.encoder, self.state_size = encoder, state_size
         if not kwargs.get("normalize_images", True) and issubclass(features_extractor_class, LayerNormNatureCNN):
             # As SB3 does for NatureCNN: images that are not to be scaled are scaled already.
             given = kwargs.get("features_extractor_kwargs") or {}
@@ -102,8 +137,20 @@ class LayerNormCnnPolicy(TD3Policy):
             self.actor_target.mu.load_state_dict(self.actor.mu.state_dict())
             self.actor_target.set_training_mode(False)
         rate = lr_schedule(1.0)
-        self.actor.optimizer = self._optimizer(self.actor, rate, own_encoder=self.encoder == "separate")
+        self.actor.optimizer = self._optimizer(self.actor, rate, own_encoder=self.encoder != "critic")
         self.critic.optimizer = self._optimizer(self.critic, rate, own_encoder=not self.share_features_extractor)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> ContinuousCritic:
+        """
+        :param features_extractor: to use; None makes one
+        :return: critics of images, or of states with ``encoder="actor"``
+        """
+        if self.encoder != "actor":
+            return super().make_critic(features_extractor)
+        space = spaces.Box(-float("inf"), float("inf"), (self.state_size,))
+        own = {"observation_space": space, "features_extractor": FlattenExtractor(space)}
+        arguments: dict[str, Any] = {**self.critic_kwargs, **own, "features_dim": self.state_size}
+        return StateCritic(**arguments).to(self.device)
 
     def _detached_actor(self, encoder: BaseFeaturesExtractor) -> DetachedActor:
         return DetachedActor(**self._update_features_extractor(self.actor_kwargs, encoder)).to(self.device)
@@ -120,4 +167,5 @@ class LayerNormCnnPolicy(TD3Policy):
         return self.optimizer_class(groups, lr=rate, **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "encoder": self.encoder}
+        own = {"encoder": self.encoder, "state_size": self.state_size}
+        return {**super()._get_constructor_parameters(), **own}

@@ -9,7 +9,7 @@ from typing import Any
 
 from sb3_carla.towns import expand_towns
 
-__all__ = ["check_positive", "check_scenario", "check_whole", "town_names", "weather_choices"]
+__all__ = ["check_image_size", "check_positive", "check_scenario", "check_whole", "town_names", "weather_choices"]
 
 
 def check_whole(name: str, value: object, least: int) -> None:
@@ -31,6 +31,15 @@ def check_positive(**values: object) -> None:
     for name, value in values.items():
         if not (isinstance(value, numbers.Real) and float(value) > 0.0):
             raise ValueError(f"{name}: expected a positive number, got {value!r}")
+
+
+def check_image_size(value: object) -> None:
+    """
+    :param value: height and width [px]
+    :raises ValueError: if it is something else, or one is less than 8
+    """
+    if not isinstance(value, Sequence) or len(value) != 2 or min(value) < 8:
+        raise ValueError(f"image_size: expected (height, width), each at least 8 px, got {value!r}")
 
 
 def check_scenario(value: object) -> None:

@@ -16,14 +16,17 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from sb3_carla.arguments import check_positive, check_scenario, check_whole, town_names, weather_choices
+from sb3_carla import arguments
+from sb3_carla.arguments import check_positive, check_scenario, town_names, weather_choices
 from sb3_carla.episode import Episode
 from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError
-from sb3_carla.rewards import Motion, RewardWeights, comfortable_speed, reward_terms
+from sb3_carla.lane_state import lane_state
+from sb3_carla.practice import Place, Practice
+from sb3_carla.rewards import Motion, RewardWeights, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
-from sb3_carla.servers import Supervisor
+from sb3_carla.servers import supervisor
 from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, VehicleState, answering
-from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead
+from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead, recommended_speed
 from sb3_carla.window import close_windows, show
 
 __all__ = ["CarlaLaneEnv"]
@@ -44,8 +47,6 @@ ATTEMPTS = 3
 """Servers that are tried before an episode is given up, of those that the environment starts."""
 RECONNECT, RECONNECT_PAUSE = 120.0, 2.0
 """How long, and how often, to look for a server that somebody else has to start again [s]."""
-BEND_PREVIEW_TIME = 1.2
-"""How far ahead bends limit the recommended speed, in seconds of driving."""
 
 
 class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
@@ -104,6 +105,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `reward` | None | weights by term name, replacing defaults |
     | `render_mode` | None | "rgb_array" or "human" |
     | `timeout` | 20.0 | for each answer of the server [s] |
+    | `practice` | 0.0 | share of the episodes that begin shortly before one of the last failures; for training |
     | `server_command` | None | starts a server of yours instead of the packaged one; `{port}` stands for its port |
     | `server_episodes` | None | replace the server after so many episodes, against leaks |
     | `server_memory` | None | replace it before an episode if it takes more than so many gigabytes |
@@ -142,6 +144,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         server_command: str | None = None,
         server_episodes: int | None = None,
         server_memory: float | None = None,
+        practice: float = 0.0,
     ) -> None:
         self._towns = town_names(town)
         self._weathers = weather_choices(weather)
@@ -150,24 +153,14 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             ("frame_stack", frame_stack, 1),
             ("action_repeat", action_repeat, 1),
         ):
-            check_whole(name, value, least)
+            arguments.check_whole(name, value, least)
         check_scenario(scenario)
         check_positive(target_speed=target_speed, route_length=route_length, timeout=timeout)
-        limits = {
-            "steering_rate": steering_rate,
-            "lateral_acceleration": lateral_acceleration,
-            "server_episodes": server_episodes,
-            "server_memory": server_memory,
-        }
+        limits = {"steering_rate": steering_rate, "lateral_acceleration": lateral_acceleration}
         check_positive(**{name: limit for name, limit in limits.items() if limit is not None})
         if not route_length >= 20.0:
             raise ValueError(f"route_length: expected at least 20 m, got {route_length!r}")
-        if host is not None and any(value is not None for value in (server_command, server_episodes, server_memory)):
-            raise ValueError("server_command, server_episodes, server_memory: expected none of these beside host")
-        if server_command is not None and "{port}" not in server_command:
-            raise ValueError(f"server_command: expected {{port}} in it, got {server_command!r}")
-        if not isinstance(image_size, Sequence) or len(image_size) != 2 or min(image_size) < 8:
-            raise ValueError(f"image_size: expected (height, width), each at least 8 px, got {image_size!r}")
+        arguments.check_image_size(image_size)
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode: expected one of {self.metadata['render_modes']}, got {render_mode!r}")
         height, width = image_size
@@ -184,10 +177,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._camera = CameraMount(width=width, height=height)
         self.metadata = {**self.metadata, "render_fps": round(1.0 / self.decision_seconds)}
 
-        self._supervisor: Supervisor | None = None
-        if host is None:
-            memory = None if server_memory is None else server_memory * 1e9
-            self._supervisor = Supervisor(server_command, episodes=server_episodes, memory=memory)
+        self._practice = Practice(practice)
+        self._place: Place | None = None
+        self._supervisor = supervisor(host, server_command, server_episodes, server_memory)
         self._connected = False
         self._session: CarlaSession | None = None
         self._traffic: Traffic | None = None
@@ -229,14 +221,17 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         again = options.pop("resume", None)
         if again is not None:
             self.np_random.bit_generator.state, options = again["random"], {**options, **again["options"]}
+            self._practice.places = again["places"]
         self._so_far = {"random": self.np_random.bit_generator.state, "options": dict(options), "actions": []}
+        self._so_far["places"] = self._practice.places
         town = options.pop("town", None)
         number = options.pop("scenario", self._scenario)
         weather = options.pop("weather", None)
         if options:
             raise ValueError(f"reset: unknown options {sorted(options)}, expected town, scenario, weather, resume")
         check_scenario(number)
-        town = self._draw(self._towns if town is None else town_names(town))
+        self._place = self._practice.draw(self.np_random) if town is None and number is None else None
+        town = self._place.town if self._place else self._draw(self._towns if town is None else town_names(town))
         weather = self._draw(self._weathers if weather is None else weather_choices(weather))
         self._town, self._number = town, number
         self._begin_somehow(weather)
@@ -282,6 +277,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if self.render_mode == "human":
             self.render()
         failed, ended = self._episode.failed, bool(self._episode.end_reason)
+        if failed:
+            self._practice.remember(self._town, self.route, self.lane_pose.station, self.np_random)
         return self._frames.copy(), sum(terms.values()), failed, ended and not failed, self._info(terms)
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -364,12 +361,13 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             session.set_weather(weather)
             self._weather = weather
         scenarios = self._scenarios[town]
-        self.route = scenarios.draw(self.np_random) if number is None else scenarios[number]
+        route = scenarios.from_place(*self._place[1:]) if self._place else None
+        self.route = route or (scenarios.draw(self.np_random) if number is None else scenarios[number])
         x, y, z, heading, _ = self.route.pose(0.0)
         if self._traffic is not None:
             self._traffic.restart(scenarios, self.route, self.np_random)
         session.place(x, y, z, heading)
-        limit = TIME_LIMIT_FACTOR * self._route_length / self.target_speed
+        limit = TIME_LIMIT_FACTOR * self.route.length / self.target_speed
         self._episode = Episode(self.route.length, limit, session.half_width, self.delta_seconds)
         self._steering = 0.0
         self._look()
@@ -444,14 +442,12 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def _reward(self, station: float, ticks: int, steering_change: float) -> dict[str, float]:
         assert self._episode is not None
-        state, pose = self.vehicle_state, self.lane_pose
-        curvature = self.route.curvature_ahead(pose.station, 2.0 + BEND_PREVIEW_TIME * state.speed)
+        pose, speed = self.lane_pose, self.vehicle_state.speed
         motion = Motion(
             progress_speed=(pose.station - station) / (ticks * self.delta_seconds),
-            speed=state.speed,
-            recommended_speed=min(
-                comfortable_speed(curvature, self.target_speed),
-                IntelligentDriver().following_speed(self._gap_ahead()[0]),
+            speed=speed,
+            recommended_speed=recommended_speed(
+                self.route, pose.station, speed, self.target_speed, self._gap_ahead()[0]
             ),
             lateral_offset=pose.lateral_offset,
             half_width=pose.half_width,
@@ -474,7 +470,11 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             "reward_terms": terms,
             "town": self._town,
             "scenario": self._number,
-        }
+            "lane_state": lane_state(
+                self.route, self.lane_pose, self.vehicle_state, gap=self._gap_ahead(), target_speed=self.target_speed,
+                steering=self._steering, stuck=episode.stuck,
+            ),
+        }  # fmt: skip
         if episode.end_reason:
             info.update(episode.summary())
         return info

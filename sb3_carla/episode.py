@@ -83,6 +83,11 @@ class Episode:
         return ""
 
     @property
+    def stuck(self) -> float:
+        """Share of the time that has passed in which the car counts as stuck, unless it moves on."""
+        return self._mark_age / STUCK_TIME
+
+    @property
     def failed(self) -> bool:
         """Whether the episode ended by the driver's fault."""
         return self.end_reason in FAILURES

@@ -49,6 +49,9 @@ class FrameReplayBuffer(ReplayBuffer):
     :param gamma: discount within them
     :param frame_stack: frames in an observation; None: one a channel
     :param storage: folder for the frames, memory-mapped there instead of held in memory; made if it is not there
+    :param state: key of the infos under which the environment tells its state, always as many numbers, for
+        :meth:`sample_with_states`; None: no states. The first observation of an episode comes without an info: with
+        states, its step is not sampled
     :param on_device: hold the frames on ``device``, where it has 7 KB a transition to spare: sampling moves no pixels
     :param seed: of the samples that are drawn; None for a random one
     :raises ValueError: if the observations are not images, or do not divide into frames, or the frames are to be in two
@@ -69,6 +72,7 @@ class FrameReplayBuffer(ReplayBuffer):
         gamma: float = 0.99,
         frame_stack: int | None = None,
         storage: str | None = None,
+        state: str | None = None,
         on_device: bool = False,
         seed: int | None = None,
     ) -> None:
@@ -101,6 +105,8 @@ class FrameReplayBuffer(ReplayBuffer):
         self._ends = np.zeros(shape, bool)  # the episode goes no further
         self._terminals = np.zeros(shape, bool)  # and there is no value behind it
         self._void = np.zeros(shape, bool)  # nothing is to be learnt from it
+        self._state = state
+        self._states = np.zeros((2, *shape, 0), np.float32)  # before and after each; the first step tells their size
         self._forget()
 
     def _allocate(self, on_device: bool) -> npt.NDArray[Any] | th.Tensor:
@@ -119,6 +125,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self._frames_added = np.zeros(self.n_envs, np.int64)
         self._last_ids = np.zeros((self.n_envs, self.frame_stack), np.int32)
         self._last_observations: list[npt.NDArray[Any] | None] = [None] * self.n_envs  # None: an episode begins
+        self._last_states: list[npt.NDArray[np.float32] | None] = [None] * self.n_envs
         self.pos, self.full = 0, False
 
     def reset(self) -> None:
@@ -132,8 +139,8 @@ class FrameReplayBuffer(ReplayBuffer):
     @property
     def nbytes(self) -> int:
         """Memory of all arrays, whether filled or not [bytes]."""
-        arrays = (self._frames, self._frame_ids, self.actions, self.rewards, self._ends, self._terminals, self._void)
-        return sum(array.nbytes for array in arrays)
+        small = (self._frame_ids, self.actions, self.rewards, self._ends, self._terminals, self._void, self._states)
+        return self._frames.nbytes + sum(array.nbytes for array in small)
 
     # --- storing -----------------------------------------------------------------------------------------------
 
@@ -153,7 +160,7 @@ class FrameReplayBuffer(ReplayBuffer):
         :param reward: shape (n_envs,)
         :param done: shape (n_envs,), terminated or truncated
         :param infos: of each environment
-        :raises ValueError: if ``next_obs`` is not ``obs`` moved on by one frame
+        :raises ValueError: if ``next_obs`` is not ``obs`` moved on by one frame, or an info lacks the ``state``
         """
         slot = self._added % self.buffer_size
         for index in range(self.n_envs):
@@ -163,6 +170,8 @@ class FrameReplayBuffer(ReplayBuffer):
                 self._frame_ids[slot, index] = self._store_lost(index, obs[index])
             else:
                 self._frame_ids[slot, index] = self._store(index, obs[index], next_obs[index])
+            if self._state is not None:
+                self._store_states(slot, index, infos[index])
             truncated = self.handle_timeout_termination and infos[index].get("TimeLimit.truncated", False)
             self._terminals[slot, index] = done[index] and not truncated
             self._last_observations[index] = None if done[index] else np.array(next_obs[index])
@@ -196,6 +205,20 @@ class FrameReplayBuffer(ReplayBuffer):
             self._ends[(self._added - 1) % self.buffer_size, index] = True
         return np.append(self._last_ids[index], self._last_ids[index, -1])
 
+    def _store_states(self, slot: int, index: int, info: dict[str, Any]) -> None:
+        """An info tells the state after a step; that before it was told by the one before."""
+        if self._state not in info:
+            raise ValueError(f"state: expected {self._state!r} in the infos, got {', '.join(sorted(info))}")
+        after = np.asarray(info[self._state], np.float32).reshape(-1)
+        if not self._states.size:
+            self._states = np.zeros((*self._states.shape[:3], after.size), np.float32)
+        before = self._last_states[index]
+        if before is None:
+            self._void[slot, index] = True
+        else:
+            self._states[0, slot, index] = before
+        self._states[1, slot, index] = self._last_states[index] = after
+
     def _go_on_from(self, index: int, obs: npt.NDArray[Any]) -> None:
         """Have the frames of an observation, which are there already unless an episode begins."""
         last = self._last_observations[index]
@@ -203,6 +226,7 @@ class FrameReplayBuffer(ReplayBuffer):
             return
         if last is not None:  # the environment was reset without a word: nothing leads on from there
             self._ends[(self._added - 1) % self.buffer_size, index] = True
+        self._last_states[index] = None
         frames = obs.reshape(self.frame_stack, -1)
         for number in range(self.frame_stack):
             same = number > 0 and np.array_equal(frames[number], frames[number - 1])
@@ -237,6 +261,22 @@ class FrameReplayBuffer(ReplayBuffer):
         :return: shapes (batch_size, ...); rewards are n-step returns, ``discounts`` those of what follows
         :raises ValueError: if there is nothing to draw from
         """
+        return self._samples(*self._draw(batch_size), env)
+
+    def sample_with_states(
+        self, batch_size: int, env: VecNormalize | None = None
+    ) -> tuple[ReplayBufferSamples, th.Tensor, th.Tensor]:
+        """
+        :param batch_size: as in :meth:`sample`
+        :param env: likewise
+        :return: samples, and the environment's states before and after them: shape (batch_size, size) each, float32
+        :raises ValueError: if there is nothing to draw from
+        """
+        numbers, indices = self._draw(batch_size)
+        return self._samples(numbers, indices, env), *self._states_of(numbers, indices)
+
+    def _draw(self, batch_size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Numbers of transitions, and their environments: shape (batch_size,) each."""
         sizes = self._added - self._oldest  # (n_envs,)
         total = int(sizes.sum())
         if total == 0:
@@ -250,17 +290,14 @@ class FrameReplayBuffer(ReplayBuffer):
             if not void.any():
                 break
             drawn[void] = self.np_random.integers(0, total, int(void.sum()))
-        return self._samples(numbers, indices, env)
+        return numbers, indices
 
     def _samples(
         self, numbers: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], env: VecNormalize | None
     ) -> ReplayBufferSamples:
         """:param numbers: of the transitions, counted from the first that was ever added: shape (n,)"""
-        steps = numbers[:, None] + np.arange(self.n_steps)  # (n, n_steps)
-        slots, columns = steps % self.buffer_size, indices[:, None]
-        stops = self._ends[slots, columns] | (steps >= self._added - 1)  # of what is not there yet, too
-        stops[:, -1] = True
-        last = stops.argmax(axis=1)  # (n,), steps until the return ends
+        last = self._last_steps(numbers, indices)  # (n,)
+        slots, columns = (numbers[:, None] + np.arange(self.n_steps)) % self.buffer_size, indices[:, None]
         powers = self.gamma ** np.arange(self.n_steps + 1, dtype=np.float32)  # (n_steps + 1,)
         counted = np.arange(self.n_steps) <= last[:, None]  # (n, n_steps)
         rewards = self._normalize_reward(self.rewards[slots, columns], env)
@@ -274,6 +311,23 @@ class FrameReplayBuffer(ReplayBuffer):
             rewards=self._to_device(returns[:, None]),
             discounts=self._to_device(powers[last + 1][:, None]),
         )
+
+    def _states_of(self, numbers: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> tuple[th.Tensor, th.Tensor]:
+        """States in which the returns begin and end: shape (n, size) each."""
+        ends = numbers + self._last_steps(numbers, indices)  # (n,)
+        before, after = (
+            states[at % self.buffer_size, indices] for states, at in zip(self._states, (numbers, ends), strict=True)
+        )
+        return self._to_device(before), self._to_device(after)
+
+    def _last_steps(self, numbers: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many steps after each transition its return ends: shape (n,)."""
+        steps = numbers[:, None] + np.arange(self.n_steps)  # (n, n_steps)
+        stops = self._ends[steps % self.buffer_size, indices[:, None]]
+        stops = stops | (steps >= self._added - 1)  # of what is not there yet, too
+        stops[:, -1] = True
+        found: npt.NDArray[np.int64] = stops.argmax(axis=1)
+        return found
 
     def _gather(
         self, indices: npt.NDArray[np.int64], ids: npt.NDArray[np.int32], env: VecNormalize | None

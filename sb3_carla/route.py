@@ -25,6 +25,8 @@ SAME_TURN = math.radians(12.0)
 """Branches straight on whose heading changes differ by less than this count as equally straight."""
 SAME_CORNER = math.radians(60.0)
 """The same for branches that turn off."""
+SHORT_ROUTE = 120.0
+"""Length of a route that is begun at a given place [m]."""
 START_SPACING = 10.0
 """Distance between two numbered starts on a lane [m]."""
 
@@ -259,7 +261,7 @@ class Scenarios:
     """
 
     def __init__(self, carla_map: Any, route_length: float) -> None:
-        self._name = carla_map.name
+        self._name, self._map = carla_map.name, carla_map
         self._route_length = route_length
         starts = [w for w in carla_map.generate_waypoints(START_SPACING) if not w.is_junction]
         starts.sort(key=lambda w: (w.road_id, w.section_id, w.lane_id, w.s))
@@ -296,6 +298,20 @@ class Scenarios:
             if route is not None:
                 return route
         raise AssertionError("the constructor found a route")
+
+    def from_place(self, road_id: int, lane_id: int, s: float) -> LaneRoute | None:
+        """
+        A short route from a point of a lane, which may be inside a junction.
+
+        :param road_id: as OpenDRIVE names it
+        :param lane_id: likewise
+        :param s: distance along the road [m]
+        :return: a new route of at most ``SHORT_ROUTE``; None where the lane ends before half of it, or there is none
+        """
+        start = self._map.get_waypoint_xodr(road_id, lane_id, s)
+        length = min(SHORT_ROUTE, self._route_length)
+        waypoints = [] if start is None else follow_lane(start, length)
+        return LaneRoute(waypoints) if (len(waypoints) - 1) * SPACING >= 0.5 * length else None
 
     def draw_start(self, rng: np.random.Generator) -> Waypoint:
         """

@@ -44,9 +44,12 @@ def sample_td3(trial: optuna.Trial, from_file: Mapping[str, Any]) -> dict[str, A
     :return: what is to go over the file's
     """
     start, _, steps = from_file.get("exploration_noise") or (0.4, 0.1, 20_000)
+    given, state = from_file.get("policy_kwargs", {}), from_file.get("critic_state")
+    encoder = trial.suggest_categorical("encoder", ["critic", "separate", *(["actor"] if state is not None else [])])
     policy_kwargs = {
-        **from_file.get("policy_kwargs", {}),
-        "encoder": trial.suggest_categorical("encoder", ["critic", "separate"]),
+        **given,
+        "encoder": encoder,
+        "state_size": given.get("state_size", 0) if encoder == "actor" else 0,
         "features_extractor_kwargs": {"features_dim": trial.suggest_categorical("features_dim", [32, 64, 128, 512])},
     }
     return {
@@ -61,6 +64,7 @@ def sample_td3(trial: optuna.Trial, from_file: Mapping[str, Any]) -> dict[str, A
         "invert_gradients": trial.suggest_categorical("invert_gradients", [True, False]),
         "exploration_noise": [start, trial.suggest_float("last_noise", 0.02, 0.2, log=True), steps],
         "policy_kwargs": policy_kwargs,
+        "critic_state": state if encoder == "actor" else None,
     }
 
 

@@ -26,9 +26,18 @@ from typing import IO, ClassVar
 
 import carla
 
+from sb3_carla.arguments import check_positive
 from sb3_carla.errors import MapError, ServerStartError
 
-__all__ = ["CommandServer", "EmbeddedServer", "ServerProcess", "Supervisor", "resident_memory", "share_pictures"]
+__all__ = [
+    "CommandServer",
+    "EmbeddedServer",
+    "ServerProcess",
+    "Supervisor",
+    "resident_memory",
+    "share_pictures",
+    "supervisor",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -356,3 +365,28 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             _kill(process)
     if process.stdout is not None:
         process.stdout.close()
+
+
+def supervisor(
+    host: str | None, command: str | None, episodes: int | None = None, memory: float | None = None
+) -> Supervisor | None:
+    """
+    What keeps an environment's server running.
+
+    :param host: of a server that somebody else keeps, or None
+    :param command: ``server_command`` of :class:`sb3_carla.env.CarlaLaneEnv`
+    :param episodes: its ``server_episodes``
+    :param memory: its ``server_memory`` [GB]
+    :return: None with a ``host``
+    :raises ValueError: if something is asked of a server that somebody else keeps, or the command has no ``{port}``, or
+        a limit is not positive
+    """
+    limits = {"server_episodes": episodes, "server_memory": memory}
+    check_positive(**{name: limit for name, limit in limits.items() if limit is not None})
+    if host is not None:
+        if any(value is not None for value in (command, episodes, memory)):
+            raise ValueError("server_command, server_episodes, server_memory: expected none of these beside host")
+        return None
+    if command is not None and "{port}" not in command:
+        raise ValueError(f"server_command: expected {{port}} in it, got {command!r}")
+    return Supervisor(command, episodes=episodes, memory=None if memory is None else memory * 1e9)

@@ -17,7 +17,8 @@ differs beyond that is a choice:
     is scaled down towards the bound that it pushes to, and at full size when it leads back.
 11. ``compile_step``: forward and backward passes through ``torch.compile``, on CUDA as CUDA graphs.
 12. ``overlap``: updates take place while the environments make their next step, each on a processor of its own.
-13. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
+13. ``critic_state``: with ``LayerNormCnnPolicy(encoder="actor")`` the critics see the simulator's state, not its image.
+14. With SB3's ``share_features_extractor=True`` the shared target encoder moves by ``tau`` at an update, not twice.
 
 Sources: Fujimoto et al., Addressing function approximation error in actor-critic methods, ICML 2018 (algorithm 1);
 Yarats et al., Mastering visual continuous control (DrQ-v2), 2021; Fujimoto et al., Towards general-purpose model-free
@@ -25,7 +26,8 @@ reinforcement learning (MR.Q), 2025 (the penalty, there 1e-5); Mysore et al., Re
 control with reinforcement learning (CAPS), ICRA 2021 (temporal smoothness; differs: n steps apart, and the action that
 follows is the target network's, which is known already); Hausknecht & Stone, Deep reinforcement learning in
 parameterized action space, ICLR 2016 (inverting gradients); Horgan et al., Distributed prioritized experience replay
-(Ape-X), ICLR 2018 (actors that explore by different amounts).
+(Ape-X), ICLR 2018 (actors that explore by different amounts); Pinto et al., Asymmetric actor critic for image-based
+robot learning, RSS 2018.
 """
 
 from __future__ import annotations
@@ -50,9 +52,9 @@ from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import exploration_noise
 from sb3_carla.overlap import OverlappingUpdates
 from sb3_carla.policies import LayerNormCnnPolicy
-from sb3_carla.policies.td3 import DetachedActor
+from sb3_carla.policies.td3 import DetachedActor, StateCritic
 from sb3_carla.schedules import ScaledSchedule
-from sb3_carla.tensors import bf16_is_native, frozen
+from sb3_carla.tensors import InvertingTanh, bf16_is_native, frozen
 from sb3_carla.weights import arguments_of, write_arguments
 
 __all__ = ["TD3"]
@@ -73,6 +75,8 @@ class Batch:
     :param actions: shape (n, action_dim), float32
     :param rewards: shape (n, 1), float32; n-step returns where the buffer gives them
     :param continues: shape (n, 1), float32: discount of what follows, 0 after a terminal state
+    :param states: what the critics see: the observations, or with ``critic_state`` shape (n, state_size), float32
+    :param next_states: likewise
     """
 
     observations: Any
@@ -80,36 +84,8 @@ class Batch:
     actions: th.Tensor
     rewards: th.Tensor
     continues: th.Tensor
-
-
-class InvertingTanh(th.autograd.Function):
-    """
-    Tanh whose gradient is that of inverting gradients (Hausknecht & Stone, ICLR 2016, equation 11).
-
-    A gradient that raises the action a is scaled by (1 - a) / 2, one that lowers it by (1 + a) / 2: little is left of
-    what pushes further into the bound, and all of what leads away from it, where tanh's own slope 1 - a^2 stops both.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, outputs: th.Tensor) -> th.Tensor:
-        """
-        :param ctx: keeps the actions for the backward pass
-        :param outputs: any shape
-        :return: actions in -1 to 1
-        """
-        actions = th.tanh(outputs)
-        ctx.save_for_backward(actions)
-        return actions
-
-    @staticmethod
-    def backward(ctx: Any, gradient: th.Tensor) -> th.Tensor:
-        """
-        :param ctx: from ``forward``
-        :param gradient: of the loss to be minimised, by the actions
-        :return: that by the outputs, as said above
-        """
-        (actions,) = ctx.saved_tensors
-        return gradient * (1.0 + th.where(gradient < 0.0, -actions, actions)) * 0.5
+    states: Any
+    next_states: Any
 
 
 class TD3(OverlappingUpdates, stable_baselines3.TD3):
@@ -133,7 +109,9 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
     :param autocast: encoders compute in bfloat16; None does so where the processor multiplies it natively
     :param pre_activation_penalty: weight of the mean square of the actor's outputs before their tanh; 0 is off
     :param action_smoothness: weight of the mean square distance between the action and the one that follows; 0 is off
-    :param invert_gradients: see :class:`InvertingTanh`
+    :param invert_gradients: see :class:`sb3_carla.tensors.InvertingTanh`
+    :param critic_state: key of the infos under which the environment tells its state, of about unit size: what the
+        critics see with ``policy_kwargs={"encoder": "actor", "state_size": ...}``. Needs ``deduplicate_frames``
     :param compile_step: have PyTorch compile the passes through the networks at the first update, which takes a minute
         and, on a processor, a C++ compiler; the same arithmetic in another order
     :param overlap: see :class:`sb3_carla.overlap.OverlappingUpdates`; pays where the environments' steps leave a
@@ -167,6 +145,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         pre_activation_penalty: float = 0.0,
         action_smoothness: float = 0.0,
         invert_gradients: bool = False,
+        critic_state: str | None = None,
         compile_step: bool = False,
         overlap: bool = False,
         deduplicate_frames: bool = False,
@@ -185,6 +164,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         self.pre_activation_penalty = pre_activation_penalty
         self.action_smoothness = action_smoothness
         self.invert_gradients = invert_gradients
+        self.critic_state = critic_state
         self.compile_step = compile_step
         self.overlap = overlap
         self.deduplicate_frames = deduplicate_frames
@@ -204,9 +184,15 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
             self.replay_buffer_class, given = None, dict(self.replay_buffer_kwargs)
             self.replay_buffer = FrameReplayBuffer(
                 self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs,
-                **{**given, "n_steps": self.n_steps, "gamma": self.gamma, "seed": self.seed},
+                **{**given, "n_steps": self.n_steps, "gamma": self.gamma, "seed": self.seed,
+                   "state": self.critic_state},
             )  # fmt: skip
         super()._setup_model()
+        if (self.critic_state is not None) != isinstance(self.critic, StateCritic):
+            raise ValueError(
+                "critic_state: expected with policy_kwargs={'encoder': 'actor', 'state_size': ...} and only with it, "
+                f"got {self.critic_state!r}"
+            )
         self._autocast = bf16_is_native(self.device) if self.autocast is None else self.autocast
         # An encoder that two networks use is trained by one of them and has one target.
         self._trained = {
@@ -219,11 +205,11 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
             for parameter, target in zip(network.parameters(), target_network.parameters(), strict=True)
         }
         self._online, self._targets = (list(side) for side in zip(*pairs.values(), strict=True))
-        encoders = [network.features_extractor for network in (self.actor, self.critic)]
+        seeing = [network for network in (self.actor, self.critic) if not isinstance(network, StateCritic)]
         self._raw_pixels = (
             is_image_space(self.observation_space, check_channels=False)
             and self.policy.normalize_images
-            and all(getattr(encoder, "accepts_uint8", False) for encoder in encoders)
+            and all(getattr(network.features_extractor, "accepts_uint8", False) for network in seeing)
         )
         if self.exploration_noise is not None and self.action_noise is None:
             size = get_action_dim(self.action_space)
@@ -251,6 +237,8 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
             raise ValueError(f"random_shift: expected images to shift, got {self.observation_space}")
         if not self.noise_spread >= 1.0 or (self.noise_spread > 1.0 and self.exploration_noise is None):
             raise ValueError(f"noise_spread: expected at least 1, and exploration_noise, got {self.noise_spread!r}")
+        if self.critic_state is not None and not self.deduplicate_frames:
+            raise ValueError("critic_state: expected deduplicate_frames=True, whose replay buffer keeps the states")
         if self.exploration_noise is not None and len(self.exploration_noise) != 3:
             raise ValueError(f"exploration_noise: expected (start, end, steps), got {self.exploration_noise!r}")
 
@@ -326,11 +314,17 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
 
     def _sample(self, batch_size: int) -> Batch:
         assert self.replay_buffer is not None
-        data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+        states = None
+        if self.critic_state is not None:
+            assert isinstance(self.replay_buffer, FrameReplayBuffer)
+            data, *states = self.replay_buffer.sample_with_states(batch_size, env=self._vec_normalize_env)
+        else:
+            data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
         discounts = self.gamma if data.discounts is None else data.discounts
         continues = (1.0 - data.dones) * discounts
         observations, following = self._prepare(data.observations), self._prepare(data.next_observations)
-        return Batch(observations, following, data.actions, data.rewards, continues)
+        seen = (observations, following) if states is None else states
+        return Batch(observations, following, data.actions, data.rewards, continues, *seen)
 
     def _prepare(self, observations: PyTorchObs) -> Any:
         """Augment and scale a batch of observations once, for all networks that look at it."""
@@ -366,7 +360,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
     def _critic_loss(self, batch: Batch, target: th.Tensor) -> tuple[th.Tensor, th.Tensor, Metrics]:
         """The critics' squared errors, summed; the features, detached; metrics."""
         with th.set_grad_enabled(not self.policy.share_features_extractor):
-            features = self._encode(self.critic, batch.observations)  # (n, features_dim)
+            features = self._encode(self.critic, batch.states)  # (n, features_dim)
         inputs = th.cat([features, batch.actions], dim=1)
         values = [q_network(inputs) for q_network in self.critic.q_networks]  # n_critics x (n, 1)
         losses = [F.mse_loss(value, target) for value in values]
@@ -380,7 +374,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
 
     def _target(self, batch: Batch) -> tuple[th.Tensor, th.Tensor]:
         """r + gamma min_i Q_i'(s', pi'(s') + clipped noise): shape (n, 1); and pi'(s'): shape (n, action_dim)."""
-        features = actor_features = self._encode(self.critic_target, batch.next_observations)  # (n, features_dim)
+        features = actor_features = self._encode(self.critic_target, batch.next_states)  # (n, features_dim)
         if self.actor_target.features_extractor is not self.critic_target.features_extractor:
             actor_features = self._encode(self.actor_target, batch.next_observations)
         noise = th.empty_like(batch.actions).normal_(0.0, self.target_policy_noise)
@@ -412,7 +406,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         if not isinstance(self.actor, DetachedActor):
             actor_features = self._encode(self.actor, batch.observations)
             with th.no_grad():  # once more: the critic's step has changed its encoder
-                critic_features = self._encode(self.critic, batch.observations)
+                critic_features = self._encode(self.critic, batch.states)
         *layers, tanh = self.actor.mu
         squash: Callable[[th.Tensor], th.Tensor] = InvertingTanh.apply if self.invert_gradients else tanh
         outputs = actor_features  # then (n, action_dim), before the tanh

@@ -19,7 +19,7 @@ from sb3_carla.rewards import comfortable_speed
 from sb3_carla.route import SPACING, LaneRoute, Scenarios, follow_lane
 from sb3_carla.session import CarlaSession, VehicleState
 
-__all__ = ["IntelligentDriver", "Traffic", "gap_ahead"]
+__all__ = ["IntelligentDriver", "Traffic", "gap_ahead", "recommended_speed"]
 
 ROUTE_CHUNK = 150.0
 """A car's route is continued in pieces of this length [m]."""
@@ -28,6 +28,8 @@ VIEW = 40
 CAR_LENGTH = 4.8
 BLOCKING_WIDTH = 1.9
 """Another car is in the way where its centre is closer than this to the route [m]."""
+BEND_PREVIEW, BEND_PREVIEW_TIME = 2.0, 1.2
+"""How far ahead bends limit the recommended speed: so many metres, and seconds of driving."""
 CLEARANCE = 12.0
 """Free space around each car when an episode begins [m]."""
 
@@ -94,6 +96,21 @@ def gap_ahead(route: LaneRoute, station: float, cars: NDArray[np.float64]) -> tu
     speed = car[2] * math.cos(heading) + car[3] * math.sin(heading)
     distance = route.stations[first + point] - station + BLOCKING_WIDTH
     return max(0.0, float(distance) - CAR_LENGTH), float(speed)
+
+
+def recommended_speed(route: LaneRoute, station: float, speed: float, target_speed: float, gap: float) -> float:
+    """
+    Speed that the bends ahead and the car in front leave comfortable.
+
+    :param route: that the car follows
+    :param station: where it is [m]
+    :param speed: its speed [m/s]
+    :param target_speed: on a free straight [m/s]
+    :param gap: to the car in front [m], infinite with nobody there
+    :return: [m/s]
+    """
+    curvature = route.curvature_ahead(station, BEND_PREVIEW + BEND_PREVIEW_TIME * speed)
+    return min(comfortable_speed(curvature, target_speed), IntelligentDriver().following_speed(gap))
 
 
 @dataclass

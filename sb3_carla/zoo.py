@@ -205,7 +205,8 @@ def _with_merged_env_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
             raise ValueError(f"{self.config}: {self.env_name.gym_id}: {error}") from error
         merged = {**hyperparams.get("env_kwargs", {}), **given}
         hyperparams["env_kwargs"] = saved["env_kwargs"] = merged
-        self.eval_env_kwargs = {**merged, **(self._eval_env_kwargs_args or {})}
+        honest = {"practice": 0.0} if "practice" in merged else {}  # evaluation goes anywhere
+        self.eval_env_kwargs = {**merged, **honest, **(self._eval_env_kwargs_args or {})}
         self.args.env_kwargs = dict(merged)
         vector = hyperparams.pop("vec_env", None)
         if vector == "supervised":

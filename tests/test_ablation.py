@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
@@ -23,6 +24,7 @@ from sb3_carla.ablation.published import PlainNatureCNN, PublishedTD3
 from sb3_carla.ablation.report import draw, read_runs, table
 from sb3_carla.ablation.runner import RESULT, DivergedError, StopOnNonFinite, _build, run_all
 from sb3_carla.ablation.variants import load_variant, variant_names
+from sb3_carla.lane_state import LANE_STATE_SIZE
 from sb3_carla.policies import LayerNormNatureCNN
 
 SMALL: dict[str, Any] = {"buffer_size": 200, "batch_size": 16, "seed": 3, "device": "cpu", "autocast": False}
@@ -92,15 +94,23 @@ def test_bad_choices() -> None:
 # --- variants ----------------------------------------------------------------------------------------------------
 
 
+class ToldState(SlidingBar):
+    """Tells a state as CarlaLane-v0 does."""
+
+    def step(self, action: np.ndarray) -> Any:
+        *rest, info = super().step(action)
+        return *rest, {**info, "lane_state": np.full(LANE_STATE_SIZE, self._column / self._size, np.float32)}
+
+
 @pytest.mark.parametrize("name", variant_names())
 def test_every_variant_trains(name: str) -> None:
     variant = load_variant(name)
     variant.hyperparameters.update(buffer_size=100, learning_starts=20, batch_size=8)
-    env = make_vec_env(SlidingBar, variant.hyperparameters["n_envs"])
+    env = make_vec_env(ToldState, variant.hyperparameters["n_envs"])
     model = _build(variant, env, seed=0, decisions=60)
     model.learn(60)
     assert model._n_updates > 0
-    plain = not any(isinstance(m, th.nn.LayerNorm) for m in model.critic.features_extractor.modules())
+    plain = not any(isinstance(m, th.nn.LayerNorm) for m in model.actor.features_extractor.modules())
     assert plain is (re.fullmatch("stock|ours-without-layer-norm|published(?!-layer|-repaired).*", name) is not None)
 
 

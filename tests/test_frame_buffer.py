@@ -74,6 +74,11 @@ def expected(history: list[Any], number: int, n_steps: int) -> tuple[np.ndarray,
     return history[number][0], after, total, 0.0, discount
 
 
+def about(observation: np.ndarray) -> list[float]:
+    """Numbers that tell one observation from another, exact in float32."""
+    return [float(observation.sum()), float(observation[-1, 0, 0])]
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1), n_envs=st.integers(1, 3), n_steps=st.integers(1, 5), places=st.integers(1, 40),
@@ -86,7 +91,7 @@ def test_every_transition_is_as_it_was(
     space = spaces.Box(0, 255, (stack * channels, 3, 2), np.uint8)
     buffer = FrameReplayBuffer(
         places * n_envs, space, ACTIONS, DEVICE, n_envs, n_steps=n_steps, gamma=GAMMA, frame_stack=stack, seed=0,
-        on_device=on_device,
+        on_device=on_device, state="about",
     )  # fmt: skip
     sources = [Episodes(rng, stack, channels) for _ in range(n_envs)]
     histories: list[list[Any]] = [[] for _ in sources]
@@ -95,12 +100,16 @@ def test_every_transition_is_as_it_was(
         for history, row in zip(histories, rows, strict=True):
             history.append(row)
         obs, after, action, reward, done = (np.array(column) for column in list(zip(*rows, strict=True))[:5])
-        buffer.add(obs, after, action, reward, done, [{"TimeLimit.truncated": row[5]} for row in rows])
+        infos = [{"TimeLimit.truncated": row[5], "about": about(row[1])} for row in rows]
+        buffer.add(obs, after, action, reward, done, infos)
     for index, history in enumerate(histories):
         numbers = np.arange(buffer._oldest[index], steps)
         assert len(numbers) >= 1
         assert len(numbers) <= places
         data = buffer._samples(numbers, np.full(len(numbers), index), None)
+        states, next_states = (
+            found.cpu().numpy() for found in buffer._states_of(numbers, np.full(len(numbers), index))
+        )
         # What the newest transition knows of a reset unasked comes with the next one.
         for row, number in enumerate(numbers):
             known = [*history[:-1], (*history[-1][:6], False)]
@@ -108,6 +117,11 @@ def test_every_transition_is_as_it_was(
             np.testing.assert_array_equal(data.observations[row].cpu().numpy(), obs)
             np.testing.assert_array_equal(data.next_observations[row].cpu().numpy(), after)
             np.testing.assert_array_equal(data.actions[row].cpu().numpy(), history[number][2])
+            began = number == 0 or history[number - 1][4] or history[number - 1][6]
+            assert buffer._void[number % places, index] == began, "nobody told the state that an episode begins in"
+            if not began:
+                np.testing.assert_array_equal(states[row], about(obs))
+            np.testing.assert_array_equal(next_states[row], about(after))
             assert float(data.rewards[row]) == pytest.approx(total, abs=1e-5)
             assert float(data.dones[row]) == terminal
             assert data.discounts is not None
@@ -256,6 +270,24 @@ def test_frames_that_do_not_move_on_are_refused() -> None:
     obs, other = rng.integers(0, 256, (2, 1, 4, 2, 2), dtype=np.uint8)
     with pytest.raises(ValueError, match="that move on by one frame a step"):
         buffer.add(obs, other, np.zeros((1, 2)), np.zeros(1), np.zeros(1, bool), [{}])
+
+
+def test_states_are_sampled_with_their_observations() -> None:
+    buffer = FrameReplayBuffer(40, spaces.Box(0, 255, (2, 3, 3), np.uint8), ACTIONS, state="about", n_steps=3, seed=0)
+    obs = np.zeros((2, 3, 3), np.uint8)
+    for step in range(60):
+        after = np.concatenate([obs[1:], np.full((1, 3, 3), step + 1, np.uint8)])
+        done = np.array([step % 7 == 6])
+        buffer.add(obs[None], after[None], np.zeros((1, 2)), np.zeros(1), done, [{"about": about(after)}])
+        obs = np.zeros_like(after) if done[0] else after
+    samples, states, next_states = buffer.sample_with_states(300)
+    for images, told in ((samples.observations, states), (samples.next_observations, next_states)):
+        assert told.shape == (300, 2)
+        assert (images.sum(dim=(1, 2, 3)) > 0).all(), "a first observation, whose state is unknown, is not sampled"
+        th.testing.assert_close(told[:, 0], images.sum(dim=(1, 2, 3)).float())
+        th.testing.assert_close(told[:, 1], images[:, -1, 0, 0].float())
+    with pytest.raises(ValueError, match="state: expected 'about' in the infos, got other"):
+        buffer.add(obs[None], obs[None, ::-1], np.zeros((1, 2)), np.zeros(1), done, [{"other": 1}])
 
 
 @pytest.mark.parametrize("first", [False, True])

@@ -15,12 +15,13 @@ from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
-from tiny import SMALL, BarEnv, SlidingBar
+from tiny import SMALL, STATE_CRITIC, BarEnv, SlidingBar, ToldBar
 
 from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import LinearNormalNoise
 from sb3_carla.policies import LayerNormCnnPolicy
-from sb3_carla.td3 import TD3, InvertingTanh
+from sb3_carla.td3 import TD3
+from sb3_carla.tensors import InvertingTanh
 
 OFF = {"actor_max_grad_norm": None, "critic_max_grad_norm": None, "autocast": False}
 NOT_SIGN_LIKE = {"optimizer_kwargs": {"eps": 1e-4}}  # Adam's default makes steps of full size from gradients of 1e-8
@@ -248,7 +249,12 @@ def test_metrics_are_written_at_the_dump(tmp_path: Path) -> None:
         ({"exploration_noise": (0.1, 0.2)}, "exploration_noise"),
         ({"noise_spread": 0.5, "exploration_noise": (0.1, 0.1, 1)}, "noise_spread: expected at least 1"),
         ({"noise_spread": 2.0}, "and exploration_noise, got 2.0"),
-        ({"policy_kwargs": {"encoder": "actor"}}, "encoder: expected one of separate, critic, got 'actor'"),
+        ({"policy_kwargs": {"encoder": "both"}}, "encoder: expected one of separate, critic, actor, got 'both'"),
+        ({"critic_state": "bar"}, "critic_state: expected deduplicate_frames=True"),
+        ({"critic_state": "bar", "deduplicate_frames": True}, "critic_state: expected with policy_kwargs={'encoder'"),
+        ({"policy_kwargs": STATE_CRITIC["policy_kwargs"]}, "critic_state: expected with policy_kwargs={'encoder'"),
+        ({"policy_kwargs": {"encoder": "actor"}}, "state_size: expected a whole number of at least 1 with"),
+        ({"policy_kwargs": {"state_size": 3}}, "state_size: expected 0 with encoder='separate', got 3"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
@@ -293,6 +299,37 @@ def test_smoothness_draws_the_actor_towards_what_follows() -> None:
             model.update_actor(batch, features, following)
         distances.append(float((model.actor.mu(features) - following).abs().mean().detach()))
     assert distances[1] < 0.1 < distances[0]
+
+
+def test_critics_that_see_the_state_teach_an_actor_that_sees_pixels(tmp_path: Path) -> None:
+    model = TD3(
+        "LayerNormCnnPolicy", ToldBar(), **STATE_CRITIC, learning_rate=3e-4, buffer_size=2000, learning_starts=200,
+        batch_size=64, gradient_steps=1, train_freq=1, gamma=0.0, seed=3, device="cpu",
+    )  # fmt: skip
+    assert not any(isinstance(module, th.nn.Conv2d) for module in model.critic.modules())
+    assert {group["name"] for group in model.actor.optimizer.param_groups} == {"cnn", "mlp"}
+    assert {group["name"] for group in model.critic.optimizer.param_groups} == {"mlp"}
+    before = evaluate_policy(model, model.get_env(), 20)[0]
+    model.learn(800)
+    after = evaluate_policy(model, model.get_env(), 20)[0]
+    assert before < 6.5 < 9.0 < after, "of 10, from pixels alone"
+
+    model.save(tmp_path / "model.zip")
+    observation = ToldBar().reset(seed=1)[0]
+    for algorithm in (TD3, stable_baselines3.TD3):
+        again = algorithm.load(tmp_path / "model.zip", device="cpu")
+        np.testing.assert_array_equal(again.predict(observation)[0], model.predict(observation)[0])
+
+
+def test_only_ours_trains_a_critic_of_states() -> None:
+    model = filled(stable_baselines3.TD3, LayerNormCnnPolicy, policy_kwargs=STATE_CRITIC["policy_kwargs"])
+    with pytest.raises(ValueError, match=r"states of shape \(n, 1\), got \[16, 2, 36, 36\]; only sb3_carla.TD3 with"):
+        model.train(1, 16)
+
+
+def test_an_environment_that_tells_no_state_is_named() -> None:
+    with pytest.raises(ValueError, match="state: expected 'bar' in the infos"):
+        TD3("LayerNormCnnPolicy", SlidingBar(), **{**SMALL, **STATE_CRITIC}).learn(5)
 
 
 def test_inverting_tanh_by_hand() -> None:

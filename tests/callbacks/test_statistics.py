@@ -14,7 +14,7 @@ from gymnasium import spaces
 from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
 from stable_baselines3.common.logger import configure
-from tiny import BarEnv, train
+from tiny import STATE_CRITIC, BarEnv, SlidingBar, train
 
 from sb3_carla.callbacks import (
     ActionSaturationCallback,
@@ -156,6 +156,32 @@ def test_bias_of_a_critic_that_is_known(tmp_path: Path, terminates: bool) -> Non
     assert last["debug/monte_carlo_q"] == pytest.approx(10.0)
     assert last["debug/q_bias"] == pytest.approx(10.0 - np.mean(returns))
     assert last["debug/q_bias_normalized"] == pytest.approx((10.0 - np.mean(returns)) / np.mean(returns))
+
+
+class CountingBar(SlidingBar):
+    """Tells how many steps the episode has had: of its ten, 1 to 10."""
+
+    def step(self, action: np.ndarray) -> Any:
+        *rest, info = super().step(action)
+        return *rest, {**info, "bar": [10.0 - self._left]}
+
+
+@pytest.mark.parametrize(("terminates", "compared"), [(True, range(1, 10)), (False, range(1, 7))])
+def test_a_critic_of_states_is_asked_about_states(tmp_path: Path, terminates: bool, compared: range) -> None:
+    arguments = {**SMALL, **STATE_CRITIC, "learning_rate": 0.0, "learning_starts": 100, "gamma": 0.5}
+    model = TD3("LayerNormCnnPolicy", CountingBar(terminate=terminates), **arguments)
+    constant_critic(model, 3.0)
+    with th.no_grad():  # Q(s, a) = 3 + s
+        for network in model.critic.q_networks:
+            for layer in network[::2]:
+                layer.weight.zero_()
+                layer.weight[0, 0] = 1.0
+            network[0].bias.zero_()
+            network[2].bias.zero_()
+    last = train(model, tmp_path, [ValueBiasCallback(states_per_episode=99)], steps=80)[-1]
+    assert last["debug/monte_carlo_q"] == pytest.approx(3.0 + np.mean(compared)), (
+        "all but the first, of which none told"
+    )
 
 
 SMALL_BUFFER = {"learning_starts": 20, "buffer_size": 500}
