@@ -105,10 +105,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `reward` | None | weights by term name, replacing defaults |
     | `render_mode` | None | "rgb_array" or "human" |
     | `timeout` | 20.0 | for each answer of the server [s] |
-    | `practice` | 0.0 | share of the episodes that begin shortly before one of the last failures; for training |
     | `server_command` | None | starts a server of yours instead of the packaged one; `{port}` stands for its port |
     | `server_episodes` | None | replace the server after so many episodes, against leaks |
     | `server_memory` | None | replace it before an episode if it takes more than so many gigabytes |
+    | `practice` | 0.0 | share of the episodes that begin shortly before one of the last failures; for training |
 
     In `town`, "training" stands for all built-in towns for training and "held-out" for the others.
 
