@@ -6,9 +6,9 @@ Time of a gradient step at batch 256 on 4x84x84 pictures: stock TD3 beside ours,
 
 - stock: ``stable_baselines3.TD3("CnnPolicy")``, an encoder for the actor and one for the critic, no clipping, no log.
 - separate: ``sb3_carla.TD3("LayerNormCnnPolicy")``, the same two encoders, with LayerNorm.
-- critic: one encoder, trained by the critic's loss, as the default hyperparameters have it.
-
-- default: likewise, with the 64 features and the inverted gradients of the default hyperparameters.
+- critic: one encoder, trained by the critic's loss.
+- default: as the default hyperparameters have it: critics of the state, one encoder of 64 features, which the
+  policy's loss trains at every step.
 
 ``--profile`` says where the time of a step goes: its arithmetic at the peak that this processor reaches in a large
 matrix product, in float32 and in bfloat16, and the operations that take longest.
@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 from sb3_carla import TD3
 from sb3_carla.callbacks import GradientNormCallback
+from sb3_carla.lane_state import LANE_STATE_SIZE
 
 BATCH = 256
 TRANSITIONS = 600
@@ -58,7 +59,8 @@ class Pictures(gym.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._stack = np.concatenate([self._stack[1:], self._frame()])
-        return self._stack, float(action[0]), False, bool(self.np_random.random() < 0.01), {}
+        ended = bool(self.np_random.random() < 0.01)
+        return self._stack, float(action[0]), False, ended, {"state": self.np_random.normal(size=LANE_STATE_SIZE)}
 
 
 def contender(name: str) -> Any:
@@ -72,14 +74,15 @@ def contender(name: str) -> Any:
     if name == "stock":
         model: Any = stable_baselines3.TD3("CnnPolicy", Pictures(), **common)
     else:
-        default = name == "default"
-        policy_kwargs: dict[str, Any] = {"encoder": "critic" if default else name, "optimizer_kwargs": {"fused": True}}
-        if default:
+        policy_kwargs: dict[str, Any] = {"encoder": name, "optimizer_kwargs": {"fused": True}}
+        options: dict[str, Any] = {"n_steps": 3, "random_shift": 4}
+        if name == "default":
+            policy_kwargs |= {"encoder": "actor", "state_size": LANE_STATE_SIZE}
             policy_kwargs["features_extractor_kwargs"] = {"features_dim": 64}
+            options = {"critic_state": "state", "policy_delay": 1, "invert_gradients": True}
         model = TD3(
-            "LayerNormCnnPolicy", Pictures(), n_steps=3, random_shift=0 if default else 4, deduplicate_frames=True,
-            invert_gradients=default, policy_kwargs=policy_kwargs, **common,
-        )  # fmt: skip
+            "LayerNormCnnPolicy", Pictures(), deduplicate_frames=True, policy_kwargs=policy_kwargs, **options, **common
+        )
     model.learn(TRANSITIONS)
     model.set_logger(Logger(None, []))
     if name != "stock":

@@ -20,7 +20,7 @@ from elsewhere import run_python
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
-from tiny import SlidingBar
+from tiny import STATE_CRITIC, SlidingBar, ToldBar
 
 from sb3_carla.callbacks import ExactCheckpointCallback
 from sb3_carla.checkpoints import MANIFEST, PIECES, Checkpoints, is_checkpoint, restore_callbacks
@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-class RepeatableBar(SlidingBar):
+class RepeatableBar(ToldBar):
     """Says how it came to where it is, as CarlaLane-v0 does."""
 
     episode_so_far: dict[str, Any] = {}  # noqa: RUF012
@@ -80,12 +80,13 @@ def assert_same(one: Any, other: Any) -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        {**STATE_CRITIC, "overlap": True},
         {"deduplicate_frames": True, "n_steps": 3, "overlap": True},
         {"deduplicate_frames": True, "storage": True},
         {"n_steps": 3},
         {},
     ],
-    ids=["default", "storage", "n-step", "sb3-buffer"],
+    ids=["default", "n-step-frames", "storage", "n-step", "sb3-buffer"],
 )
 def test_resumed_is_the_same_as_never_stopped(options: dict[str, Any], tmp_path: Path) -> None:
     def make(name: str) -> TD3:

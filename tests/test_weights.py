@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch as th
-from tiny import BarEnv
+from tiny import STATE_CRITIC, BarEnv, ToldBar
 
 from sb3_carla import runs
 from sb3_carla.errors import ModelError
@@ -59,6 +59,15 @@ def test_the_policy_acts_as_the_model_does(model: TD3, saved: Path) -> None:
     model.save(stream)
     assert zipfile.ZipFile(stream).testzip() is None
     assert ARGUMENTS in zipfile.ZipFile(stream).namelist()
+
+
+def test_critics_of_states_come_along(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", ToldBar(), **SMALL, **STATE_CRITIC)
+    model.save(tmp_path / "model")
+    policy = load_policy(tmp_path / "model.zip", "cpu")
+    observations = np.random.default_rng(0).integers(0, 256, (20, 2, 36, 36), np.uint8)
+    assert np.array_equal(policy.predict(observations, deterministic=True)[0], model.predict(observations)[0])
+    assert policy.critic.observation_space.shape == (1,)
 
 
 class Bomb:
