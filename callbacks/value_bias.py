@@ -130,6 +130,8 @@ class ValueBiasCallback(ProbeCallback):
         gamma, usable = self._gamma, len(episode.rewards)
         key, end = _state_key(self.model), None
         if info.get("TimeLimit.truncated", False):
+            if key is not None and key not in info:
+                return  # the environment's process is gone, and its last state with it
             last = info["terminal_observation"]
             end = (last, last if key is None else info[key])
             unseen = math.ceil(math.log(UNSEEN) / math.log(gamma)) if 0.0 < gamma < 1.0 else usable

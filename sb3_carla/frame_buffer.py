@@ -170,7 +170,7 @@ class FrameReplayBuffer(ReplayBuffer):
                 self._frame_ids[slot, index] = self._store_lost(index, obs[index])
             else:
                 self._frame_ids[slot, index] = self._store(index, obs[index], next_obs[index])
-            if self._state is not None:
+            if self._state is not None and not lost:
                 self._store_states(slot, index, infos[index])
             truncated = self.handle_timeout_termination and infos[index].get("TimeLimit.truncated", False)
             self._terminals[slot, index] = done[index] and not truncated

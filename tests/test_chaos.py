@@ -43,6 +43,7 @@ class Chaos:
         self._command += ["-n", str(steps), "--save-freq", str(every), "--eval-freq", "-1", "-f", "logs"]
         self._command += ["--env-kwargs", "town:['Circuit01','Village01']", "timeout:3.0", "n_npcs:2"]
         self._command += ["-params", "n_envs:3", "learning_starts:100", "batch_size:16", "buffer_size:2000"]
+        self._command += ["gradient_steps:1"]
         self._command += ["vec_env:'supervised'"]
         self.trainer = self._start()
 

@@ -184,6 +184,28 @@ def test_a_critic_of_states_is_asked_about_states(tmp_path: Path, terminates: bo
     )
 
 
+class LosingBar(CountingBar):
+    """Every second episode ends as where the environment's process has died: nobody can tell its last state."""
+
+    lost = False
+
+    def step(self, action: np.ndarray) -> Any:
+        *rest, info = super().step(action)
+        if self._left == 0:
+            self.lost = not self.lost
+            if self.lost:
+                info = {"server_restarted": True}
+        return *rest, info
+
+
+def test_a_state_that_is_lost_ends_nothing(tmp_path: Path) -> None:
+    arguments = {**SMALL, **STATE_CRITIC, "learning_starts": 20, "gamma": 0.5}
+    model = TD3("LayerNormCnnPolicy", LosingBar(), **arguments)
+    rows = train(model, tmp_path, [ValueBiasCallback(states_per_episode=99)], steps=80)
+    assert "debug/monte_carlo_q" in rows[-1]
+    assert model.replay_buffer._void[[9, 29, 49, 69], 0].all(), "the steps whose next observation is lost"
+
+
 SMALL_BUFFER = {"learning_starts": 20, "buffer_size": 500}
 
 
