@@ -37,14 +37,14 @@ class Episode:
     states: list[tuple[int, Any, Any]] = field(default_factory=list)
     stride: int = 1
 
-    def add(self, observation: Any, action: Any, reward: float) -> None:
+    def add(self, view: Any, action: Any, reward: float) -> None:
         """
-        :param observation: what the critic sees where the action was chosen; None: unknown
+        :param view: what the critic sees where the action was chosen; None: unknown
         :param action: as the critic takes it
         :param reward: what came of it
         """
-        if len(self.rewards) % self.stride == 0 and observation is not None:
-            self.states.append((len(self.rewards), _copy(observation), np.array(action)))
+        if len(self.rewards) % self.stride == 0 and view is not None:
+            self.states.append((len(self.rewards), _copy(view), np.array(action)))
         self.rewards.append(float(reward))
         if len(self.states) >= 2 * MOST_STATES:
             self.states, self.stride = self.states[::2], 2 * self.stride
@@ -55,14 +55,14 @@ class Comparison:
     """
     A state whose return is known.
 
-    :param seen_by_critic: its observation, or its state
+    :param view: what the critic sees of it: the observation, or the environment's state
     :param action: as the critic takes it
     :param seen: discounted rewards that followed
     :param weight: of the value behind a truncation [-]
     :param end: last observation of a truncated episode, and what the critic sees of it; None of another
     """
 
-    seen_by_critic: Any
+    view: Any
     action: npt.NDArray[Any]
     seen: float
     weight: float
@@ -113,14 +113,14 @@ class ValueBiasCallback(ProbeCallback):
         if not self._handles:
             return True
         actions = self.locals.get("buffer_actions", self.locals["actions"])
+        key = _state_key(self.model)
         steps = zip(self.locals["rewards"], self.locals["dones"], self.locals["infos"], strict=True)
         for index, (reward, ended, info) in enumerate(steps):
             episode = self._episodes.setdefault(index, Episode())
-            key = _state_key(self.model)
-            seen = _row(self.model._last_obs, index) if key is None else self._states.get(index)
-            episode.add(seen, actions[index], reward)
+            view = _row(self.model._last_obs, index) if key is None else self._states.get(index)
+            episode.add(view, actions[index], reward)
             if key is not None:
-                self._states[index] = None if ended else info[key]
+                self._states[index] = None if ended else info.get(key)
             if ended:
                 self._finish(self._episodes.pop(index), info)
         return True
@@ -130,18 +130,18 @@ class ValueBiasCallback(ProbeCallback):
         gamma, usable = self._gamma, len(episode.rewards)
         key, end = _state_key(self.model), None
         if info.get("TimeLimit.truncated", False):
-            if key is not None and key not in info:
-                return  # the environment's process is gone, and its last state with it
             last = info["terminal_observation"]
-            end = (last, last if key is None else info[key])
+            end = (last, last if key is None else info.get(key))
+            if end[1] is None:
+                return  # the environment's process is gone, and its last state with it
             unseen = math.ceil(math.log(UNSEEN) / math.log(gamma)) if 0.0 < gamma < 1.0 else usable
             usable = max(1, usable - unseen + 1)
         candidates = [state for state in episode.states if state[0] < usable]
         chosen = self._random.sample(candidates, min(self.states_per_episode, len(candidates)))
         returns = monte_carlo_returns(episode.rewards, gamma)
-        for number, seen, action in chosen:
+        for number, view, action in chosen:
             weight = gamma ** (len(episode.rewards) - number)
-            self._chosen.append(Comparison(seen, action, returns[number], weight, end))
+            self._chosen.append(Comparison(view, action, returns[number], weight, end))
 
     def _record(self) -> None:
         if not self._chosen:
@@ -151,11 +151,11 @@ class ValueBiasCallback(ProbeCallback):
         returns = np.array([comparison.seen for comparison in found])
         ends = {id(comparison.end): comparison.end for comparison in found if comparison.end is not None}
         if ends:
-            observations, seen = (_batch(list(column)) for column in zip(*ends.values(), strict=True))
-            values = dict(zip(ends, _state_values(self.model, observations, seen), strict=True))
+            observations, views = (_batch(list(column)) for column in zip(*ends.values(), strict=True))
+            values = dict(zip(ends, _state_values(self.model, observations, views), strict=True))
             returns += [c.weight * values[id(c.end)] if c.end is not None else 0.0 for c in found]
-        seen, actions = _batch([c.seen_by_critic for c in found]), np.stack([c.action for c in found])
-        q, expected = float(predicted_values(self.model, seen, actions).mean()), float(returns.mean())
+        views, actions = _batch([c.view for c in found]), np.stack([c.action for c in found])
+        q, expected = float(predicted_values(self.model, views, actions).mean()), float(returns.mean())
         size = float(np.abs(returns).mean())
         self.logger.record("debug/monte_carlo_return", expected)
         self.logger.record("debug/monte_carlo_q", q)
@@ -213,12 +213,12 @@ def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarra
 
 
 @th.no_grad()
-def _state_values(model: BaseAlgorithm, observations: Any, seen: Any) -> np.ndarray:
-    """What the policy itself would get from here, where it sees observations and the critic ``seen``: shape (n,)."""
+def _state_values(model: BaseAlgorithm, observations: Any, views: Any) -> np.ndarray:
+    """What the policy itself would get from here, where it sees observations and the critic ``views``: shape (n,)."""
     policy: Any = model.policy
     if isinstance(getattr(policy, "critic", None), th.nn.Module):
         actions = policy._predict(policy.obs_to_tensor(observations)[0], deterministic=True)  # no random numbers
-        return predicted_values(model, seen, actions.cpu().numpy())
+        return predicted_values(model, views, actions.cpu().numpy())
     if _discrete_values(policy) is None:
         return predicted_values(model, observations, np.zeros(0))
     found = _action_values(policy, policy.obs_to_tensor(observations)[0]).max(dim=1).values

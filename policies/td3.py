@@ -58,9 +58,9 @@ class StateCritic(ContinuousCritic):
         """
         if not isinstance(obs, th.Tensor) or obs.shape[1:] != self.observation_space.shape:
             seen = list(obs.shape) if isinstance(obs, th.Tensor) else type(obs).__name__
-            size = self.observation_space.shape[0]  # type: ignore[index]
             raise ValueError(
-                f"encoder='actor': expected the critic to get states of shape (n, {size}), got {seen}; "
+                "encoder='actor': expected the critic to get states of shape "
+                f"(n, {features_extractor.features_dim}), got {seen}; "
                 "only sb3_carla.TD3 with critic_state trains such a policy"
             )
         features: th.Tensor = features_extractor(obs)

@@ -9,7 +9,15 @@ from typing import Any
 
 from sb3_carla.towns import expand_towns
 
-__all__ = ["check_image_size", "check_positive", "check_scenario", "check_whole", "town_names", "weather_choices"]
+__all__ = [
+    "check_image_size",
+    "check_limits",
+    "check_positive",
+    "check_scenario",
+    "check_whole",
+    "town_names",
+    "weather_choices",
+]
 
 
 def check_whole(name: str, value: object, least: int) -> None:
@@ -31,6 +39,14 @@ def check_positive(**values: object) -> None:
     for name, value in values.items():
         if not (isinstance(value, numbers.Real) and float(value) > 0.0):
             raise ValueError(f"{name}: expected a positive number, got {value!r}")
+
+
+def check_limits(**values: object) -> None:
+    """
+    :param values: by argument; None is no limit
+    :raises ValueError: if one is something else than None or a number above 0
+    """
+    check_positive(**{name: value for name, value in values.items() if value is not None})
 
 
 def check_image_size(value: object) -> None:

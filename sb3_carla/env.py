@@ -17,7 +17,6 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from sb3_carla import arguments
-from sb3_carla.arguments import check_positive, check_scenario, town_names, weather_choices
 from sb3_carla.episode import Episode
 from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError
 from sb3_carla.lane_state import lane_state
@@ -146,18 +145,17 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         server_memory: float | None = None,
         practice: float = 0.0,
     ) -> None:
-        self._towns = town_names(town)
-        self._weathers = weather_choices(weather)
+        self._towns = arguments.town_names(town)
+        self._weathers = arguments.weather_choices(weather)
         for name, value, least in (
             ("n_npcs", n_npcs, 0),
             ("frame_stack", frame_stack, 1),
             ("action_repeat", action_repeat, 1),
         ):
             arguments.check_whole(name, value, least)
-        check_scenario(scenario)
-        check_positive(target_speed=target_speed, route_length=route_length, timeout=timeout)
-        limits = {"steering_rate": steering_rate, "lateral_acceleration": lateral_acceleration}
-        check_positive(**{name: limit for name, limit in limits.items() if limit is not None})
+        arguments.check_scenario(scenario)
+        arguments.check_positive(target_speed=target_speed, route_length=route_length, timeout=timeout)
+        arguments.check_limits(steering_rate=steering_rate, lateral_acceleration=lateral_acceleration)
         if not route_length >= 20.0:
             raise ValueError(f"route_length: expected at least 20 m, got {route_length!r}")
         arguments.check_image_size(image_size)
@@ -229,10 +227,12 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         weather = options.pop("weather", None)
         if options:
             raise ValueError(f"reset: unknown options {sorted(options)}, expected town, scenario, weather, resume")
-        check_scenario(number)
+        arguments.check_scenario(number)
         self._place = self._practice.draw(self.np_random) if town is None and number is None else None
-        town = self._place.town if self._place else self._draw(self._towns if town is None else town_names(town))
-        weather = self._draw(self._weathers if weather is None else weather_choices(weather))
+        town = (
+            self._place.town if self._place else self._draw(self._towns if town is None else arguments.town_names(town))
+        )
+        weather = self._draw(self._weathers if weather is None else arguments.weather_choices(weather))
         self._town, self._number = town, number
         self._begin_somehow(weather)
         if self.render_mode == "human":

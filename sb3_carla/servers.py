@@ -26,7 +26,7 @@ from typing import IO, ClassVar
 
 import carla
 
-from sb3_carla.arguments import check_positive
+from sb3_carla.arguments import check_limits
 from sb3_carla.errors import MapError, ServerStartError
 
 __all__ = [
@@ -381,8 +381,7 @@ def supervisor(
     :raises ValueError: if something is asked of a server that somebody else keeps, or the command has no ``{port}``, or
         a limit is not positive
     """
-    limits = {"server_episodes": episodes, "server_memory": memory}
-    check_positive(**{name: limit for name, limit in limits.items() if limit is not None})
+    check_limits(server_episodes=episodes, server_memory=memory)
     if host is not None:
         if any(value is not None for value in (command, episodes, memory)):
             raise ValueError("server_command, server_episodes, server_memory: expected none of these beside host")

@@ -74,8 +74,7 @@ def test_spaces_and_info(env: CarlaLaneEnv) -> None:
     assert (terminated, truncated) == (False, False)
     assert set(info) == {
         "speed_mps", "lateral_offset_m", "heading_error_rad", "wheel_angle_rad", "route_completion", "distance_m",
-        "lane_state",
-        "reward_terms", "town", "scenario",
+        "reward_terms", "town", "scenario", "lane_state",
     }  # fmt: skip
     assert tuple(info["reward_terms"]) == REWARD_TERMS
 

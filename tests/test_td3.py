@@ -17,6 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from tiny import SMALL, STATE_CRITIC, BarEnv, SlidingBar, ToldBar
 
+from sb3_carla.callbacks import ValueBiasCallback
 from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import LinearNormalNoise
 from sb3_carla.policies import LayerNormCnnPolicy
@@ -327,9 +328,10 @@ def test_only_ours_trains_a_critic_of_states() -> None:
         model.train(1, 16)
 
 
-def test_an_environment_that_tells_no_state_is_named() -> None:
+@pytest.mark.parametrize("callbacks", [[], [ValueBiasCallback()]], ids=["plain", "watched"])
+def test_an_environment_that_tells_no_state_is_named(callbacks: list[Any]) -> None:
     with pytest.raises(ValueError, match="state: expected 'bar' in the infos"):
-        TD3("LayerNormCnnPolicy", SlidingBar(), **{**SMALL, **STATE_CRITIC}).learn(5)
+        TD3("LayerNormCnnPolicy", SlidingBar(), **{**SMALL, **STATE_CRITIC}).learn(5, callback=callbacks)
 
 
 def test_inverting_tanh_by_hand() -> None:
