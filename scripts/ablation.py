@@ -14,7 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from sb3_carla.ablation.report import draw, read_runs, table
+from sb3_carla.ablation.records import read_runs
+from sb3_carla.ablation.report import draw, table
 from sb3_carla.ablation.runner import run_all
 from sb3_carla.ablation.variants import load_variant, variant_names
 

@@ -21,9 +21,11 @@ from tiny import BarEnv, SlidingBar
 
 from sb3_carla.ablation import variants
 from sb3_carla.ablation.published import PlainNatureCNN, PublishedTD3
-from sb3_carla.ablation.report import draw, read_runs, table
-from sb3_carla.ablation.runner import RESULT, DivergedError, StopOnNonFinite, _build, run_all
+from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, read_runs, thinned_curves
+from sb3_carla.ablation.report import draw, table
+from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, run_all
 from sb3_carla.ablation.variants import load_variant, variant_names
+from sb3_carla.diagnostics.event_logs import RunLog, Series
 from sb3_carla.lane_state import LANE_STATE_SIZE
 from sb3_carla.policies import LayerNormNatureCNN
 
@@ -179,6 +181,9 @@ def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     assert (result["seed"], result["decisions"], result["diverged_at"]) == (1, 48, None)
     assert result["hyperparameters"]["policy_loss"] == "actor_features"
     assert 0.0 <= result["scores"]["route_completion"]["value"] <= 1.0
+    for kept in ("events*", "model.zip"):
+        for path in half.glob(kept):
+            path.unlink()  # the result alone is enough for the report
 
     result.update(seed=2, diverged_at=40, scores=None)
     shutil.copytree(half, tmp_path / "published" / "seed_2")
@@ -191,6 +196,26 @@ def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     assert (tmp_path / "ablation.png").stat().st_size > 10_000
     with pytest.raises(FileNotFoundError, match="No finished run"):
         read_runs(tmp_path / "nowhere")
+
+
+def test_curves_keep_their_ends_and_what_was_not_finite(tmp_path: Path) -> None:
+    steps = np.arange(0, 2500, 10)
+    values = np.where(steps == 2490, np.nan, np.exp(steps / 100.0))
+    log = RunLog(tmp_path, {"debug/cnn_feature_l2_norm": Series(steps, values), "train/other": Series(steps, values)})
+    curves = json.loads(json.dumps(thinned_curves(log), allow_nan=False))
+    run = Run({"curves": curves})
+    assert set(curves) == {"actor_features", "critic_features"}, "one encoder stands for both"
+    series = run.curve("actor_features")
+    assert series is not None
+    assert len(series.steps) == MOST_POINTS
+    assert (series.steps[0], series.steps[-1]) == (0, 2490)
+    assert np.allclose(
+        series.values, np.where(series.steps == 2490, np.nan, np.exp(series.steps / 100.0)), 1e-4, equal_nan=True
+    )
+    assert np.isnan(run.tail("actor_features"))
+    assert np.isnan(run.tail("q"))
+    run.result["curves"]["q"] = {"steps": list(range(20)), "values": [0.0] * 18 + [3.0, 5.0]}
+    assert run.tail("q") == 4.0
 
 
 def test_runs_do_not_outlive_the_command(tmp_path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -15,77 +12,29 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sb3_carla.ablation.runner import RESULT
-from sb3_carla.diagnostics.event_logs import RunLog, Series, read_run
+from sb3_carla.ablation.records import Run
 from sb3_carla.markup import markdown_table
 
-__all__ = ["Run", "draw", "read_runs", "table"]
+__all__ = ["draw", "table"]
 
-PANELS = (
-    ("norm of the actor's CNN features", ("debug/actor_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm")),
-    ("norm of the critic's CNN features", ("debug/critic_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm")),
-    ("norm of the critic CNN's gradient, before clipping", ("gradients/critic_cnn_norm",)),
-    ("critic's Q", ("debug/monte_carlo_q", "train/q1_value")),
-    ("Monte-Carlo return that Q stands for", ("debug/monte_carlo_return",)),
-    ("magnitude of the actor's loss", ("train/actor_loss",)),
-)
-"""Title, and the tags that hold it: the first of them that the run has."""
+PANELS = {
+    "actor_features": "norm of the actor's CNN features",
+    "critic_features": "norm of the critic's CNN features",
+    "critic_cnn_gradient": "norm of the critic CNN's gradient, before clipping",
+    "q": "critic's Q",
+    "monte_carlo_return": "Monte-Carlo return that Q stands for",
+    "actor_loss": "magnitude of the actor's loss",
+}
+"""Curve and title."""
 LOGARITHMIC_LIMIT = 200.0
 """A panel is logarithmic where its values reach this."""
-TAIL = 0.1
-"""Share of a run whose mean stands in the table."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its ``result.json`` and its log."""
-
-    result: dict[str, Any]
-    log: RunLog
-
-    @property
-    def diverged(self) -> bool:
-        """Whether its weights ended as NaN or Inf."""
-        return self.result["diverged_at"] is not None
-
-    def series(self, tags: Sequence[str]) -> Series | None:
-        """
-        :param tags: in order of preference
-        :return: points of the first that the log has
-        """
-        return next((self.log.scalars[tag] for tag in tags if tag in self.log.scalars), None)
-
-    def tail(self, tags: Sequence[str]) -> float:
-        """
-        :param tags: in order of preference
-        :return: mean of the last tenth of the points; NaN if there are none
-        """
-        series = self.series(tags)
-        if series is None:
-            return float("nan")
-        return float(series.values[-max(1, round(TAIL * len(series.values))) :].mean())
-
-
-def read_runs(folder: Path) -> dict[str, list[Run]]:
-    """
-    :param folder: of :func:`sb3_carla.ablation.runner.run_all`
-    :return: finished runs by variant
-    :raises FileNotFoundError: if there are none
-    """
-    runs: dict[str, list[Run]] = {}
-    for path in sorted(folder.glob(f"*/seed_*/{RESULT}")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        runs.setdefault(result["variant"], []).append(Run(result, read_run(path.parent)))
-    if not runs:
-        raise FileNotFoundError(f"No finished run in {folder}: expected {folder}/VARIANT/seed_N/{RESULT}")
-    return runs
 
 
 def table(runs: dict[str, list[Run]]) -> str:
     """
     Markdown, a row for each variant: medians of its seeds, and the range.
 
-    :param runs: of :func:`read_runs`
+    :param runs: of :func:`sb3_carla.ablation.records.read_runs`
     :return: the table
     """
     heads = ["variant", "seeds", "success", "route completion", "lateral mean [m]", "actor features", "critic features"]
@@ -97,7 +46,7 @@ def table(runs: dict[str, list[Run]]) -> str:
         cells = [members[0].result["title"], seeds]
         cells += [_range(100.0 * _scores(members, name), " %") for name in ("success_rate", "route_completion")]
         cells.append(_range(_scores(members, "lateral_mean_m")))
-        cells += [_range(np.array([run.tail(tags) for run in members])) for _, tags in PANELS]
+        cells += [_range(np.array([run.tail(name) for run in members])) for name in PANELS]
         rows.append(cells)
     return markdown_table(rows)
 
@@ -106,7 +55,7 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     """
     Curves of every variant, each seed a line, and the success of each.
 
-    :param runs: of :func:`read_runs`
+    :param runs: of :func:`sb3_carla.ablation.records.read_runs`
     :return: the figure
     """
     figure = Figure(figsize=(16.0, 11.0), layout="constrained")
@@ -114,8 +63,8 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     axes = figure.subplots(3, 3).flatten()
     names = sorted(runs)
     colours = dict(zip(names, _colours(len(names)), strict=True))
-    for axis, (title, tags) in zip(axes, PANELS, strict=False):
-        _draw_panel(axis, title, tags, runs, colours)
+    for axis, (name, title) in zip(axes, PANELS.items(), strict=False):
+        _draw_panel(axis, title, name, runs, colours)
     _draw_scores(axes[6], "success on held-out towns [%]", "success_rate", runs, colours)
     _draw_scores(axes[7], "route completion [%]", "route_completion", runs, colours)
     axes[8].axis("off")
@@ -125,13 +74,11 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     return figure
 
 
-def _draw_panel(
-    axis: Axes, title: str, tags: Sequence[str], runs: dict[str, list[Run]], colours: dict[str, Any]
-) -> None:
+def _draw_panel(axis: Axes, title: str, curve: str, runs: dict[str, list[Run]], colours: dict[str, Any]) -> None:
     largest = 0.0
     for name, members in runs.items():
         for run in members:
-            series = run.series(tags)
+            series = run.curve(curve)
             if series is None:
                 continue
             finite = np.isfinite(series.values)

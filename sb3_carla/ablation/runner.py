@@ -21,17 +21,16 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 
 from sb3_carla import evaluation
+from sb3_carla.ablation.records import RESULT, thinned_curves
 from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
 from sb3_carla.callbacks import DiagnosticsCallback
+from sb3_carla.diagnostics.event_logs import read_run
 from sb3_carla.entries import constructor_arguments
 from sb3_carla.noise import exploration_noise
 from sb3_carla.td3 import TD3
 from sb3_carla.towns import HELD_OUT_TOWNS
 
-__all__ = ["RESULT", "run_all", "train_and_evaluate"]
-
-RESULT = "result.json"
-"""Written when a run is complete; a folder without it is begun anew."""
+__all__ = ["run_all", "train_and_evaluate"]
 
 
 class DivergedError(Exception):
@@ -144,6 +143,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
         "hyperparameters": settings,
         **evaluation.provenance(),
     }
+    result["curves"] = thinned_curves(read_run(folder))
     result["scores"] = None if diverged_at is not None else _evaluate(model, settings["env_kwargs"], episodes)
     result["seconds"] = time.monotonic() - began
     (folder / RESULT).write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")

@@ -1,0 +1,93 @@
+"""What a run of the ablation leaves behind, in one JSON file small enough to keep beside the conclusions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_carla.diagnostics.event_logs import RunLog, Series
+
+__all__ = ["CURVES", "RESULT", "Run", "read_runs", "thinned_curves"]
+
+RESULT = "result.json"
+"""Written when a run is complete; a folder without it is begun anew."""
+CURVES: Mapping[str, tuple[str, ...]] = {
+    "actor_features": ("debug/actor_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm"),
+    "critic_features": ("debug/critic_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm"),
+    "critic_cnn_gradient": ("gradients/critic_cnn_norm",),
+    "q": ("debug/monte_carlo_q", "train/q1_value"),
+    "monte_carlo_return": ("debug/monte_carlo_return",),
+    "actor_loss": ("train/actor_loss",),
+}
+"""Name of a curve, and the tags that hold it: the first of them that the run's log has."""
+MOST_POINTS = 100
+"""Of a curve; a longer one is thinned."""
+TAIL = 0.1
+"""Share of a curve whose mean stands for its end."""
+
+
+def thinned_curves(log: RunLog) -> dict[str, dict[str, list[Any]]]:
+    """
+    :param log: of a run
+    :return: for each of ``CURVES`` that the log has: steps, and values to five digits, None where not finite
+    """
+    found: dict[str, dict[str, list[Any]]] = {}
+    for name, tags in CURVES.items():
+        series = next((log.scalars[tag] for tag in tags if tag in log.scalars), None)
+        if series is not None:
+            last = len(series.values) - 1
+            chosen = np.unique(np.linspace(0, last, min(last + 1, MOST_POINTS)).round().astype(int))
+            values = [float(f"{value:.5g}") if math.isfinite(value) else None for value in series.values[chosen]]
+            found[name] = {"steps": series.steps[chosen].tolist(), "values": values}
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, as its ``result.json`` tells it."""
+
+    result: dict[str, Any]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its weights ended as NaN or Inf."""
+        return self.result["diverged_at"] is not None
+
+    def curve(self, name: str) -> Series | None:
+        """
+        :param name: one of ``CURVES``
+        :return: its points, NaN where the log had no finite number; None if the log had nothing of it
+        """
+        points = self.result["curves"].get(name)
+        return points and Series(np.array(points["steps"], np.int64), np.array(points["values"], np.float64))
+
+    def tail(self, name: str) -> float:
+        """
+        :param name: one of ``CURVES``
+        :return: mean of the last tenth of its points; NaN if there are none, or one is not finite
+        """
+        series = self.curve(name)
+        if series is None:
+            return float("nan")
+        return float(series.values[-max(1, round(TAIL * len(series.values))) :].mean())
+
+
+def read_runs(folder: Path) -> dict[str, list[Run]]:
+    """
+    :param folder: of :func:`sb3_carla.ablation.runner.run_all`
+    :return: finished runs by variant
+    :raises FileNotFoundError: if there are none
+    """
+    runs: dict[str, list[Run]] = {}
+    for path in sorted(folder.glob(f"*/seed_*/{RESULT}")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        runs.setdefault(result["variant"], []).append(Run(result))
+    if not runs:
+        raise FileNotFoundError(f"No finished run in {folder}: expected {folder}/VARIANT/seed_N/{RESULT}")
+    return runs
