@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from sb3_carla.ablation.records import read_runs
-from sb3_carla.ablation.report import draw, table
+from sb3_carla.ablation.report import draw, families, table
 from sb3_carla.ablation.runner import run_all
 from sb3_carla.ablation.variants import load_variant, variant_names
 
@@ -43,9 +43,10 @@ def main() -> None:
     runs = read_runs(options.folder)
     text = table(runs)
     print(text)
-    draw(runs).savefig(options.folder / "ablation.png", dpi=100)
     (options.folder / "ablation.md").write_text(text + "\n", encoding="utf-8")
-    print(f"Written: {options.folder / 'ablation.png'} and ablation.md; {left} runs are missing")
+    for family, members in families(runs).items():
+        draw(members).savefig(options.folder / f"{family}.png", dpi=100)
+    print(f"Written: {options.folder}/ablation.md and {', '.join(families(runs))} as .png; {left} runs are missing")
 
 
 if __name__ == "__main__":

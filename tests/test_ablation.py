@@ -22,7 +22,7 @@ from tiny import BarEnv, SlidingBar
 from sb3_carla.ablation import variants
 from sb3_carla.ablation.published import PlainNatureCNN, PublishedTD3
 from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, read_runs, thinned_curves
-from sb3_carla.ablation.report import draw, table
+from sb3_carla.ablation.report import draw, families, table
 from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, run_all
 from sb3_carla.ablation.variants import load_variant, variant_names
 from sb3_carla.diagnostics.event_logs import RunLog, Series
@@ -192,6 +192,9 @@ def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     rows = table(runs).splitlines()
     assert len(rows) == 4
     assert any("| published system | 2, 1 to NaN |" in row for row in rows)
+    assert {family: list(members) for family, members in families(runs).items()} == {
+        "published": ["published"], "ours": [ours],
+    }  # fmt: skip
     draw(runs).savefig(tmp_path / "ablation.png")
     assert (tmp_path / "ablation.png").stat().st_size > 10_000
     with pytest.raises(FileNotFoundError, match="No finished run"):

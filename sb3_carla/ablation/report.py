@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sb3_carla.ablation.records import Run
 from sb3_carla.markup import markdown_table
 
-__all__ = ["draw", "table"]
+__all__ = ["draw", "families", "table"]
 
 PANELS = {
     "actor_features": "norm of the actor's CNN features",
@@ -49,6 +49,18 @@ def table(runs: dict[str, list[Run]]) -> str:
         cells += [_range(np.array([run.tail(name) for run in members])) for name in PANELS]
         rows.append(cells)
     return markdown_table(rows)
+
+
+def families(runs: dict[str, list[Run]]) -> dict[str, dict[str, list[Run]]]:
+    """
+    Variants that are compared with each other: more than ten curves in one picture tell nothing.
+
+    :param runs: of :func:`sb3_carla.ablation.records.read_runs`
+    :return: those that began as ours ("ours") and the others ("published"), without a family that has no run
+    """
+    ours = {name: members for name, members in runs.items() if name.split("-")[0] == "ours"}
+    others = {name: members for name, members in runs.items() if name not in ours}
+    return {family: members for family, members in (("published", others), ("ours", ours)) if members}
 
 
 def draw(runs: dict[str, list[Run]]) -> Figure:
