@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ __all__ = [
     "check_positive",
     "check_scenario",
     "check_whole",
+    "frame_ages",
     "town_names",
     "weather_choices",
 ]
@@ -47,6 +49,23 @@ def check_limits(**values: object) -> None:
     :raises ValueError: if one is something else than None or a number above 0
     """
     check_positive(**{name: value for name, value in values.items() if value is not None})
+
+
+def frame_ages(value: object) -> tuple[int, ...]:
+    """
+    :param value: the argument ``frame_stack``: how many of the last frames an observation has, or the age of each
+        [decisions], the oldest first
+    :return: the ages
+    :raises ValueError: if it is neither; ages are whole numbers that fall to 0
+    """
+    if not isinstance(value, str | bytes) and isinstance(value, Sequence):
+        for age in value:
+            check_whole("frame_stack", age, 0)
+        if not value or value[-1] != 0 or any(a <= b for a, b in itertools.pairwise(value)):
+            raise ValueError(f"frame_stack: expected ages that fall to 0, such as [3, 2, 1, 0], got {value!r}")
+        return tuple(value)
+    check_whole("frame_stack", value, 1)
+    return tuple(range(int(value) - 1, -1, -1))  # type: ignore[call-overload]
 
 
 def check_image_size(value: object) -> None:

@@ -56,7 +56,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     server as a child process; with ``host`` it uses any CARLA 0.9.16 server.
 
     ## Observation
-    ``Box(0, 255, (frame_stack, height, width), uint8)``: grey frames of the last decisions, oldest first.
+    ``Box(0, 255, (frames, height, width), uint8)``: grey frames of the last decisions, oldest first.
 
     ## Action
     ``Box(-1, 1, (2,), float32)``
@@ -95,7 +95,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `weather` | "ClearNoon" | preset of `carla.WeatherParameters`, a mapping of its parameters, or a list of these |
     | `target_speed` | 8.0 | speed on a straight road [m/s] |
     | `route_length` | 300.0 | [m] |
-    | `frame_stack` | 4 | frames in an observation |
+    | `frame_stack` | 4 | frames in an observation: how many of the last, or how old each is: `[9, 4, 1, 0]` |
     | `image_size` | (84, 84) | height and width [px] |
     | `action_repeat` | 1 | simulation ticks of 0.05 s a decision |
     | `steering_rate` | None | fastest change of the steering, full actions a second; None: at once |
@@ -131,7 +131,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         weather: Weather | Sequence[Weather] = "ClearNoon",
         target_speed: float = 8.0,
         route_length: float = 300.0,
-        frame_stack: int = 4,
+        frame_stack: int | Sequence[int] = 4,
         image_size: Sequence[int] = (84, 84),
         action_repeat: int = 1,
         steering_rate: float | None = None,
@@ -147,11 +147,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     ) -> None:
         self._towns = arguments.town_names(town)
         self._weathers = arguments.weather_choices(weather)
-        for name, value, least in (
-            ("n_npcs", n_npcs, 0),
-            ("frame_stack", frame_stack, 1),
-            ("action_repeat", action_repeat, 1),
-        ):
+        ages = arguments.frame_ages(frame_stack)
+        for name, value, least in (("n_npcs", n_npcs, 0), ("action_repeat", action_repeat, 1)):
             arguments.check_whole(name, value, least)
         arguments.check_scenario(scenario)
         arguments.check_positive(target_speed=target_speed, route_length=route_length, timeout=timeout)
@@ -162,7 +159,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode: expected one of {self.metadata['render_modes']}, got {render_mode!r}")
         height, width = image_size
-        self.observation_space = spaces.Box(0, 255, (frame_stack, height, width), np.uint8)
+        self.observation_space = spaces.Box(0, 255, (len(ages), height, width), np.uint8)
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.render_mode = render_mode
         self.target_speed = target_speed
@@ -182,7 +179,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._session: CarlaSession | None = None
         self._traffic: Traffic | None = None
         self._scenarios: dict[str, Scenarios] = {}
-        self._frames = np.zeros(self.observation_space.shape, np.uint8)
+        self._frames = np.zeros((ages[0] + 1, height, width), np.uint8)  # the last ones, oldest first
+        self._seen = [ages[0] - age for age in ages]  # of them, those in an observation
         self._steering = self._full_steering = 0.0
         self._steering_step = (math.inf if steering_rate is None else steering_rate) * self.delta_seconds
         self._lateral_acceleration = math.inf if lateral_acceleration is None else lateral_acceleration
@@ -237,7 +235,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._begin_somehow(weather)
         if self.render_mode == "human":
             self.render()
-        observation, info = self._frames.copy(), self._info({})
+        observation, info = self._frames[self._seen], self._info({})
         for action in again["actions"] if again is not None else ():
             observation, _, terminated, truncated, info = self.step(np.array(action))
             if terminated or truncated:
@@ -279,7 +277,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         failed, ended = self._episode.failed, bool(self._episode.end_reason)
         if failed:
             self._practice.remember(self._town, self.route, self.lane_pose.station, self.np_random)
-        return self._frames.copy(), sum(terms.values()), failed, ended and not failed, self._info(terms)
+        return self._frames[self._seen], sum(terms.values()), failed, ended and not failed, self._info(terms)
 
     def render(self) -> NDArray[np.uint8] | None:
         """
@@ -486,7 +484,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._episode.end_reason = "server_lost"
         self._leave(server_lost=True)
         info = self._info(dict.fromkeys(self._weights.__dataclass_fields__, 0.0))
-        return self._frames.copy(), 0.0, False, True, {**info, "server_restarted": True}
+        return self._frames[self._seen], 0.0, False, True, {**info, "server_restarted": True}
 
     def _leave(self, *, server_lost: bool) -> None:
         session, self._session, self._traffic = self._session, None, None

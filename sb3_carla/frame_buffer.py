@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 __all__ = ["FrameReplayBuffer"]
 
+HISTORY = 32
+"""Frames of an episode that the next observations may still hold: the last ones."""
 MOST_DRAWS = 100
 """How often to draw anew in place of transitions that are not to be sampled."""
 SPARE = 0.05
@@ -29,9 +32,10 @@ class FrameReplayBuffer(ReplayBuffer):
     ``optimize_memory_usage`` it tells truncations from terminations, and unlike ``NStepReplayBuffer`` it keeps no
     second copy for n-step returns.
 
-    An observation must be the one before, moved on by one frame; the first of an episode may be anything. A frame equal
-    to the one before it takes no room. Where episodes are so short (under 20 steps on average) that their first frames
-    need more than the spare room, the oldest transitions go a little earlier.
+    An observation may hold one frame that is not among the last 32 of its episode; its others may be any of these, such
+    as the last four, or those of 0, 1, 4 and 9 steps ago. The first of an episode may be anything. Where episodes are
+    so short (under 20 steps on average) that their first frames need more than the spare room, the oldest transitions
+    go a little earlier.
 
     A step in which the environment lost its server (``info["server_restarted"]``) has no next observation: it is not
     sampled, and the step before it bootstraps from the last observation seen.
@@ -93,13 +97,13 @@ class FrameReplayBuffer(ReplayBuffer):
         self.n_steps, self.gamma = n_steps, gamma
         self.np_random = np.random.default_rng(seed)
         self._frame_shape = (channels // self.frame_stack, height, width)
-        self._n_frames = int(np.ceil(self.buffer_size * (1.0 + SPARE))) + self.frame_stack + 1
+        self._n_frames = int(np.ceil(self.buffer_size * (1.0 + SPARE))) + HISTORY + self.frame_stack
         self._storage = None if storage is None else Path(storage) / "frames.npy"
         self._on_device = on_device
         self._frames = self._allocate(on_device)  # (n_envs * n_frames, pixels)
         shape = (self.buffer_size, self.n_envs)
-        # Of each transition: numbers of the frames that it saw, and of the one that came of it.
-        self._frame_ids = np.zeros((*shape, self.frame_stack + 1), np.int32)
+        # Of each transition: numbers of the frames in its observation and in the next.
+        self._frame_ids = np.zeros((*shape, 2, self.frame_stack), np.int32)
         self.actions = np.zeros((*shape, self.action_dim), self._maybe_cast_dtype(action_space.dtype))
         self.rewards = np.zeros(shape, np.float32)
         self._ends = np.zeros(shape, bool)  # the episode goes no further
@@ -124,6 +128,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self._oldest = np.zeros(self.n_envs, np.int64)  # of them, the first that is still whole
         self._frames_added = np.zeros(self.n_envs, np.int64)
         self._last_ids = np.zeros((self.n_envs, self.frame_stack), np.int32)
+        self._recent: list[dict[bytes, int]] = [{} for _ in range(self.n_envs)]  # of frames by digest: their numbers
         self._last_observations: list[npt.NDArray[Any] | None] = [None] * self.n_envs  # None: an episode begins
         self._last_states: list[npt.NDArray[np.float32] | None] = [None] * self.n_envs
         self.pos, self.full = 0, False
@@ -160,7 +165,8 @@ class FrameReplayBuffer(ReplayBuffer):
         :param reward: shape (n_envs,)
         :param done: shape (n_envs,), terminated or truncated
         :param infos: of each environment
-        :raises ValueError: if ``next_obs`` is not ``obs`` moved on by one frame, or an info lacks the ``state``
+        :raises ValueError: if ``next_obs`` has more than one frame that its episode has not seen lately, or an info
+            lacks the ``state``
         """
         slot = self._added % self.buffer_size
         for index in range(self.n_envs):
@@ -184,26 +190,24 @@ class FrameReplayBuffer(ReplayBuffer):
         self.full = self._added >= self.buffer_size
 
     def _store(self, index: int, obs: npt.NDArray[Any], next_obs: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-        """Numbers of a transition's frames: shape (frame_stack + 1,)."""
-        channels = self._frame_shape[0]
-        if not np.array_equal(obs[channels:], next_obs[:-channels]):
-            raise ValueError(
-                f"FrameReplayBuffer needs stacks of {self.frame_stack} frames, the oldest first, that move on by one "
-                "frame a step; here a next observation does not begin with the frames that the observation ends with"
-            )
+        """Numbers of a transition's frames: shape (2, frame_stack)."""
         self._go_on_from(index, obs)
-        new, newest = next_obs[-channels:], obs[-channels:]
-        new_id = self._last_ids[index, -1] if np.array_equal(new, newest) else self._put(index, new.reshape(-1))
-        ids = np.append(self._last_ids[index], new_id)
-        self._last_ids[index] = ids[1:]
-        return ids
+        before, known = self._last_ids[index].copy(), self._frames_added[index]
+        self._last_ids[index] = self._numbers(index, next_obs)
+        new = int(self._frames_added[index] - known)
+        if new > 1:
+            raise ValueError(
+                f"FrameReplayBuffer needs stacks of {self.frame_stack} frames that move on by one frame a step; "
+                f"here a next observation has {new} frames that its episode has not seen in its last {HISTORY}"
+            )
+        return np.stack((before, self._last_ids[index]))
 
     def _store_lost(self, index: int, obs: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-        """The same of a step whose next observation there is not: the last frame stands for the new one."""
+        """The same of a step whose next observation there is not: the last one stands for it."""
         self._go_on_from(index, obs)
         if self._last_observations[index] is not None:
             self._ends[(self._added - 1) % self.buffer_size, index] = True
-        return np.append(self._last_ids[index], self._last_ids[index, -1])
+        return np.stack((self._last_ids[index], self._last_ids[index]))
 
     def _store_states(self, slot: int, index: int, info: dict[str, Any]) -> None:
         """An info tells the state after a step; that before it was told by the one before."""
@@ -227,12 +231,20 @@ class FrameReplayBuffer(ReplayBuffer):
         if last is not None:  # the environment was reset without a word: nothing leads on from there
             self._ends[(self._added - 1) % self.buffer_size, index] = True
         self._last_states[index] = None
-        frames = obs.reshape(self.frame_stack, -1)
-        for number in range(self.frame_stack):
-            same = number > 0 and np.array_equal(frames[number], frames[number - 1])
-            self._last_ids[index, number] = (
-                self._last_ids[index, number - 1] if same else self._put(index, frames[number])
-            )
+        self._recent[index].clear()
+        self._last_ids[index] = self._numbers(index, obs)
+
+    def _numbers(self, index: int, obs: npt.NDArray[Any]) -> list[int]:
+        """Of an observation's frames; those that are not there yet are stored."""
+        recent, found = self._recent[index], []
+        for frame in obs.reshape(self.frame_stack, -1):
+            shown = blake2b(frame.tobytes(), digest_size=16).digest()
+            if shown not in recent:
+                recent[shown] = self._put(index, frame)
+                if len(recent) > HISTORY:
+                    del recent[next(iter(recent))]
+            found.append(recent[shown])
+        return found
 
     def _put(self, index: int, frame: npt.NDArray[Any]) -> int:
         number = int(self._frames_added[index])
@@ -249,7 +261,7 @@ class FrameReplayBuffer(ReplayBuffer):
         np.maximum(self._oldest, self._added - self.buffer_size, out=self._oldest)
         for index in range(self.n_envs):
             first_frame = self._frames_added[index] - self._n_frames
-            while self._frame_ids[self._oldest[index] % self.buffer_size, index, 0] < first_frame:
+            while self._frame_ids[self._oldest[index] % self.buffer_size, index].min() < first_frame:
                 self._oldest[index] += 1
 
     # --- sampling ----------------------------------------------------------------------------------------------
@@ -304,9 +316,9 @@ class FrameReplayBuffer(ReplayBuffer):
         returns = (rewards * powers[:-1] * counted).sum(axis=1, dtype=np.float32)  # (n,)
         first_slots, last_slots = slots[:, 0], slots[np.arange(len(last)), last]
         return ReplayBufferSamples(
-            observations=self._gather(indices, self._frame_ids[first_slots, indices, :-1], env),
+            observations=self._gather(indices, self._frame_ids[first_slots, indices, 0], env),
             actions=self._to_device(self.actions[first_slots, indices]),
-            next_observations=self._gather(indices, self._frame_ids[last_slots, indices, 1:], env),
+            next_observations=self._gather(indices, self._frame_ids[last_slots, indices, 1], env),
             dones=self._to_device(self._terminals[last_slots, indices].astype(np.float32)[:, None]),
             rewards=self._to_device(returns[:, None]),
             discounts=self._to_device(powers[last + 1][:, None]),

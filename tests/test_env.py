@@ -101,6 +101,20 @@ def test_other_sizes_and_stacks() -> None:
         assert observation.shape == (3, 48, 64)
 
 
+def test_frames_of_chosen_ages() -> None:
+    """Of the same drive, an observation shows what the newest frame was so many decisions ago; at first, the start."""
+    newest = []
+    for stack in (1, [5, 2, 0]):
+        with gym.make("CarlaLane-v0", frame_stack=stack, action_repeat=4) as made:
+            seen = [made.reset(seed=3)[0], *(made.step(STRAIGHT_ON)[0] for _ in range(9))]
+        newest.append(seen)
+    single, aged = newest
+    assert len({frame.tobytes() for frame in single}) == 10, "the car moves"
+    for step, observation in enumerate(aged):
+        expected = [single[max(step - age, 0)][0] for age in (5, 2, 0)]
+        np.testing.assert_array_equal(observation, expected)
+
+
 def test_rgb_array_shows_the_car_from_behind() -> None:
     with gym.make("CarlaLane-v0", render_mode="rgb_array", action_repeat=4) as made:
         assert made.metadata["render_fps"] == 5
@@ -120,6 +134,11 @@ def test_rgb_array_shows_the_car_from_behind() -> None:
         ({"town": []}, "town: expected"),
         ({"n_npcs": -1}, "n_npcs: expected a whole number of at least 0, got -1"),
         ({"frame_stack": 0}, "frame_stack"),
+        ({"frame_stack": [4, 1]}, "frame_stack: expected ages that fall to 0, such as [3, 2, 1, 0], got [4, 1]"),
+        ({"frame_stack": [1, 1, 0]}, "frame_stack: expected ages that fall to 0"),
+        ({"frame_stack": []}, "frame_stack: expected ages that fall to 0"),
+        ({"frame_stack": [2.5, 0]}, "frame_stack: expected a whole number of at least 0, got 2.5"),
+        ({"frame_stack": "four"}, "frame_stack: expected a whole number of at least 1, got 'four'"),
         ({"action_repeat": 1.5}, "action_repeat"),
         ({"steering_rate": 0.0}, "steering_rate: expected a positive number"),
         ({"lateral_acceleration": -1.0}, "lateral_acceleration: expected a positive number, got -1.0"),

@@ -25,10 +25,10 @@ DEVICE = "cuda" if th.cuda.is_available() else "cpu"
 
 
 class Episodes:
-    """Random episodes of one environment: stacks of frames, some alike, with every way to end."""
+    """Random episodes of one environment: stacks of frames of some ages, some alike, with every way to end."""
 
-    def __init__(self, rng: np.random.Generator, stack: int, channels: int) -> None:
-        self.rng, self.stack, self.channels = rng, stack, channels
+    def __init__(self, rng: np.random.Generator, ages: list[int], channels: int) -> None:
+        self.rng, self.ages, self.channels = rng, ages, channels
         self.observation = self.first()
 
     def frame(self) -> np.ndarray:
@@ -36,18 +36,23 @@ class Episodes:
 
     def first(self) -> np.ndarray:
         kind = self.rng.integers(3)  # repeated, padded with black, or all different
-        frames = [self.frame() for _ in range(self.stack)]
+        shown = {age: self.frame() for age in self.ages}
+        frames = [shown[min(known for known in shown if known >= age)] for age in range(self.ages[0], -1, -1)]
         if kind == 0:
-            frames = frames[-1:] * self.stack
+            frames = frames[-1:] * len(frames)
         elif kind == 1:
-            frames[:-1] = [np.zeros_like(frames[0])] * (self.stack - 1)
-        return np.concatenate(frames)
+            frames[:-1] = [np.zeros_like(frames[0])] * (len(frames) - 1)
+        self.frames = frames
+        return self.seen()
+
+    def seen(self) -> np.ndarray:
+        return np.concatenate([self.frames[-1 - age] for age in self.ages])
 
     def step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, bool, bool, bool]:
         """Observation, next one, action, reward, done, truncated; and whether the environment was reset unasked."""
         before = self.observation
-        frame = before[-self.channels :] if self.rng.random() < 0.2 else self.frame()
-        after = np.concatenate([before[self.channels :], frame])
+        self.frames.append(self.frames[-1] if self.rng.random() < 0.2 else self.frame())
+        after = self.seen()
         done, lost = self.rng.random() < 0.2, self.rng.random() < 0.05
         self.observation = self.first() if done or lost else after
         action = self.rng.uniform(-1.0, 1.0, 2).astype(np.float32)
@@ -79,21 +84,27 @@ def about(observation: np.ndarray) -> list[float]:
     return [float(observation.sum()), float(observation[-1, 0, 0])]
 
 
+AGES = st.integers(1, 4).map(lambda stack: list(range(stack - 1, -1, -1))) | st.sampled_from(
+    [[9, 4, 1, 0], [3, 0], [12, 6, 0], [31, 0]]
+)
+"""Of the frames in an observation: the last ones, or others [steps]."""
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1), n_envs=st.integers(1, 3), n_steps=st.integers(1, 5), places=st.integers(1, 40),
-    steps=st.integers(1, 90), stack=st.integers(1, 4), channels=st.sampled_from([1, 3]), on_device=st.booleans(),
+    steps=st.integers(1, 90), ages=AGES, channels=st.sampled_from([1, 3]), on_device=st.booleans(),
 )  # fmt: skip
 def test_every_transition_is_as_it_was(
-    seed: int, n_envs: int, n_steps: int, places: int, steps: int, stack: int, channels: int, on_device: bool
+    seed: int, n_envs: int, n_steps: int, places: int, steps: int, ages: list[int], channels: int, on_device: bool
 ) -> None:
-    rng = np.random.default_rng(seed)
+    rng, stack = np.random.default_rng(seed), len(ages)
     space = spaces.Box(0, 255, (stack * channels, 3, 2), np.uint8)
     buffer = FrameReplayBuffer(
         places * n_envs, space, ACTIONS, DEVICE, n_envs, n_steps=n_steps, gamma=GAMMA, frame_stack=stack, seed=0,
         on_device=on_device, state="about",
     )  # fmt: skip
-    sources = [Episodes(rng, stack, channels) for _ in range(n_envs)]
+    sources = [Episodes(rng, ages, channels) for _ in range(n_envs)]
     histories: list[list[Any]] = [[] for _ in sources]
     for _ in range(steps):
         rows = [source.step() for source in sources]
