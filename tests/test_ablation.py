@@ -180,6 +180,7 @@ def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     result = json.loads((half / RESULT).read_text())
     assert (result["seed"], result["decisions"], result["diverged_at"]) == (1, 48, None)
     assert result["hyperparameters"]["policy_loss"] == "actor_features"
+    assert result["command"] == "python scripts/ablation.py --variants published --seeds 1"
     assert 0.0 <= result["scores"]["route_completion"]["value"] <= 1.0
     for kept in ("events*", "model.zip"):
         for path in half.glob(kept):

@@ -125,7 +125,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
         model = _build(variant, env, seed, decisions)
         model.set_logger(configure(str(folder), ["tensorboard"]))
         try:
-            model.learn(decisions, callback=[DiagnosticsCallback(guard=None), StopOnNonFinite()], log_interval=10)
+            model.learn(decisions, callback=[DiagnosticsCallback(guard=None), StopOnNonFinite()], log_interval=4)
         except DivergedError:
             diverged_at = int(model.num_timesteps)
         model.dump_logs()
@@ -142,6 +142,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
         "diverged_at": diverged_at,
         "hyperparameters": settings,
         **evaluation.provenance(),
+        "command": f"python scripts/ablation.py --variants {name} --seeds {seed}",
     }
     result["curves"] = thinned_curves(read_run(folder))
     result["scores"] = None if diverged_at is not None else _evaluate(model, settings["env_kwargs"], episodes)
