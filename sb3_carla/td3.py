@@ -269,7 +269,8 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         """Set every group's own rate; SB3 would give all of them the same."""
-        progress = self._current_progress_remaining
+        # Several environments step past the end by a few; there a linear schedule would be below zero.
+        progress = max(self._current_progress_remaining, 0.0)
         for name in ("actor", "critic"):
             rate = (self._rates[name] or self.lr_schedule)(progress)
             cnn_schedule = self._rates[f"{name}_cnn"]

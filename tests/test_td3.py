@@ -76,6 +76,14 @@ def test_clipping_bounds_the_whole_gradient_of_each_network() -> None:
     assert np.allclose(seen["critic"], 1e-2, rtol=1e-3)
 
 
+def test_no_rate_is_negative_past_the_end() -> None:
+    env = make_vec_env(BarEnv, 3)
+    model = TD3("LayerNormCnnPolicy", env, learning_rate=lambda progress: 1e-3 * progress, **SMALL)
+    model.learn(40)  # 42 decisions
+    assert model.num_timesteps == 42
+    assert {group["lr"] for group in model.actor.optimizer.param_groups} == {0.0}
+
+
 def test_rates_of_parts_survive_the_schedule() -> None:
     model = filled(
         TD3,
