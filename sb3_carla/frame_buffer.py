@@ -235,11 +235,19 @@ class FrameReplayBuffer(ReplayBuffer):
         self._last_ids[index] = self._numbers(index, obs)
 
     def _numbers(self, index: int, obs: npt.NDArray[Any]) -> list[int]:
-        """Of an observation's frames; those that are not there yet are stored."""
+        """
+        Of an observation's frames; those that are not there yet are stored.
+
+        So is a newest frame that looks like an earlier one, other than the last: each is forgotten ``HISTORY`` frames
+        after it was seen last.
+        """
         recent, found = self._recent[index], []
-        for frame in obs.reshape(self.frame_stack, -1):
+        last = next(reversed(recent), None)
+        for place, frame in enumerate(obs.reshape(self.frame_stack, -1), start=1):
             shown = blake2b(frame.tobytes(), digest_size=16).digest()
-            if shown not in recent:
+            comes_again = place == self.frame_stack and last is not None and shown != last
+            if shown not in recent or comes_again:
+                recent.pop(shown, None)
                 recent[shown] = self._put(index, frame)
                 if len(recent) > HISTORY:
                     del recent[next(iter(recent))]

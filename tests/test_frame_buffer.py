@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ class Episodes:
     def step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, bool, bool, bool]:
         """Observation, next one, action, reward, done, truncated; and whether the environment was reset unasked."""
         before = self.observation
-        self.frames.append(self.frames[-1] if self.rng.random() < 0.2 else self.frame())
+        # The same once more, one that was seen before, or a new one.
+        back = self.rng.choice([1, int(self.rng.integers(1, 41)), 0], p=[0.2, 0.1, 0.7])
+        self.frames.append(self.frames[-min(back, len(self.frames))] if back else self.frame())
         after = self.seen()
         done, lost = self.rng.random() < 0.2, self.rng.random() < 0.05
         self.observation = self.first() if done or lost else after
@@ -281,6 +284,22 @@ def test_frames_that_do_not_move_on_are_refused() -> None:
     obs, other = rng.integers(0, 256, (2, 1, 4, 2, 2), dtype=np.uint8)
     with pytest.raises(ValueError, match="that move on by one frame a step"):
         buffer.add(obs, other, np.zeros((1, 2)), np.zeros(1), np.zeros(1, bool), [{}])
+
+
+@pytest.mark.parametrize("back", [5, 9, 30, 31, 32, 40])
+def test_a_view_that_comes_again_is_remembered_from_then_on(back: int) -> None:
+    """A car that stands, moves and sees the same once more: the frame is as young as its last sight."""
+    ages = (9, 4, 1, 0)
+    shades = [0, *range(1, back), 0, *range(100, 150)]
+    frames = [np.full((1, 3, 3), shade, np.uint8) for shade in shades]
+    stacks = [np.concatenate([frames[max(step - age, 0)] for age in ages]) for step in range(len(frames))]
+    buffer = FrameReplayBuffer(200, spaces.Box(0, 255, (4, 3, 3), np.uint8), ACTIONS)
+    for before, after in itertools.pairwise(stacks):
+        buffer.add(before[None], after[None], np.zeros((1, 2)), np.zeros(1), np.zeros(1, bool), [{}])
+    numbers = np.arange(len(stacks) - 1)
+    data = buffer._samples(numbers, np.zeros_like(numbers), None)
+    np.testing.assert_array_equal(data.observations.cpu().numpy(), stacks[:-1])
+    np.testing.assert_array_equal(data.next_observations.cpu().numpy(), stacks[1:])
 
 
 def test_states_are_sampled_with_their_observations() -> None:
