@@ -51,7 +51,7 @@ def check_limits(**values: object) -> None:
     check_positive(**{name: value for name, value in values.items() if value is not None})
 
 
-def frame_ages(value: object) -> tuple[int, ...]:
+def frame_ages(value: Any) -> tuple[int, ...]:
     """
     :param value: the argument ``frame_stack``: how many of the last frames an observation has, or the age of each
         [decisions], the oldest first
@@ -65,7 +65,7 @@ def frame_ages(value: object) -> tuple[int, ...]:
             raise ValueError(f"frame_stack: expected ages that fall to 0, such as [3, 2, 1, 0], got {value!r}")
         return tuple(value)
     check_whole("frame_stack", value, 1)
-    return tuple(range(int(value) - 1, -1, -1))  # type: ignore[call-overload]
+    return tuple(range(int(value) - 1, -1, -1))
 
 
 def check_image_size(value: object) -> None:

@@ -44,9 +44,10 @@ def main() -> None:
     text = table(runs)
     print(text)
     (options.folder / "ablation.md").write_text(text + "\n", encoding="utf-8")
-    for family, members in families(runs).items():
+    pictures = families(runs)
+    for family, members in pictures.items():
         draw(members).savefig(options.folder / f"{family}.png", dpi=100)
-    print(f"Written: {options.folder}/ablation.md and {', '.join(families(runs))} as .png; {left} runs are missing")
+    print(f"Written: {options.folder}/ablation.md and {', '.join(pictures)} as .png; {left} runs are missing")
 
 
 if __name__ == "__main__":
