@@ -21,7 +21,7 @@ from sb3_carla.episode import Episode
 from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError
 from sb3_carla.lane_state import lane_state
 from sb3_carla.practice import Place, Practice
-from sb3_carla.rewards import Motion, RewardWeights, reward_terms
+from sb3_carla.rewards import STANDING_SPEED, Motion, RewardWeights, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
 from sb3_carla.servers import supervisor
 from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, VehicleState, answering
@@ -80,9 +80,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     ## End
     Terminated: ``collision``; ``off_lane`` (the car's centre left its lane); ``wrong_way`` (more than 90 degrees from
-    the lane's direction); ``stuck`` (6 s for less than 1.8 m). Truncated: ``route_end`` (success), ``time_limit``,
-    ``server_lost`` (``info["server_restarted"]`` is True and the next reset connects anew). The reason is
-    ``info["end_reason"]``.
+    the lane's direction); ``stuck`` (6 s for less than 1.8 m, unless a car in front leaves no room). Truncated:
+    ``route_end`` (success), ``time_limit``, ``server_lost`` (``info["server_restarted"]`` is True and the next reset
+    connects anew). The reason is ``info["end_reason"]``.
 
     ## Arguments
     | argument | default | meaning |
@@ -182,6 +182,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._frames = np.zeros((ages[0] + 1, height, width), np.uint8)  # the last ones, oldest first
         self._seen = [ages[0] - age for age in ages]  # of them, those in an observation
         self._steering = self._full_steering = 0.0
+        self._gap = math.inf, 0.0  # to the car in front [m], infinite with nobody there, and its speed [m/s]
         self._steering_step = (math.inf if steering_rate is None else steering_rate) * self.delta_seconds
         self._lateral_acceleration = math.inf if lateral_acceleration is None else lateral_acceleration
         self.speed_control = speed_control
@@ -326,7 +327,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if self._traffic is None:
             return float("inf")
         state = self.vehicle_state
-        gap, speed = self._gap_ahead()
+        gap, speed = self._gap
         acceleration = IntelligentDriver()(state.speed, self.target_speed, gap, state.speed - speed)
         return max(0.0, state.speed + acceleration)
 
@@ -410,14 +411,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self._session.steer(self._steering * self._full_steering / MAX_WHEEL_ANGLE, self._pedal(drive))
             self._session.tick()
             self._look()
-            self._episode.update(self.vehicle_state, self.lane_pose, self._session.collisions())
+            blocked = IntelligentDriver().following_speed(self._gap[0]) < STANDING_SPEED
+            collisions = self._session.collisions()
+            self._episode.update(self.vehicle_state, self.lane_pose, collisions, blocked=blocked)
         return ticks
-
-    def _gap_ahead(self) -> tuple[float, float]:
-        """Gap to the car in front [m], infinite with nobody there, and its speed [m/s]."""
-        if self._traffic is None:
-            return math.inf, 0.0
-        return gap_ahead(self.route, self.lane_pose.station, self._traffic.positions())
 
     def _pedal(self, drive: float) -> float:
         """What the second action comes to at the present speed."""
@@ -431,6 +428,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         state = self._session.state()
         self.vehicle_state = state
         self.lane_pose = self.route.locate(state.x, state.y, state.heading)
+        others = self._traffic.positions if self._traffic is not None else np.empty((0, 4))
+        self._gap = gap_ahead(self.route, self.lane_pose.station, others)
 
     def _grey(self) -> NDArray[np.uint8]:
         assert self._session is not None
@@ -444,9 +443,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         motion = Motion(
             progress_speed=(pose.station - station) / (ticks * self.delta_seconds),
             speed=speed,
-            recommended_speed=recommended_speed(
-                self.route, pose.station, speed, self.target_speed, self._gap_ahead()[0]
-            ),
+            recommended_speed=recommended_speed(self.route, pose.station, speed, self.target_speed, self._gap[0]),
             lateral_offset=pose.lateral_offset,
             half_width=pose.half_width,
             heading_error=pose.heading_error,
@@ -469,7 +466,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             "town": self._town,
             "scenario": self._number,
             "lane_state": lane_state(
-                self.route, self.lane_pose, self.vehicle_state, gap=self._gap_ahead(), target_speed=self.target_speed,
+                self.route, self.lane_pose, self.vehicle_state, gap=self._gap, target_speed=self.target_speed,
                 steering=self._steering, stuck=episode.stuck,
             ),
         }  # fmt: skip

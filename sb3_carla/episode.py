@@ -46,13 +46,14 @@ class Episode:
     _over_marking: bool = False
     _furthest: float = field(default=0.0)
 
-    def update(self, state: VehicleState, pose: LanePose, collisions: int) -> None:
+    def update(self, state: VehicleState, pose: LanePose, collisions: int, *, blocked: bool = False) -> None:
         """
         Take in one tick.
 
         :param state: car's state after it
         :param pose: car relative to its route
         :param collisions: contacts reported in it
+        :param blocked: a car in front leaves no room to move; waiting behind it is not being stuck
         """
         self.ticks += 1
         self.distance += state.speed * self.delta_seconds
@@ -60,7 +61,7 @@ class Episode:
         self._offset_sum += abs(pose.lateral_offset)
         self._furthest = max(self._furthest, pose.station)
         self._mark_age += self.delta_seconds
-        if self.distance - self._mark >= STUCK_DISTANCE:
+        if blocked or self.distance - self._mark >= STUCK_DISTANCE:
             self._mark, self._mark_age = self.distance, 0.0
         over_marking = abs(pose.lateral_offset) + self.half_width > pose.half_width
         self.lane_invasions += over_marking and not self._over_marking

@@ -137,6 +137,7 @@ class Traffic:
         self._target_speed = target_speed
         self._driver = IntelligentDriver()
         self._cars: list[_Car] = []
+        self._positions = np.empty((0, 4))
         self._actor_ids = self._spawn(count)
 
     def _spawn(self, count: int) -> list[int]:
@@ -186,7 +187,7 @@ class Traffic:
 
         :param agent: the agent's car
         """
-        everyone = np.array([*self.positions(), _row(agent.x, agent.y, agent.heading, agent.speed)])
+        everyone = np.array([*self._positions, _row(agent.x, agent.y, agent.heading, agent.speed)])
         apart = np.hypot(*(everyone[:, None, :2] - everyone[None, :, :2]).T)  # (n + 1, n + 1)
         near = apart < VIEW + CAR_LENGTH + BLOCKING_WIDTH
         np.fill_diagonal(near, False)
@@ -203,27 +204,22 @@ class Traffic:
                 car.route, car.station = _continued(car.route, car.station)
         self._send()
 
+    @property
     def positions(self) -> NDArray[np.float64]:
-        """
-        Where the cars are.
-
-        :return: shape (n, 4), float64 [x m, y m, velocity x m/s, velocity y m/s]
-        """
-        rows = []
-        for car in self._cars:
-            x, y, _, heading, _ = car.route.pose(car.station)
-            rows.append(_row(x, y, heading, car.speed))
-        return np.array(rows).reshape(-1, 4)
+        """Where the cars are: shape (n, 4), float64 [x m, y m, velocity x m/s, velocity y m/s]."""
+        return self._positions
 
     def _send(self) -> None:
-        command, batch = carla.command, []
+        command, batch, rows = carla.command, [], []
         for car in self._cars:
             x, y, z, heading, pitch = car.route.pose(car.station)
             rotation = carla.Rotation(yaw=math.degrees(heading), pitch=math.degrees(pitch))
             pose = carla.Transform(carla.Location(x, y, z), rotation)
-            velocity = carla.Vector3D(car.speed * math.cos(heading), car.speed * math.sin(heading), 0.0)
+            rows.append(_row(x, y, heading, car.speed))
+            velocity = carla.Vector3D(*rows[-1][2:], 0.0)
             batch.append(command.ApplyTransform(car.actor_id, pose))
             batch.append(command.ApplyTargetVelocity(car.actor_id, velocity))
+        self._positions = np.array(rows).reshape(-1, 4)
         self._session.client.apply_batch(batch)
 
 

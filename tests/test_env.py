@@ -345,13 +345,13 @@ def test_traffic_moves_and_the_scripted_driver_shares_the_road_with_it() -> None
         driver = PurePursuitDriver(lane)
         for seed in range(3):
             lane.reset(seed=seed)
-            before = lane._traffic.positions()
+            before = lane._traffic.positions
             ended = False
             while not ended:
                 _, _, terminated, truncated, info = lane.step(driver.act())
                 ended = terminated or truncated
             assert info["collisions"] == 0, info
-            moved = np.hypot(*(lane._traffic.positions() - before)[:, :2].T)
+            moved = np.hypot(*(lane._traffic.positions - before)[:, :2].T)
             assert np.median(moved) > 3.0
 
 
@@ -371,6 +371,22 @@ def test_driving_into_a_standing_car_is_a_collision() -> None:
             ended = terminated or truncated
     assert (info["end_reason"], info["collisions"]) == ("collision", 1)
     assert 15.0 < info["distance_m"] < 25.0
+
+
+def test_waiting_behind_a_standing_car_is_not_being_stuck() -> None:
+    with gym.make("CarlaLane-v0", n_npcs=1, scenario=0, route_length=60.0, speed_control=True, action_repeat=4) as made:
+        lane = made.unwrapped
+        lane.reset(seed=0)
+        car = lane._traffic._cars[0]
+        car.route, car.station, car.desired_speed = lane.route, 30.0, 1e-6
+        driver = PurePursuitDriver(lane)
+        ended = False
+        while not ended:
+            _, _, terminated, ended, info = lane.step(driver.act())
+            assert not terminated, info
+    assert info["end_reason"] == "time_limit"
+    assert 15.0 < info["distance_m"] < 30.0 - 4.8
+    assert info["speed_mps"] < 0.1
 
 
 def test_import_is_light() -> None:
