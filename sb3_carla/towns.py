@@ -19,9 +19,10 @@ TRAINING_TOWNS: tuple[str, ...] = (
     "Village05",
     "Village06",
     "Village07",
-    *(f"Village{number}" for number in range(10, 34)),
+    *(f"Village{number}" for number in range(10, 42)),
 )
-"""Towns to train on: twelve of chosen styles, and villages whose styles are drawn too, from Village10 on."""
+"""Towns to train on: twelve of chosen styles, and villages whose styles are drawn too, from Village10 on;
+those from Village34 on have three or four lanes a direction."""
 
 HELD_OUT_TOWNS: tuple[str, ...] = ("Circuit06", "Circuit07", "Circuit08", "Village03", "Village08", "Village09")
 """Towns to evaluate on: other seeds, and styles that overlap with those of training without being the same."""

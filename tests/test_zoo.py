@@ -10,6 +10,7 @@ import pytest
 from elsewhere import run_python
 
 from sb3_carla import zoo
+from sb3_carla.entries import read_entry
 
 PROBE = Path(__file__).with_name("zoo_probe.py")
 OURS, STOCK = "sb3_carla.td3.TD3", "stable_baselines3.td3.td3.TD3"
@@ -82,8 +83,20 @@ def test_mistakes_are_told_with_their_file(probed: list[dict[str, Any]]) -> None
 RATES = {"drqv2": 1e-4, "paper": 3e-4, "sb3": 1e-3, "spinningup": 1e-3}
 
 
+def test_the_traffic_preset_is_the_default_among_cars_and_in_weather() -> None:
+    default = read_entry(zoo.default_config("td3"), "CarlaLane-v0")
+    traffic = read_entry(zoo.presets("td3")["traffic"], "CarlaLane-v0")
+    assert traffic["n_timesteps"] > default["n_timesteps"]
+    assert traffic["env_kwargs"]["n_npcs"] > 0
+    assert not {"HardRainNoon", "ClearSunset"} & set(traffic["env_kwargs"]["weather"])  # left for evaluation
+    changed = {"n_timesteps": 0, "env_kwargs": 0}
+    assert {**traffic, **changed} == {**default, **changed}
+    beside = {"n_npcs": 0, "weather": 0}
+    assert {**traffic["env_kwargs"], **beside} == {**default["env_kwargs"], **beside}
+
+
 def test_every_preset_trains_by_its_word(tmp_path: Path) -> None:
-    assert sorted(zoo.presets("td3")) == sorted(RATES)
+    assert sorted(zoo.presets("td3")) == sorted([*RATES, "traffic"])
     small = {"buffer_size": 100, "n_envs": 1, "learning_starts": 20, "batch_size": 8}
     cases = [{"env_id": "CarlaLane-v0", "config": word, "steps": 64, "hyperparams": small} for word in RATES]
     found = json.loads(run_python(tmp_path, str(PROBE), json.dumps(cases)).splitlines()[-1])

@@ -15,21 +15,25 @@ from sb3_carla.simulator.villages import VillageStyle
 __all__ = ["drawn_village"]
 
 _WIDE = 0.4
-"""Share of villages whose streets have two lanes a direction."""
+"""Share of villages whose streets have two lanes a direction, of those with one or two."""
+_LANE_ROOM = 30.0
+"""What each further lane adds to the distance between two places [m]: junctions grow with it."""
 _EDGE_LINES = 0.6
 """Share with a line along the edge of the pavement."""
 _COLORS, _LINES = ("white", "yellow"), ("broken", "solid")
 
 
-def drawn_village(seed: int) -> VillageStyle:
+def drawn_village(seed: int, lanes: int | None = None) -> VillageStyle:
     """
     A style within the range of those in the catalogue.
 
     :param seed: of everything that is random
+    :param lanes: of a direction; None: one or two, drawn
     :return: of a village of 3 x 3 or, with single lanes, also 4 x 3 places, up to three streets left out
     """
     rng = np.random.default_rng(seed)
-    lanes = 2 if rng.random() < _WIDE else 1
+    drawn = 2 if rng.random() < _WIDE else 1
+    lanes = drawn if lanes is None else lanes
     columns = 3 if lanes > 1 else int(rng.integers(3, 5))
     width = float(rng.uniform(0.1, 0.2))
     edge = Marking("solid", "white", width) if rng.random() < _EDGE_LINES else Marking("none")
@@ -46,7 +50,7 @@ def drawn_village(seed: int) -> VillageStyle:
     return VillageStyle(
         section,
         columns=columns,
-        spacing=_tenths(rng, 85.0, 100.0 if columns > 3 else 110.0) if lanes == 1 else _tenths(rng, 125.0, 135.0),
+        spacing=_spacing(rng, lanes, columns),
         jitter=jitter,
         bow=_tenths(rng, 2.0, 12.0),
         missing=_missing(rng, columns, int(rng.integers(1, 4 if lanes == 1 else 3))),
@@ -54,6 +58,12 @@ def drawn_village(seed: int) -> VillageStyle:
         corner_radius=_tenths(rng, 5.0, 8.5),
         speed_kmh=30 if lanes == 1 else 40,
     )
+
+
+def _spacing(rng: np.random.Generator, lanes: int, columns: int) -> float:
+    if lanes == 1:
+        return _tenths(rng, 85.0, 100.0 if columns > 3 else 110.0)
+    return _tenths(rng, 125.0, 135.0) + _LANE_ROOM * (lanes - 2)
 
 
 def _tenths(rng: np.random.Generator, low: float, high: float) -> float:

@@ -199,6 +199,9 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
         ),
     ),
     **{f"Village{number}": (300 + number, drawn_village(300 + number)) for number in range(10, 34)},
+    # Broad streets, whose junctions are crossed without a line in sight for 40 m and more.
+    **{f"Village{number}": (300 + number, drawn_village(300 + number, lanes=3)) for number in range(34, 39)},
+    **{f"Village{number}": (300 + number, drawn_village(300 + number, lanes=4)) for number in range(39, 42)},
     # Held out.
     "Village03": (
         403,

@@ -256,15 +256,20 @@ def _connect(crossing: _Crossing, style: VillageStyle, roads: list[Road]) -> Jun
     """Add a road of one lane for each way through a junction."""
     links = []
     lanes = style.section.lanes
-    for source, target, turn, rightmost in _turns(crossing):
+    turns = _turns(crossing)
+    through = {source.angle for source, _, turn, _ in turns if abs(turn) <= _STRAIGHT_ON}
+    for source, target, turn, rightmost in turns:
         if abs(turn) <= _STRAIGHT_ON:
             numbers = range(1, lanes + 1)
-        else:
-            numbers = range(1, 2) if turn > 0.0 else range(lanes, lanes + 1)
+        elif turn > 0.0:
+            numbers = range(1, 2)
+        else:  # where nothing leads straight on, the lanes between turn right too
+            numbers = range(lanes if source.angle in through else min(2, lanes), lanes + 1)
         for number in numbers:
             road = _connection(crossing, (source, target), number, style, len(roads) + 1)
-            if abs(turn) > _STRAIGHT_ON and lanes > 1:
-                road = _with_paving(road, turn, style.section)
+            others = lanes - number if turn > 0.0 else number - 1
+            if abs(turn) > _STRAIGHT_ON and others:
+                road = _with_paving(road, turn, others * style.section.lane_width)
             if rightmost and number == lanes:
                 road = _with_edge(road, (source, target), style.section)
             roads.append(road)
@@ -311,10 +316,10 @@ def _swing(start: Point, heading: float, end: Point, end_heading: float) -> Line
     return draw_polyline([start, _move(start, heading, before), end], [Corner(radius, _TURN_SPIRAL_SHARE)])
 
 
-def _with_paving(road: Road, turn: float, section: CrossSection) -> Road:
+def _with_paving(road: Road, turn: float, width: float) -> Road:
     """The road with asphalt where the other lanes would turn too: a crossing has no lawn in its middle."""
-    side = -1 if turn > 0.0 else 1  # of the reference line; the outermost lane turns right, the innermost left
-    lanes = (Lane(side * (1 + (side < 0)), _ASPHALT, (section.lanes - 1) * section.lane_width, _NOTHING),)
+    side = -1 if turn > 0.0 else 1  # of the reference line; the outer lanes turn right, the innermost left
+    lanes = (Lane(side * (1 + (side < 0)), _ASPHALT, width, _NOTHING),)
     return replace(road, lanes=road.lanes + lanes)
 
 

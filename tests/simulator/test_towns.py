@@ -29,12 +29,14 @@ HILLY = {"Circuit04": 0.045, "Circuit08": 0.04}
 """Steepest slope of the towns that are not flat."""
 LANES = {"Circuit03": 2, "Circuit05": 2, "Circuit07": 2, "Circuit09": 3, "Village02": 2, "Village07": 2, "Village09": 2}
 LANES |= {f"Village{number}": 2 for number in (11, 19, 22, 23, 24, 26, 29, 31, 32)}
+LANES |= {f"Village{number}": 3 if number < 39 else 4 for number in range(34, 42)}
 """A direction, of the towns that have more than one."""
 TIGHT = {
     "Circuit09": (8.0, 0.3), "Village04": (5.0, 0.3), "Village05": (6.0, 0.21), "Village06": (7.0, 0.21),
     "Village07": (6.65, 0.25), "Village08": (5.5, 0.26), "Village09": (7.6, 0.21),
 }  # fmt: skip
 TIGHT |= {f"Village{number}": (drawn_village(300 + number).corner_radius - 0.25, 0.26) for number in range(10, 34)}
+TIGHT |= {f"Village{number}": (drawn_village(300 + number).corner_radius - 0.25, 0.5) for number in range(34, 42)}
 """Least radius [m], and how much a step of 1 m may differ from that, of the towns with tight corners or wide roads."""
 FINGERPRINTS = {
     "Circuit01": "f1dfec98df188462",
@@ -73,6 +75,14 @@ FINGERPRINTS = {
     "Village31": "fe19301aa56f81cf",
     "Village32": "d4dc299006a044c9",
     "Village33": "a9a790108e87c958",
+    "Village34": "39e796ade1e22c93",
+    "Village35": "d98d4afda8a910a3",
+    "Village36": "01f88d7a3c54be73",
+    "Village37": "28f6ef1612b5bd83",
+    "Village38": "62a0e095e82abfb7",
+    "Village39": "9eb8396384ba0554",
+    "Village40": "0a48f8a7fd49e078",
+    "Village41": "60b4f6f56dd48afd",
     "Circuit06": "c4a74797c6743b24",
     "Circuit07": "4d1a74ee17c85dce",
     "Circuit08": "24e64caa4c064f31",
@@ -197,7 +207,7 @@ def test_extent_and_height(name: str) -> None:
     places = [waypoint.transform.location for waypoint in waypoints]
     for axis in ("x", "y"):
         values = [getattr(place, axis) for place in places]
-        assert max(values) - min(values) < 360.0
+        assert max(values) - min(values) < 360.0 + 50.0 * max(0, LANES.get(name, 1) - 2)
     slopes = [abs(math.tan(math.radians(waypoint.transform.rotation.pitch))) for waypoint in waypoints]
     if name in HILLY:
         assert 0.9 * HILLY[name] < max(slopes) < 0.05
@@ -371,6 +381,8 @@ def test_no_two_drawn_villages_are_alike() -> None:
 def test_every_style_drawn_can_be_built() -> None:
     """And what is left out never makes a dead end (which ``village_opendrive`` refuses)."""
     assert all(village_opendrive("Test", seed, drawn_village(seed)) for seed in range(40))
+    for lanes in (3, 4):
+        assert all(village_opendrive("Test", seed, drawn_village(seed, lanes)) for seed in range(40))
 
 
 def test_sets_of_towns() -> None:
