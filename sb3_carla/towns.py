@@ -24,7 +24,15 @@ TRAINING_TOWNS: tuple[str, ...] = (
 """Towns to train on: twelve of chosen styles, and villages whose styles are drawn too, from Village10 on;
 those from Village34 on have three or four lanes a direction."""
 
-HELD_OUT_TOWNS: tuple[str, ...] = ("Circuit06", "Circuit07", "Circuit08", "Village03", "Village08", "Village09")
+HELD_OUT_TOWNS: tuple[str, ...] = (
+    "Circuit06",
+    "Circuit07",
+    "Circuit08",
+    "Village03",
+    "Village08",
+    "Village09",
+    "Village42",
+)
 """Towns to evaluate on: other seeds, and styles that overlap with those of training without being the same."""
 
 BUILT_IN_TOWNS: tuple[str, ...] = TRAINING_TOWNS + HELD_OUT_TOWNS

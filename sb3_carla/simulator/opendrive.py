@@ -238,6 +238,18 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             speed_kmh=40,
         ),
     ),
+    "Village42": (
+        442,
+        VillageStyle(
+            CrossSection(3, 3.3, 0.4, _solid("yellow", 0.16), _broken(width=0.16), _solid(width=0.14), sidewalk=2.0),
+            spacing=155.0,
+            bow=9.0,
+            missing=((3, 4),),
+            radii=(26.0, 55.0),
+            corner_radius=7.0,
+            speed_kmh=50,
+        ),
+    ),
 }
 
 
