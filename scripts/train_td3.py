@@ -32,7 +32,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--eval-freq", type=int, help="decisions between evaluations; -1: none (default: rl-zoo3's)")
     parser.add_argument("--seed", type=int, help="default: a random one")
     parser.add_argument("--debug", action="store_true", help="verbose, and log every episode")
-    parser.add_argument("--preset", choices=sorted(presets("td3")), help="learning rates from the literature")
+    parser.add_argument("--preset", choices=sorted(presets("td3")), help="hyperparams/td3-WORD.yml")
     parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
     parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
     parser.add_argument("--log-folder", default="logs", help="default: logs")

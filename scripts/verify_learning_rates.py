@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--env", default="CarlaLane-v0", help="default: CarlaLane-v0")
     parser.add_argument("--algo", default="td3", help="rl-zoo3's name of the algorithm (default: td3)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--preset", choices=sorted(zoo.presets("td3")), help="learning rates from the literature")
+    which.add_argument("--preset", choices=sorted(zoo.presets("td3")), help="hyperparams/td3-WORD.yml")
     which.add_argument("--config", help="another hyperparameter file")
     options = parser.parse_args()
     path = options.config or zoo.presets(options.algo).get(options.preset) or zoo.default_config(options.algo)

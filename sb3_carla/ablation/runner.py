@@ -147,7 +147,9 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
     result["curves"] = thinned_curves(read_run(folder))
     result["scores"] = None if diverged_at is not None else _evaluate(model, settings["env_kwargs"], episodes)
     result["seconds"] = time.monotonic() - began
-    (folder / RESULT).write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
+    unfinished = folder / f"{RESULT}.part"  # a result that is there is whole
+    unfinished.write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
+    unfinished.replace(folder / RESULT)
     return float(result["seconds"])
 
 
