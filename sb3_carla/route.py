@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ Waypoint = Any
 
 SPACING = 1.0
 """Distance between two points of a route [m]."""
+MOST_STEPS = 4
+"""Waypoints for each of these distances, at most: they are closer together on the inside of a bend."""
 STRAIGHT_ON = math.radians(45.0)
 """A branch that changes the heading by less leads straight on."""
 SAME_TURN = math.radians(12.0)
@@ -97,14 +100,15 @@ def follow_lane(start: Waypoint, length: float, spacing: float = SPACING) -> lis
     :param start: first waypoint
     :param length: how far to follow [m]
     :param spacing: distance between two waypoints [m]
-    :return: the waypoints, start first; fewer than asked for where the lane ends
+    :return: the waypoints, start first; they end before ``length`` where the lane does
     """
-    waypoints = [start]
-    for _ in range(math.ceil(length / spacing)):
-        candidates = waypoints[-1].next(spacing)
+    waypoints, left = [start], length
+    for _ in range(MOST_STEPS * math.ceil(length / spacing)):
+        candidates = waypoints[-1].next(spacing) if left > 0.0 else []
         if not candidates:
             break
         waypoints.append(straightest(waypoints[-1], candidates))
+        left -= math.dist(_location(waypoints[-2])[:2], _location(waypoints[-1])[:2])
     return waypoints
 
 
@@ -231,8 +235,8 @@ class LaneRoute:
         :param distance: its length [m]
         :return: largest absolute curvature [1/m]
         """
-        first = min(max(int(station / SPACING), 0), len(self._lengths) - 1)
-        last = min(first + max(1, int(distance / SPACING)), len(self._lengths))
+        first = self._segment_at(station)
+        last = max(first + 1, bisect_left(self._stations, station + distance))
         return float(np.abs(self.curvatures[first:last]).max())
 
 
@@ -263,7 +267,7 @@ class Scenarios:
     def __init__(self, carla_map: Any, route_length: float) -> None:
         self._name, self._map = carla_map.name, carla_map
         self._route_length = route_length
-        starts = [w for w in carla_map.generate_waypoints(START_SPACING) if not w.is_junction]
+        starts = [w for w in carla_map.generate_waypoints(START_SPACING) if not w.is_junction and w.next(SPACING)]
         starts.sort(key=lambda w: (w.road_id, w.section_id, w.lane_id, w.s))
         order = np.random.default_rng(0).permutation(len(starts))
         self._starts = [starts[i] for i in order]
@@ -294,7 +298,8 @@ class Scenarios:
         """
         first = int(rng.integers(len(self._starts)))
         for shift in range(len(self._starts)):
-            route = self._route(self._starts[(first + shift) % len(self._starts)])
+            start = self._starts[(first + shift) % len(self._starts)]
+            route = _route(start, self._route_length, self._route_length)
             if route is not None:
                 return route
         raise AssertionError("the constructor found a route")
@@ -310,29 +315,29 @@ class Scenarios:
         """
         start = self._map.get_waypoint_xodr(road_id, lane_id, s)
         length = min(SHORT_ROUTE, self._route_length)
-        waypoints = [] if start is None else follow_lane(start, length)
-        return LaneRoute(waypoints) if (len(waypoints) - 1) * SPACING >= 0.5 * length else None
+        return None if start is None else _route(start, length, 0.5 * length)
 
-    def draw_start(self, rng: np.random.Generator) -> Waypoint:
+    def shuffled_starts(self, rng: np.random.Generator) -> Iterator[Waypoint]:
         """
-        Random place on a driving lane outside junctions.
+        Places on driving lanes outside junctions, each once, from which a lane leads on.
 
         :param rng: source of randomness
         :return: ``carla.Waypoint``
         """
-        return self._starts[int(rng.integers(len(self._starts)))]
+        return (self._starts[index] for index in rng.permutation(len(self._starts)))
 
     def _extend(self, count: int) -> bool:
         """Find routes until there are ``count``; False where the town has fewer."""
         while len(self._numbered) < count and self._tried < len(self._starts):
-            route = self._route(self._starts[self._tried])
+            route = _route(self._starts[self._tried], self._route_length, self._route_length)
             self._tried += 1
             if route is not None:
                 self._numbered.append(route)
         return len(self._numbered) >= count
 
-    def _route(self, start: Waypoint) -> LaneRoute | None:
-        """Route from a start, or None where the lane ends too early."""
-        waypoints = follow_lane(start, self._route_length)
-        complete = (len(waypoints) - 1) * SPACING >= self._route_length - SPACING
-        return LaneRoute(waypoints) if complete else None
+
+def _route(start: Waypoint, length: float, least: float) -> LaneRoute | None:
+    """Route from a start, or None where the lane ends before ``least`` [m]."""
+    waypoints = follow_lane(start, length)
+    route = LaneRoute(waypoints) if len(waypoints) > 1 else None
+    return route if route is not None and route.length > least - SPACING else None

@@ -167,18 +167,22 @@ class Traffic:
         :param scenarios: the town's starts
         :param route: the agent's route
         :param rng: source of randomness
+        :raises ServerError: if there is no room for all of them
         """
-        taken = [route.points[0, :2]]
+        taken = [(float(route.points[0, 0]), float(route.points[0, 1]))]
         self._cars = []
+        starts = scenarios.shuffled_starts(rng)
         for actor_id in self._actor_ids:
-            for _ in range(100):
-                start = scenarios.draw_start(rng)
-                here = np.array([start.transform.location.x, start.transform.location.y])
-                if min(float(np.hypot(*(here - other))) for other in taken) > CLEARANCE:
+            for start in starts:
+                here = start.transform.location.x, start.transform.location.y
+                if min(math.dist(here, other) for other in taken) > CLEARANCE:
                     break
+            else:
+                count = len(self._actor_ids)
+                raise ServerError(f"n_npcs: {count} cars do not find {CLEARANCE:g} m of free space around each")
             taken.append(here)
             desired = self._target_speed * float(rng.uniform(0.6, 1.0))
-            self._cars.append(_Car(actor_id, _route_from(start), desired))
+            self._cars.append(_Car(actor_id, LaneRoute(follow_lane(start, ROUTE_CHUNK)), desired))
         self._send()
 
     def step(self, agent: VehicleState) -> None:
@@ -231,10 +235,6 @@ def _is_car(blueprint: Any) -> bool:
     if blueprint.has_attribute("base_type") and blueprint.get_attribute("base_type").as_str() not in ("car", ""):
         return False
     return bool(blueprint.get_attribute("number_of_wheels").as_int() == 4)
-
-
-def _route_from(start: Any) -> LaneRoute:
-    return LaneRoute(follow_lane(start, ROUTE_CHUNK))
 
 
 def _continued(route: LaneRoute, station: float) -> tuple[LaneRoute, float]:

@@ -21,7 +21,7 @@ from sb3_carla.simulator.drawn import drawn_village
 from sb3_carla.simulator.opendrive import built_in_opendrive
 from sb3_carla.simulator.roads import CrossSection, Marking
 from sb3_carla.simulator.villages import VillageStyle, village_opendrive
-from sb3_carla.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS, TRAINING_TOWNS, expand_towns
+from sb3_carla.towns import BROAD_TOWNS, BUILT_IN_TOWNS, HELD_OUT_TOWNS, TRAINING_TOWNS, expand_towns
 
 CIRCUITS = [name for name in BUILT_IN_TOWNS if name.startswith("Circuit")]
 VILLAGES = [name for name in BUILT_IN_TOWNS if name.startswith("Village")]
@@ -117,7 +117,8 @@ def heading_change(a: Any, b: Any) -> float:
 
 
 def test_splits_are_disjoint_and_both_have_junctions() -> None:
-    assert BUILT_IN_TOWNS == TRAINING_TOWNS + HELD_OUT_TOWNS
+    assert BUILT_IN_TOWNS == TRAINING_TOWNS + HELD_OUT_TOWNS + BROAD_TOWNS
+    assert all(LANES[name] > 2 for name in BROAD_TOWNS)
     assert len(set(BUILT_IN_TOWNS)) == len(BUILT_IN_TOWNS)
     for split in (TRAINING_TOWNS, HELD_OUT_TOWNS):
         assert any(waypoint.is_junction for name in split for waypoint in lane_starts(name))
@@ -389,4 +390,5 @@ def test_every_style_drawn_can_be_built() -> None:
 def test_sets_of_towns() -> None:
     assert expand_towns("Village01") == ["Village01"]
     assert expand_towns("training") == list(TRAINING_TOWNS)
+    assert expand_towns(["Village01", "broad"]) == ["Village01", *BROAD_TOWNS]
     assert expand_towns(["held-out", "a.xodr"]) == [*HELD_OUT_TOWNS, "a.xodr"]
