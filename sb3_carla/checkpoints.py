@@ -151,7 +151,6 @@ class Checkpoints:
         """
         step, content, arrays = self._newest(first)
         model = algorithm.load(step / MODEL, env=env, **kwargs)
-        # After the model, whose making opens the buffer's file anew where it has one.
         state = pickle.loads(content, buffers=arrays)
         restore(model, state)
         return model, state["callbacks"]
@@ -251,7 +250,7 @@ def restore(model: Any, state: dict[str, Any]) -> None:
     model.replay_buffer = state["replay_buffer"]
     model.replay_buffer.device = model.device
     if state["frames"] is not None:
-        model.replay_buffer._frames[:] = state["frames"]
+        model.replay_buffer.put_back(state["frames"])
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None and state["normalizer"] is not None:
         for name in ("obs_rms", "ret_rms"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,9 @@ class FrameReplayBuffer(ReplayBuffer):
     :param n_steps: length of the returns
     :param gamma: discount within them
     :param frame_stack: frames in an observation; None: one a channel
-    :param storage: folder for the frames, memory-mapped there instead of held in memory; made if it is not there
+    :param storage: folder for the frames, memory-mapped there instead of held in memory; made if it is not there. Each
+        buffer makes a file of its own there when it gets its first frame. A pickled buffer needs that file, and goes on
+        in it
     :param state: key of the infos under which the environment tells its state, always as many numbers, for
         :meth:`sample_with_states`; None: no states. The first observation of an episode comes without an info: with
         states, its step is not sampled
@@ -98,9 +102,11 @@ class FrameReplayBuffer(ReplayBuffer):
         self.np_random = np.random.default_rng(seed)
         self._frame_shape = (channels // self.frame_stack, height, width)
         self._n_frames = int(np.ceil(self.buffer_size * (1.0 + SPARE))) + HISTORY + self.frame_stack
-        self._storage = None if storage is None else Path(storage) / "frames.npy"
+        self._storage = None if storage is None else Path(storage)
+        self._file: Path | None = None
         self._on_device = on_device
-        self._frames = self._allocate(on_device)  # (n_envs * n_frames, pixels)
+        # Shape (n_envs * n_frames, pixels); None: to be in a file that is not there yet.
+        self._frames: Any = None if storage is not None else self._allocate()
         shape = (self.buffer_size, self.n_envs)
         # Of each transition: numbers of the frames in its observation and in the next.
         self._frame_ids = np.zeros((*shape, 2, self.frame_stack), np.int32)
@@ -113,15 +119,39 @@ class FrameReplayBuffer(ReplayBuffer):
         self._states = np.zeros((2, *shape, 0), np.float32)  # before and after each; the first step tells their size
         self._forget()
 
-    def _allocate(self, on_device: bool) -> npt.NDArray[Any] | th.Tensor:
+    def _allocate(self) -> Any:
         shape = (self.n_envs * self._n_frames, int(np.prod(self._frame_shape)))
-        if on_device:
+        if self._on_device:
             like = th.from_numpy(np.empty(0, self.observation_space.dtype))
             return th.zeros(shape, dtype=like.dtype, device=self.device)
         if self._storage is None:
             return np.zeros(shape, self.observation_space.dtype)
-        self._storage.parent.mkdir(parents=True, exist_ok=True)
-        return np.lib.format.open_memmap(self._storage, "w+", self.observation_space.dtype, shape)
+        self._storage.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix="frames-", suffix=".npy", dir=self._storage)
+        os.close(handle)
+        self._file = Path(name).absolute()
+        return np.lib.format.open_memmap(self._file, "w+", self.observation_space.dtype, shape)
+
+    def _held(self) -> Any:
+        """
+        :return: all frames, an array or a tensor: shape (n_envs * n_frames, pixels)
+        :raises FileNotFoundError: if the file that held them is gone
+        """
+        if self._frames is None:
+            if self._frames_added.any():
+                raise FileNotFoundError(f"FrameReplayBuffer: expected its frames in {self._file}, which is gone")
+            self._frames = self._allocate()
+        return self._frames
+
+    def put_back(self, frames: npt.NDArray[Any]) -> None:
+        """
+        Have other frames in the buffer's file, which is made anew if it is gone.
+
+        :param frames: what it held when the buffer was pickled: shape (n_envs * n_frames, pixels)
+        """
+        if self._frames is None:
+            self._frames = self._allocate()
+        self._frames[:] = frames
 
     def _forget(self) -> None:
         self._added = 0  # transitions ever, in each environment
@@ -145,7 +175,8 @@ class FrameReplayBuffer(ReplayBuffer):
     def nbytes(self) -> int:
         """Memory of all arrays, whether filled or not [bytes]."""
         small = (self._frame_ids, self.actions, self.rewards, self._ends, self._terminals, self._void, self._states)
-        return self._frames.nbytes + sum(array.nbytes for array in small)
+        frames = self.n_envs * self._n_frames * np.empty(self._frame_shape, self.observation_space.dtype).nbytes
+        return frames + sum(array.nbytes for array in small)
 
     # --- storing -----------------------------------------------------------------------------------------------
 
@@ -257,10 +288,8 @@ class FrameReplayBuffer(ReplayBuffer):
     def _put(self, index: int, frame: npt.NDArray[Any]) -> int:
         number = int(self._frames_added[index])
         row = index * self._n_frames + number % self._n_frames
-        if isinstance(self._frames, th.Tensor):
-            self._frames[row] = th.from_numpy(frame)
-        else:
-            self._frames[row] = frame
+        held = self._held()
+        held[row] = th.from_numpy(frame) if isinstance(held, th.Tensor) else frame
         self._frames_added[index] += 1
         return number
 
@@ -354,10 +383,11 @@ class FrameReplayBuffer(ReplayBuffer):
     ) -> th.Tensor:
         """:return: observations, shape (n, channels, height, width)"""
         rows = ids % self._n_frames + indices[:, None] * self._n_frames  # (n, frame_stack)
-        if isinstance(self._frames, th.Tensor):
-            there = self._frames[self._to_device(rows)].reshape(len(rows), *self.obs_shape)
+        held = self._held()
+        if isinstance(held, th.Tensor):
+            there = held[self._to_device(rows)].reshape(len(rows), *self.obs_shape)
             return there if env is None else self._to_device(self._normalize_obs(there.cpu().numpy(), env))
-        here = np.take(self._frames, rows, axis=0).reshape(len(rows), *self.obs_shape)
+        here = np.take(held, rows, axis=0).reshape(len(rows), *self.obs_shape)
         return self._to_device(self._normalize_obs(here, env))
 
     def _to_device(self, array: Any) -> th.Tensor:
@@ -367,8 +397,7 @@ class FrameReplayBuffer(ReplayBuffer):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        if self._storage is not None:
-            assert isinstance(self._frames, np.memmap)
+        if isinstance(self._frames, np.memmap):
             self._frames.flush()
             del state["_frames"]  # they stay where they are
         elif isinstance(self._frames, th.Tensor):
@@ -376,8 +405,8 @@ class FrameReplayBuffer(ReplayBuffer):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._storage is not None:
-            self._frames = np.lib.format.open_memmap(self._storage, "r+")
+        self.__dict__.update({"_frames": None, **state})
+        if self._file is not None and self._file.exists():
+            self._frames = np.lib.format.open_memmap(self._file, "r+")
         elif self._on_device:
             self._frames = th.from_numpy(self._frames).to(self.device)

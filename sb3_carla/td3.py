@@ -174,6 +174,8 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
             raise ValueError("expected exploration_noise or action_noise, got both")
         if deduplicate_frames and kwargs.get("replay_buffer_class") is not None:
             raise ValueError("expected deduplicate_frames or replay_buffer_class, got both")
+        # SB3's own TD3 loads the model too, and would hand replay_buffer_kwargs to its own buffer.
+        self._frame_buffer_kwargs = dict(kwargs.get("replay_buffer_kwargs") or {}) if deduplicate_frames else {}
         super().__init__(policy, env, learning_rate, **kwargs)
 
     # --- set-up ------------------------------------------------------------------------------------------------
@@ -181,7 +183,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
     def _setup_model(self) -> None:
         self._check_arguments()
         if self.deduplicate_frames:
-            self.replay_buffer_class, given = None, dict(self.replay_buffer_kwargs)
+            self.replay_buffer_class, given = None, {**self._frame_buffer_kwargs, **self.replay_buffer_kwargs}
             self.replay_buffer = FrameReplayBuffer(
                 self.buffer_size, self.observation_space, self.action_space, self.device, self.n_envs,
                 **{**given, "n_steps": self.n_steps, "gamma": self.gamma, "seed": self.seed,
@@ -476,4 +478,6 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         if self.deduplicate_frames or (self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer):
             # Chosen for n_steps, and chosen again on loading. SB3 saves it, and then warns that it ignores n_steps.
             excluded.append("replay_buffer_class")
+        if self.deduplicate_frames:
+            excluded.append("replay_buffer_kwargs")
         return excluded

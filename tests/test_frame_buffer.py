@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stable_baselines3
 import torch as th
 from gymnasium import spaces
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from stable_baselines3.common.vec_env import VecFrameStack
 from tiny import BarEnv
 
 from sb3_carla.frame_buffer import FrameReplayBuffer
+from sb3_carla.td3 import TD3
 
 GAMMA = 0.9
 ACTIONS = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -223,7 +225,32 @@ def test_frames_in_a_file(tmp_path: Path) -> None:
     assert len(pickled) < 60_000  # without the frames
     back = pickle.loads(pickled)
     assert th.equal(back.sample(64).observations, buffers[0].sample(64).observations)
-    assert (tmp_path / "new/folder/frames.npy").stat().st_size > 200 * 36 * 36
+    (file,) = (tmp_path / "new/folder").iterdir()
+    assert file.stat().st_size > 200 * 36 * 36
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=f"expected its frames in {file}"):
+        pickle.loads(pickled).sample(64)
+
+
+def test_loading_a_model_leaves_the_frames_of_another_alone(tmp_path: Path) -> None:
+    storage = {"storage": str(tmp_path / "frames"), "frame_stack": 1}
+    model = TD3(
+        "LayerNormCnnPolicy", make_vec_env(BarEnv, 2), deduplicate_frames=True, replay_buffer_kwargs=storage,
+        buffer_size=200, learning_starts=20, batch_size=8, seed=0, device="cpu",
+    )  # fmt: skip
+    model.learn(60)
+    model.save(tmp_path / "model.zip")
+    model.save_replay_buffer(tmp_path / "buffer.pkl")
+    before = model.replay_buffer._samples(np.arange(20), np.zeros(20, int), None).observations.clone()
+    assert before.any()
+    loaded = TD3.load(tmp_path / "model.zip", env=make_vec_env(BarEnv, 2), buffer_size=10)
+    assert loaded.replay_buffer.size() == 0
+    loaded.learn(30)
+    assert th.equal(model.replay_buffer._samples(np.arange(20), np.zeros(20, int), None).observations, before)
+    loaded.load_replay_buffer(tmp_path / "buffer.pkl")
+    assert th.equal(loaded.replay_buffer._samples(np.arange(20), np.zeros(20, int), None).observations, before)
+    stock = stable_baselines3.TD3.load(tmp_path / "model.zip")
+    assert stock.predict(np.zeros((2, 36, 36), np.uint8))[0].shape == model.action_space.shape
 
 
 def test_frames_on_the_device() -> None:
@@ -242,8 +269,6 @@ def test_frames_on_the_device() -> None:
 
 
 def test_sb3s_own_frame_stack(tmp_path: Path) -> None:
-    import stable_baselines3
-
     env = VecFrameStack(make_vec_env(BarEnv, 2), 3)
     model = stable_baselines3.TD3(
         "CnnPolicy", env, replay_buffer_class=FrameReplayBuffer, replay_buffer_kwargs={"frame_stack": 3},
