@@ -22,15 +22,21 @@ class LinearNormalNoise(ActionNoise):
     :param start: first standard deviation [action units], >= 0
     :param end: last standard deviation [action units], >= 0
     :param calls: number of calls until ``end`` is reached, > 0
+    :param count: number of calls that there have been
     :raises ValueError: if a number is outside its range
     """
 
-    def __init__(self, size: int, start: float, end: float, calls: int) -> None:
+    def __init__(self, size: int, start: float, end: float, calls: int, count: int = 0) -> None:
         if start < 0.0 or end < 0.0 or calls <= 0:
             raise ValueError(f"expected start >= 0, end >= 0 and calls > 0, got {start}, {end}, {calls}")
         super().__init__()
         self._size, self._start, self._end, self._calls = size, start, end, calls
-        self._count = 0
+        self._count = count
+
+    @property
+    def count(self) -> int:
+        """Number of calls that there have been."""
+        return self._count
 
     @property
     def sigma(self) -> float:
@@ -45,7 +51,7 @@ class LinearNormalNoise(ActionNoise):
 
 
 def exploration_noise(
-    size: int, schedule: Sequence[float], n_envs: int = 1, spread: float = 1.0
+    size: int, schedule: Sequence[float], n_envs: int = 1, spread: float = 1.0, steps: int = 0
 ) -> VectorizedActionNoise:
     """
     Noise of a vector of environments.
@@ -54,12 +60,15 @@ def exploration_noise(
     :param schedule: first and last standard deviation, and after how many steps of all environments the last is reached
     :param n_envs: number of environments
     :param spread: the last environment has so many times the noise, the first so many times less; 1: all alike
+    :param steps: of all environments that there have been
     :return: as SB3's off-policy algorithms take it
     """
-    start, end, steps = schedule
-    calls = max(1, int(steps) // n_envs)
+    start, end, length = schedule
+    calls = max(1, int(length) // n_envs)
     ratios = np.geomspace(1.0 / spread, spread, n_envs).tolist() if n_envs > 1 else [1.0]
-    noises: list[ActionNoise] = [LinearNormalNoise(size, start * ratio, end * ratio, calls) for ratio in ratios]
+    noises: list[ActionNoise] = [
+        LinearNormalNoise(size, start * ratio, end * ratio, calls, steps // n_envs) for ratio in ratios
+    ]
     vector = VectorizedActionNoise(noises[0], n_envs)
     vector.noises = noises
     return vector

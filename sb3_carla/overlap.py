@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecNormalize
 
 __all__ = ["OverlappingUpdates"]
 
@@ -26,6 +28,7 @@ class OverlappingUpdates(OffPolicyAlgorithm):
     _executor: ThreadPoolExecutor
     _due: tuple[int, int] | None = None
     _running: Future[None] | None = None
+    _statistics: VecNormalize | None = None
 
     def update(self, gradient_steps: int, batch_size: int) -> None:
         """
@@ -60,7 +63,7 @@ class OverlappingUpdates(OffPolicyAlgorithm):
                 self._begin_update()
                 self.finish_update()
             finally:
-                self._due = self._running = None
+                self._due = self._running = self._statistics = None
                 th.set_num_threads(threads)
         return model
 
@@ -68,11 +71,17 @@ class OverlappingUpdates(OffPolicyAlgorithm):
         """Wait for the update that is running, if any; an error in it is raised here."""
         if self._running is not None:
             self._running.result()
-            self._running = None
+            self._running = self._statistics = None
             self.policy.set_training_mode(False)
+
+    @property
+    def normalizer(self) -> VecNormalize | None:
+        """What normalises samples: beside a step, which changes its statistics, a copy of them as they were before."""
+        return self._vec_normalize_env if self._statistics is None else self._statistics
 
     def _begin_update(self) -> None:
         if self._due is not None:
+            self._statistics = copy.deepcopy(self._vec_normalize_env)
             self._running, self._due = self._executor.submit(self.update, *self._due), None
 
     def _sample_action(self, *args: Any, **kwargs: Any) -> Any:
@@ -89,7 +98,7 @@ class OverlappingUpdates(OffPolicyAlgorithm):
         return both
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_executor", "_due", "_running"]
+        return [*super()._excluded_save_params(), "_executor", "_due", "_running", "_statistics"]
 
 
 class _FinishUpdate(BaseCallback):

@@ -40,20 +40,20 @@ from typing import Any, ClassVar
 import stable_baselines3
 import torch as th
 from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space, preprocess_obs
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
-from stable_baselines3.common.utils import FloatSchedule
 from torch import nn
 from torch.nn import functional as F
 
 from sb3_carla.augmentation import random_shift
 from sb3_carla.frame_buffer import FrameReplayBuffer
-from sb3_carla.noise import exploration_noise
+from sb3_carla.noise import LinearNormalNoise, exploration_noise
 from sb3_carla.overlap import OverlappingUpdates
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.policies.td3 import DetachedActor, StateCritic
-from sb3_carla.schedules import ScaledSchedule
+from sb3_carla.schedules import ScaledSchedule, rate_schedule
 from sb3_carla.tensors import InvertingTanh, bf16_is_native, frozen
 from sb3_carla.weights import arguments_of, write_arguments
 
@@ -97,7 +97,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
     :param learning_rate: of all parameters that have no rate of their own below; a number or a schedule
     :param actor_max_grad_norm: largest L2 norm of the actor's gradient; None does not clip
     :param critic_max_grad_norm: largest L2 norm of the critics' gradient; None does not clip
-    :param actor_learning_rate: of the actor; a number or a schedule
+    :param actor_learning_rate: of the actor; a number, a schedule, or text such as ``lin_1e-4``, as in rl-zoo3's files
     :param critic_learning_rate: of the critics
     :param actor_cnn_learning_rate: of the actor's features extractor, ``actor_learning_rate`` if None
     :param critic_cnn_learning_rate: of the critics' features extractor, ``critic_learning_rate`` if None
@@ -134,10 +134,10 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         *,
         actor_max_grad_norm: float | None = 1.0,
         critic_max_grad_norm: float | None = 10.0,
-        actor_learning_rate: float | Schedule | None = None,
-        critic_learning_rate: float | Schedule | None = None,
-        actor_cnn_learning_rate: float | Schedule | None = None,
-        critic_cnn_learning_rate: float | Schedule | None = None,
+        actor_learning_rate: float | str | Schedule | None = None,
+        critic_learning_rate: float | str | Schedule | None = None,
+        actor_cnn_learning_rate: float | str | Schedule | None = None,
+        critic_cnn_learning_rate: float | str | Schedule | None = None,
         random_shift: int = 0,
         exploration_noise: Sequence[float] | None = None,
         noise_spread: float = 1.0,
@@ -170,6 +170,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         self.deduplicate_frames = deduplicate_frames
         self._sums: dict[str, th.Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._noise_settings: tuple[Any, ...] | None = None
         if exploration_noise is not None and kwargs.get("action_noise") is not None:
             raise ValueError("expected exploration_noise or action_noise, got both")
         if deduplicate_frames and kwargs.get("replay_buffer_class") is not None:
@@ -213,9 +214,8 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
             and self.policy.normalize_images
             and all(getattr(network.features_extractor, "accepts_uint8", False) for network in seeing)
         )
-        if self.exploration_noise is not None and self.action_noise is None:
-            size = get_action_dim(self.action_space)
-            self.action_noise = exploration_noise(size, self.exploration_noise, self.n_envs, self.noise_spread)
+        if self.exploration_noise is not None:
+            self._make_noise(self.exploration_noise)
         self._rates = {part: self._schedule(part) for part in ("actor", "critic", "actor_cnn", "critic_cnn")}
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         if self.compile_step:
@@ -226,6 +226,16 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         if self.verbose >= 1:
             for name in ("actor", "critic"):
                 print(self._describe(name))
+
+    def _make_noise(self, schedule: Sequence[float]) -> None:
+        """Have the noise that was asked for; a loaded model's goes on where it was, if that is still what is asked."""
+        settings = (tuple(schedule), self.noise_spread, self.n_envs)
+        if self._noise_settings != settings:
+            before = self.action_noise.noises if isinstance(self.action_noise, VectorizedActionNoise) else []
+            steps = sum(noise.count for noise in before if isinstance(noise, LinearNormalNoise))
+            size = get_action_dim(self.action_space)
+            self.action_noise = exploration_noise(size, schedule, self.n_envs, self.noise_spread, steps)
+            self._noise_settings = settings
 
     def _check_arguments(self) -> None:
         for name in ("actor_max_grad_norm", "critic_max_grad_norm"):
@@ -267,7 +277,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
                 f"{part}_learning_rate: expected a {network} optimizer with a parameter group named 'cnn', got none: "
                 "LayerNormCnnPolicy has one in each network that trains an encoder"
             )
-        return FloatSchedule(value)
+        return rate_schedule(value)
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         """Set every group's own rate; SB3 would give all of them the same."""
@@ -320,9 +330,9 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         states = None
         if self.critic_state is not None:
             assert isinstance(self.replay_buffer, FrameReplayBuffer)
-            data, *states = self.replay_buffer.sample_with_states(batch_size, env=self._vec_normalize_env)
+            data, *states = self.replay_buffer.sample_with_states(batch_size, env=self.normalizer)
         else:
-            data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            data = self.replay_buffer.sample(batch_size, env=self.normalizer)
         discounts = self.gamma if data.discounts is None else data.discounts
         continues = (1.0 - data.dones) * discounts
         observations, following = self._prepare(data.observations), self._prepare(data.next_observations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 from tiny import BarEnv
 
 from sb3_carla.td3 import TD3
 
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "device": "cpu"}
+OVERLAP: dict[str, Any] = {**SMALL, "overlap": True, "train_freq": 1}
 
 
 def make(n_envs: int = 2, env: type[BarEnv] = BarEnv, algorithm: type[TD3] = TD3, **kwargs: Any) -> TD3:
     envs = make_vec_env(env, n_envs=n_envs, seed=3)
-    return algorithm("LayerNormCnnPolicy", envs, **{**SMALL, "overlap": True, "train_freq": 1, **kwargs})
+    return algorithm("LayerNormCnnPolicy", envs, **{**OVERLAP, **kwargs})
 
 
 def weights(model: TD3) -> list[th.Tensor]:
@@ -76,6 +79,24 @@ def test_the_result_is_that_of_the_same_steps_in_turn() -> None:
     in_turn = make(algorithm=InTurn).learn(120)
     assert beside._n_updates == in_turn._n_updates == 40
     assert all(map(th.equal, weights(beside), weights(in_turn)))
+
+
+class Late(TD3):
+    """The environments have made their step before the update looks at anything."""
+
+    def update(self, *args: Any) -> None:
+        time.sleep(0.02)
+        super().update(*args)
+
+
+def test_the_result_is_the_same_where_the_step_changes_how_rewards_are_normalised() -> None:
+    late, in_turn = (
+        algorithm("LayerNormCnnPolicy", VecNormalize(make_vec_env(BarEnv, 2, seed=3), norm_obs=False), **OVERLAP)
+        .learn(80)
+        for algorithm in (Late, InTurn)
+    )  # fmt: skip
+    assert late._n_updates == in_turn._n_updates == 20
+    assert all(map(th.equal, weights(late), weights(in_turn)))
 
 
 def test_nothing_that_is_due_is_lost_and_no_thread_is_left() -> None:

@@ -297,6 +297,28 @@ def test_environments_explore_by_different_amounts() -> None:
     assert spread[0] < 0.5 * spread[1] < 0.25 * spread[2]
 
 
+def test_noise_goes_on_with_another_number_of_environments_and_follows_new_settings(tmp_path: Path) -> None:
+    noise = {"exploration_noise": (0.4, 0.1, 300), "noise_spread": 4.0}
+    model = TD3("LayerNormCnnPolicy", make_vec_env(BarEnv, 4), **noise, **SMALL)
+    model.learn(60)
+    model.save(tmp_path / "model.zip")
+    sigma = model.action_noise.noises[0].sigma
+    assert TD3.load(tmp_path / "model.zip", make_vec_env(BarEnv, 4)).action_noise.noises[0].sigma == sigma
+    again = TD3.load(tmp_path / "model.zip", make_vec_env(BarEnv, 1))
+    again.learn(20, reset_num_timesteps=False)
+    assert [noise.sigma for noise in again.action_noise.noises] == pytest.approx([0.4 - 0.3 * 80 / 300])
+    other = TD3.load(tmp_path / "model.zip", make_vec_env(BarEnv, 2), exploration_noise=[0.05, 0.05, 10])
+    assert [noise.sigma for noise in other.action_noise.noises] == pytest.approx([0.0125, 0.2])
+
+
+def test_a_part_may_have_a_rate_as_the_zoos_files_write_it() -> None:
+    model = TD3("LayerNormCnnPolicy", BarEnv(), actor_learning_rate="lin_1e-4", **SMALL)
+    model._current_progress_remaining = 0.25
+    model._update_learning_rate([])
+    for network, rate in ((model.actor, 2.5e-5), (model.critic, 1e-3)):
+        assert [group["lr"] for group in network.optimizer.param_groups] == pytest.approx([rate, rate])
+
+
 def test_smoothness_draws_the_actor_towards_what_follows() -> None:
     distances = []
     for weight in (0.0, 100.0):
