@@ -68,10 +68,12 @@ class ActionSaturationCallback(ProbeCallback):
         return True
 
     def _actions(self) -> th.Tensor | None:
-        """Of this step: shape (n_envs, action_dim), scaled to -1..1; None where the actor was not asked (warm-up)."""
+        """Of this step: shape (n_envs, action_dim), scaled to -1..1; None where nobody asked the actor, or tells."""
         if self._actor is not None:
             output, self._output = self._output, None
             return None if output is None else output.reshape(-1, len(self._names))
+        if "actions" not in self.locals:
+            return None
         actions = th.as_tensor(self.locals["actions"], dtype=th.float32).reshape(-1, len(self._names)).cpu()
         return 2.0 * (actions - self._low) / (self._high - self._low) - 1.0
 

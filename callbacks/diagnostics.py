@@ -21,10 +21,11 @@ class DiagnosticsCallback(CallbackList):
     """
     Every callback of this package: what the networks do, what the driver does, and a guard over it all.
 
-    :param guard: response of :class:`DivergenceGuard`, "rollback", "stop" or "warn"; None leaves it out
+    :param guard: response of :class:`DivergenceGuard`: "warn" changes nothing in the training, "rollback" and "stop" do
+        where it goes wrong; None leaves the guard out
     """
 
-    def __init__(self, guard: str | None = "rollback") -> None:
+    def __init__(self, guard: str | None = "warn") -> None:
         callbacks: list[BaseCallback] = [
             GradientNormCallback(),
             FeatureStatisticsCallback(),

@@ -30,7 +30,8 @@ class DivergenceGuard(ProbeCallback):
     Works with any SB3 algorithm. By itself it sees NaN and Inf (in losses, weights, rewards, observations) and values
     that no sum of rewards can reach; with ``GradientNormCallback``, ``FeatureStatisticsCallback``,
     ``ValueBiasCallback``, ``ActionSaturationCallback`` and ``DormantNeuronsCallback`` the rest. Each verdict is printed
-    once, when it begins, and kept in :attr:`verdicts`; TensorBoard has the words under ``alerts/verdicts``.
+    once, when it begins or becomes critical, and kept in :attr:`verdicts`; TensorBoard has the words under
+    ``alerts/verdicts``.
 
     It keeps the last good weights (and optimizers): saved every ``save_freq`` steps, and good once as many steps more
     have passed without a verdict; until then, the weights of the training's start. On a critical verdict (NaN, Inf,
@@ -79,7 +80,7 @@ class DivergenceGuard(ProbeCallback):
         self.rollbacks = 0
         self._history: dict[str, list[tuple[int, float]]] = {}
         self._last_weights: dict[str, list[th.nn.Parameter]] = {}
-        self._active: set[str] = set()
+        self._active: dict[str, bool] = {}  # rules that hold, and whether critically
         self._pending: list[Verdict] = []
         self._largest_reward = 0.0
         self._stop = False
@@ -88,9 +89,10 @@ class DivergenceGuard(ProbeCallback):
     # --- what it sees ------------------------------------------------------------------------------------------
 
     def _attach(self) -> None:
-        # A gradient that is not finite makes all weights of its optimizer so: each network's last ones tell.
+        # A gradient that is not finite makes all weights of its optimizer so: each network's last ones tell. Not those
+        # of a target network inside it, which follow late.
         self._last_weights = {
-            name: [parameter for parameter in network.parameters() if parameter.requires_grad][-1:]
+            name: [p for key, p in network.named_parameters() if p.requires_grad and "target" not in key][-1:]
             for name, network in networks(self.model).items()
         }
         self._store = GoodWeights(self.model, Path(self.save_path or self.logger.get_dir() or "."))
@@ -111,6 +113,13 @@ class DivergenceGuard(ProbeCallback):
         self._pending.clear()
 
     def _on_step(self) -> bool:
+        if "rewards" in self.locals:  # ARS tells nothing of its steps
+            self._check_step()
+        if any(not verdict.curable for verdict in self._pending):
+            self._respond()
+        return not self._stop
+
+    def _check_step(self) -> None:
         rewards = np.asarray(self.locals["rewards"])
         if not np.isfinite(rewards).all():
             self._announce(Verdict("rewards", True, f"the environment returned rewards {rewards}", curable=False))
@@ -121,9 +130,6 @@ class DivergenceGuard(ProbeCallback):
             if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
                 text = f"the environment returned observations{' ' + name if name else ''} that are not finite"
                 self._announce(Verdict("observations", True, text, curable=False))
-        if any(not verdict.curable for verdict in self._pending):
-            self._respond()
-        return not self._stop
 
     def _stepping(self, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """
@@ -169,7 +175,8 @@ class DivergenceGuard(ProbeCallback):
             self._history.clear()
             return
         found = judge(Evidence(values, self._history, self._largest_return()))
-        self._active &= {verdict.rule for verdict in found}
+        rules = {verdict.rule for verdict in found}
+        self._active = {rule: critical for rule, critical in self._active.items() if rule in rules}
         for verdict in found:
             self._announce(verdict)
 
@@ -186,8 +193,8 @@ class DivergenceGuard(ProbeCallback):
         self._store.discard()
         if verdict.critical:
             self._pending.append(verdict)
-        if verdict.rule not in self._active:
-            self._active.add(verdict.rule)
+        if verdict.rule not in self._active or verdict.critical > self._active[verdict.rule]:
+            self._active[verdict.rule] = verdict.critical
             self.verdicts.append((self.num_timesteps, verdict))
             self._say(f"{level} at step {self.num_timesteps}: {verdict.text}")
 

@@ -36,7 +36,8 @@ class DrivingMetricsCallback(BaseCallback):
         self._steps: dict[int, int] = defaultdict(int)
 
     def _on_step(self) -> bool:
-        for index, (info, ended) in enumerate(zip(self.locals["infos"], self.locals["dones"], strict=True)):
+        steps = zip(self.locals.get("infos", []), self.locals.get("dones", []), strict=True)
+        for index, (info, ended) in enumerate(steps):
             self._steps[index] += 1
             for term, value in info.get("reward_terms", {}).items():
                 self._sums[index][term] += value

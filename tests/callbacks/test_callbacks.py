@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_contrib import QRDQN, TQC
+from sb3_contrib import ARS, QRDQN, TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
 from stable_baselines3 import TD3 as StockTD3
 from stable_baselines3.common.logger import CSVOutputFormat
@@ -123,6 +124,25 @@ def test_other_algorithms_train_the_same_with_and_without(
     assert norms
     assert min(norms) > 0.0
     assert not any(tag.startswith("alerts/") for row in rows for tag in row)
+
+
+def test_large_rewards_are_the_users_own(tmp_path: Path) -> None:
+    """They make gradients large. By default that is said, and nothing is done about it."""
+
+    class Paid(gym.RewardWrapper[Any, Any]):
+        def reward(self, reward: Any) -> float:
+            return 1000.0 * float(reward)
+
+    weights = []
+    for callbacks in ([], [DiagnosticsCallback()]):
+        model = SAC("MlpPolicy", Paid(gym.make("Pendulum-v1")), seed=1, device="cpu", **OFF_POLICY)
+        train(model, tmp_path / str(len(callbacks)), callbacks, steps=420)
+        weights.append(model.policy.state_dict())
+    assert all(th.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_an_algorithm_that_tells_nothing_of_its_steps(tmp_path: Path) -> None:
+    train(ARS("LinearPolicy", "Pendulum-v1", seed=1), tmp_path, [DiagnosticsCallback()], steps=4000)
 
 
 class BarClasses(BarEnv):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import PPO, SAC
+from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -84,6 +84,39 @@ def test_nan_in_the_weights_rolls_back_and_goes_on(tmp_path: Path, capsys: pytes
     assert "alerts/verdicts/text_summary" in events.Tags()["tensors"]
     model.save(tmp_path / "after.zip")
     assert TD3.load(tmp_path / "after.zip").lr_schedule(1.0) == pytest.approx(1.5e-4)
+
+
+def test_weights_are_ill_before_their_target_network_is(tmp_path: Path) -> None:
+    def poison(model: Any) -> None:
+        with th.no_grad():
+            model.q_net.q_net[0].weight[0, 0] = math.nan
+
+    model = DQN("MlpPolicy", "CartPole-v1", learning_starts=20, train_freq=1, seed=1, device="cpu")
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    guard = DivergenceGuard(save_freq=40)
+    model.learn(300, callback=[Inject(poison, 150), guard], log_interval=1000)
+    assert guard.rollbacks == 1
+    assert is_sound(model)
+
+
+def test_a_warning_that_becomes_critical_is_said_again(tmp_path: Path) -> None:
+    class Explode(BaseCallback):
+        """Gradient norms as the callback would log them: at first a warning's, then a critical one's."""
+
+        def _on_step(self) -> bool:
+            norm, level = (2e4, "warning") if self.n_calls < 100 else (2e5, "critical")
+            self.logger.record("debug/critic_grad_norm_BEFORE_clip", norm)
+            self.logger.record(f"alerts/gradient_explosion_{level}", 1)
+            return True
+
+    model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    guard = DivergenceGuard("warn")
+    model.learn(140, callback=[Explode(), guard], log_interval=1)
+    model.logger.close()
+    assert [(verdict.rule, verdict.critical) for _, verdict in guard.verdicts] == [
+        ("gradients", False), ("gradients", True)
+    ]  # fmt: skip
 
 
 def test_stop_leaves_the_last_good_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
