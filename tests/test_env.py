@@ -24,7 +24,7 @@ import sb3_carla
 from sb3_carla.driver import PurePursuitDriver
 from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.episode import FAILURES
-from sb3_carla.errors import MapError, TownNotFoundError
+from sb3_carla.errors import MapError, ServerError, TownNotFoundError
 from sb3_carla.rewards import REWARD_TERMS
 from sb3_carla.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS
 
@@ -353,6 +353,17 @@ def test_traffic_moves_and_the_scripted_driver_shares_the_road_with_it() -> None
             assert info["collisions"] == 0, info
             moved = np.hypot(*(lane._traffic.positions - before)[:, :2].T)
             assert np.median(moved) > 3.0
+
+
+def test_traffic_has_room_or_says_so() -> None:
+    with CarlaLaneEnv(town="Circuit01", n_npcs=24) as env:
+        for seed in range(8):
+            env.reset(seed=seed)
+            cars = np.vstack([env._traffic.positions[:, :2], env.route.points[0, :2]])
+            apart = np.hypot(*(cars[:, None] - cars[None]).T) + np.diag(np.full(len(cars), np.inf))
+            assert apart.min() > 11.9
+    with CarlaLaneEnv(town="Circuit01", n_npcs=36) as env, pytest.raises(ServerError, match="36 cars do not find 12 m"):
+        all(env.reset(seed=seed) for seed in range(20))
 
 
 def test_driving_into_a_standing_car_is_a_collision() -> None:

@@ -12,6 +12,7 @@ from maps import Geometry, road_map, straight_then_bend
 
 from sb3_carla.errors import MapError
 from sb3_carla.route import LaneRoute, Scenarios, follow_lane
+from sb3_carla.simulator.opendrive import built_in_opendrive
 
 REAL_MAPS = Path(__file__).resolve().parents[2] / "shared" / "maps"
 
@@ -43,6 +44,34 @@ def test_curvature_of_a_bend_is_that_of_the_lane_and_seen_ahead() -> None:
     radius = 40.0 + 1.75  # the right lane is outside a bend to the left
     assert route.curvature_ahead(0.0, 30.0) == pytest.approx(0.0, abs=1e-4)
     assert route.curvature_ahead(40.0, 40.0) == pytest.approx(1.0 / radius, rel=0.02)
+
+
+def test_bends_are_seen_at_their_place_behind_a_bend_that_stretches_the_lane() -> None:
+    """A waypoint for each metre of the reference line: after a half circle of 20 m radius the outer lane is longer."""
+    half_circle = Geometry(20.0 * math.pi, 1.0 / 20.0)
+    carla_map = road_map(half_circle, Geometry(50.0), Geometry(10.0, -1.0 / 30.0), Geometry(50.0), lane_width=8.0)
+    route = route_on(carla_map, 0.5, 4.0, 170.0)
+    outside = 24.0 * math.pi + 50.0  # where the second bend begins
+    assert route.length == pytest.approx(170.0, abs=2.0)
+    assert route.curvature_ahead(outside - 15.0, 9.0) == pytest.approx(0.0, abs=1e-4)
+    assert route.curvature_ahead(outside - 15.0, 25.0) == pytest.approx(1.0 / 26.0, rel=0.05)
+    assert route.curvature_ahead(24.0 * math.pi + 6.0, 20.0) == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("town", ["Circuit09", "Village39"])
+def test_routes_are_as_long_as_asked(town: str) -> None:
+    scenarios = Scenarios(carla.Map(town, built_in_opendrive(town)), 300.0)
+    lengths = [scenarios[number].length for number in range(20)]
+    assert min(lengths) > 299.0
+    assert max(lengths) < 303.0
+
+
+def test_starts_lead_somewhere_and_each_comes_once() -> None:
+    scenarios = Scenarios(road_map(Geometry(400.0)), 30.0)
+    starts = list(scenarios.shuffled_starts(np.random.default_rng(0)))
+    places = {(start.road_id, start.lane_id, start.s) for start in starts}
+    assert len(places) == len(starts) > 70
+    assert all(start.next(1.0) for start in starts)
 
 
 def test_offsets_in_a_bend_are_radial() -> None:
