@@ -77,21 +77,17 @@ class Connection:
         self.backlog += len(rest)
         self._watch()
 
-    def drop_queued(self, bound: int, keep: int) -> int:
+    def drop_queued(self, bound: int, keep: int) -> None:
         """
         Forget the oldest whole messages; the one that is partly sent stays.
 
         :param bound: until no more than this is queued [bytes]
         :param keep: but not fewer messages than this
-        :return: messages dropped
         """
-        dropped = 0
         first = 1 if self._started else 0
         while self.backlog > bound and len(self._queue) > max(keep, first):
             self.backlog -= len(self._queue[first])
             del self._queue[first]
-            dropped += 1
-        return dropped
 
     def _flush(self) -> None:
         while self._queue:

@@ -64,7 +64,7 @@ class StreamConnection(Connection):
         """
         self.send(*parts)
         if self.backlog > BACKLOG_BOUND:
-            self._streams.dropped += self.drop_queued(BACKLOG_BOUND, BACKLOG_MESSAGES)
+            self.drop_queued(BACKLOG_BOUND, BACKLOG_MESSAGES)
 
     def close(self) -> None:
         """Close, and leave the stream."""
@@ -80,7 +80,6 @@ class Streams:
     """
 
     def __init__(self) -> None:
-        self.dropped = 0
         self.on_subscribe: Callable[[int, StreamConnection], None] = lambda stream_id, connection: None
         self._listeners: dict[int, list[StreamConnection]] = {}
 

@@ -231,10 +231,6 @@ class World:
                 nearest = (body, distance)
         return nearest
 
-    def ground(self, x: float, y: float, z: float) -> Ground:
-        """Road plane under or near a point."""
-        return self.town.ground(x, y, z)
-
     def cast_ray(self, origin: Vector, direction: Vector, reach: float) -> list[tuple[Vector, int]]:
         """
         What a ray meets: the road, and the actors' boxes.

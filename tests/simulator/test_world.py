@@ -37,7 +37,7 @@ def world(town: Town) -> World:
 
 def car_at(world: World, x: float, y: float = 0.0, yaw: float = 0.0, model: str = MODEL) -> VehicleActor:
     """A car far from everything else, on the flat ground of the town."""
-    z = world.ground(x, y, 0.0).z
+    z = world.town.ground(x, y, 0.0).z
     actor = world.spawn(model, {}, Pose(x, y, z, yaw=yaw))
     assert isinstance(actor, VehicleActor)
     return actor
