@@ -29,7 +29,10 @@ MAX_ROUNDS = 16
 MAX_BACKLOG = 16 * 2**20
 """Unread answers beyond which no more requests of that client are served [bytes]."""
 SUBSCRIPTION_PATIENCE = 0.25
-"""How long a tick waits for a stream that the same client is just opening [s]."""
+"""How long a call waits for a stream that the same client is just opening [s]."""
+CALM, CALM_ASYNCHRONOUS = 0.01, 0.1
+"""How long before a load the clients have had no snapshot, in synchronous and in asynchronous mode [s]."""
+LOAD = "load_new_episode"
 
 
 class RpcConnection(Connection):
@@ -38,6 +41,9 @@ class RpcConnection(Connection):
 
     ``sensor.listen()`` returns before its stream is connected; a tick right after it would lose the first message.
     So a client's tick waits until the streams that it has asked tokens for are there, for a moment at most.
+
+    So does a load, and moreover until the last snapshot is a moment old: having loaded, the client leaves the world's
+    stream, and where another of its threads has a snapshot in hand just then, it crashes (carla 0.9.16).
 
     :param sock: accepted
     :param selector: the server's
@@ -66,7 +72,20 @@ class RpcConnection(Connection):
     @property
     def deadline(self) -> float | None:
         """When a held call is served in any case (``time.monotonic``), None if none is held."""
-        return None if self._held is None else max(self.awaited.values(), default=0.0)
+        if self._held is None:
+            return None
+        return max([self._calm_at if self.loading else 0.0, *self.awaited.values()])
+
+    @property
+    def loading(self) -> bool:
+        """Whether a load is held: no snapshot is to be sent now."""
+        return self._held is not None and self._held[2] == LOAD
+
+    @property
+    def _calm_at(self) -> float:
+        """When a load may begin (``time.monotonic``)."""
+        calm = CALM if self._simulation.settings.synchronous else CALM_ASYNCHRONOUS
+        return self._simulation.streams.last_snapshot_at + calm
 
     def handle(self, events: int) -> None:
         """
@@ -137,7 +156,8 @@ class RpcConnection(Connection):
             raise ValueError("expected a request with a number and a name")
         if not isinstance(parameters, list) or not parameters:
             raise ValueError(f"{name:.40}: expected parameters that start with the call's metadata")
-        if self.awaited and _ticks(name, parameters) and not self._released():
+        unready = self.awaited and (name == LOAD or _ticks(name, parameters)) and not self._released()
+        if unready or (name == LOAD and time.monotonic() < self._calm_at):
             self._held = message
             return False
         self._held = None

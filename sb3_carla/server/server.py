@@ -15,7 +15,7 @@ from sb3_carla.server import methods_actors as _actors  # noqa: F401
 from sb3_carla.server import methods_episode as _episode  # noqa: F401
 from sb3_carla.server.connection import Connection
 from sb3_carla.server.log import report
-from sb3_carla.server.rpc import RpcConnection
+from sb3_carla.server.rpc import CALM_ASYNCHRONOUS, RpcConnection
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.streams import WORLD_STREAM, StreamConnection, Streams, length_word
 from sb3_carla.simulator.pictures import SharedPictures
@@ -174,6 +174,7 @@ class Server:
             # In synchronous mode nothing else would tell a new client what there is.
             message = self.simulation.last_snapshot
             connection.publish(length_word([message]), message)
+            self.streams.last_snapshot_at = time.monotonic()
         next((client for client in self._clients if client.subscribed(stream_id)), None)
 
     def stop(self) -> None:
@@ -197,17 +198,27 @@ class Server:
         """How long the loop may sleep [s]."""
         now = time.monotonic()
         ends = [client.deadline for client in self._clients if client.deadline is not None]
-        if not self.simulation.settings.synchronous:
-            ends.append(self._next_tick)
+        if not self.simulation.settings.synchronous and not self._loading:
+            ends.append(self._tick_due)
         if self._parent_pid is not None:
             ends.append(now + PARENT_POLL)
         return max(0.0, min(ends) - now) if ends else None
 
     def _serve_held(self) -> None:
-        """Ticks that waited for a stream go on once it is there, or once they have waited long enough."""
+        """Calls that waited for a stream go on once it is there, or once they have waited long enough."""
         for client in self._clients:
-            if client.deadline is not None and (not client.awaited or client.deadline <= time.monotonic()):
+            streams_are_there = not client.awaited and not client.loading
+            if client.deadline is not None and (streams_are_there or client.deadline <= time.monotonic()):
                 client.resume()
+
+    @property
+    def _loading(self) -> bool:
+        return any(client.loading for client in self._clients)
+
+    @property
+    def _tick_due(self) -> float:
+        """When the next step is due in asynchronous mode: not while a client that has just loaded changes streams."""
+        return max(self._next_tick, self.simulation.loaded_at + CALM_ASYNCHRONOUS)
 
     def _run_clock(self) -> None:
         """In asynchronous mode: a step whenever one is due by the wall clock; steps missed are not made up for."""
@@ -215,7 +226,7 @@ class Server:
         if simulation.settings.synchronous:
             return
         now = time.monotonic()
-        if now < self._next_tick:
+        if now < self._tick_due or self._loading:
             return
         try:
             simulation.advance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -130,6 +131,7 @@ class Simulation:
         self._towns: OrderedDict[str, Town] = OrderedDict()
         self.world = World(self._town(town), seed)
         self.last_snapshot = self._snapshot()
+        self.loaded_at = -math.inf  # (``time.monotonic``)
 
     @property
     def town(self) -> Town:
@@ -208,6 +210,7 @@ class Simulation:
         if reset_settings:
             self.settings = Settings()
         self.last_snapshot = self._snapshot()
+        self.loaded_at = time.monotonic()
 
     # --- time ----------------------------------------------------------------------------------------------------
 

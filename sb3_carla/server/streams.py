@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import struct
+import time
 from collections.abc import Callable, Sequence
 
 from sb3_carla.server.connection import Bytes, Connection
@@ -80,6 +81,8 @@ class Streams:
     """
 
     def __init__(self) -> None:
+        self.last_snapshot_at = 0.0
+        """When somebody was sent a snapshot last (``time.monotonic``)."""
         self.on_subscribe: Callable[[int, StreamConnection], None] = lambda stream_id, connection: None
         self._listeners: dict[int, list[StreamConnection]] = {}
 
@@ -115,6 +118,8 @@ class Streams:
         listeners = self._listeners.get(stream_id)
         if listeners is None:
             return
+        if stream_id == WORLD_STREAM:
+            self.last_snapshot_at = time.monotonic()
         length = length_word(parts)
         for connection in listeners:
             connection.publish(length, *parts)
