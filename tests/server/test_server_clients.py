@@ -6,12 +6,14 @@ import contextlib
 import random
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import carla
 import msgpack
+import numpy as np
 import pytest
 from harness import (
     TOWN,
@@ -80,6 +82,30 @@ def test_new_listeners_of_the_world_get_the_last_snapshot(server: ServerProcess,
     kind, number = struct.unpack_from("<QQ", message)
     assert (kind, number) == (17, frame)
     assert (len(message) - 84) % 119 == 0
+
+
+def test_nobody_gets_a_snapshot_around_a_load(raw: RawClient, server: ServerProcess) -> None:
+    """CARLA's client changes streams then, and crashes where another of its threads has a snapshot in hand."""
+    raw.call("load_new_episode", TOWN, True, 0)  # asynchronous from here on: 20 snapshots a second
+    arrivals: list[float] = []
+
+    def listen() -> None:
+        with contextlib.suppress(OSError, AssertionError), subscribe(server.streaming_port, 1) as listener:
+            while len(arrivals) < 20:
+                receive_message(listener)
+                arrivals.append(time.monotonic())
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    while len(arrivals) < 10:
+        time.sleep(0.01)
+    raw.call("load_new_episode", TOWN, True, 0)
+    loaded = time.monotonic()
+    thread.join(10.0)
+    before, after = (max(t for t in arrivals if t < loaded), min(t for t in arrivals if t > loaded))
+    assert loaded - before > 0.09
+    assert after - loaded > 0.09
+    assert np.median(np.diff(arrivals)) < 0.08
 
 
 def test_unknown_streams_are_silent_and_stay_open(server: ServerProcess, world: Any) -> None:
