@@ -17,10 +17,11 @@ import pytest
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.torch_layers import NatureCNN
 from tiny import BarEnv, SlidingBar
 
 from sb3_carla.ablation import variants
-from sb3_carla.ablation.published import PlainNatureCNN, PublishedTD3
+from sb3_carla.ablation.published import PublishedTD3
 from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, read_runs, thinned_curves
 from sb3_carla.ablation.report import draw, families, table
 from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, run_all
@@ -30,7 +31,7 @@ from sb3_carla.lane_state import LANE_STATE_SIZE
 from sb3_carla.policies import LayerNormNatureCNN
 
 SMALL: dict[str, Any] = {"buffer_size": 200, "batch_size": 16, "seed": 3, "device": "cpu", "autocast": False}
-PLAIN = {"features_extractor_class": PlainNatureCNN}
+PLAIN = {"features_extractor_class": NatureCNN}
 
 
 def published(**kwargs: Any) -> PublishedTD3:
@@ -122,7 +123,7 @@ def test_variants_differ_from_ours_in_what_their_titles_say() -> None:
     assert {key for key in ours if ours[key] != without[key]} == {"actor_max_grad_norm", "critic_max_grad_norm"}
     normed, plain = (load_variant(f"published{end}") for end in ("-layer-norm", ""))
     assert normed.hyperparameters["policy_kwargs"]["features_extractor_class"] is LayerNormNatureCNN
-    assert plain.hyperparameters["policy_kwargs"]["features_extractor_class"] is PlainNatureCNN
+    assert plain.hyperparameters["policy_kwargs"]["features_extractor_class"] is NatureCNN
     assert load_variant("stock").algorithm.__module__ == "stable_baselines3.td3.td3"
 
 

@@ -9,7 +9,7 @@ What its code and logs tell, and how it is rebuilt here on :class:`sb3_carla.TD3
    ``clipping="bypassed"``. With Adam an optimizer of its own is otherwise the same as a parameter group of its own, so
    ``clipping="parts"``, which clips CNN and MLP each to the limit before both step, is what separate optimizers after
    clipping come to.
-3. The features are not normalised: ``features_extractor_class`` :class:`NatureCNN`.
+3. The features are not normalised: ``features_extractor_class`` is SB3's ``NatureCNN``.
 """
 
 from __future__ import annotations
@@ -17,20 +17,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from sb3_carla.td3 import TD3, Batch, Metrics
 from sb3_carla.tensors import frozen
 
-__all__ = ["CLIPPING", "POLICY_LOSSES", "PlainNatureCNN", "PublishedTD3"]
+__all__ = ["CLIPPING", "POLICY_LOSSES", "PublishedTD3"]
 
 POLICY_LOSSES = ("actor_features", "critic_features")
 CLIPPING = ("none", "bypassed", "parts", "all")
-
-
-class PlainNatureCNN(NatureCNN):
-    """SB3's NatureCNN under another name: with its own, SB3's policies would have no hidden layers by default."""
 
 
 class PublishedTD3(TD3):
