@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from numpy.typing import NDArray
 from stable_baselines3.common.utils import get_device
 
 from sb3_carla.errors import ModelError
@@ -60,11 +61,16 @@ def arguments_of(policy: Any, policy_kwargs: Mapping[str, Any]) -> dict[str, Any
 
 def _box(space: spaces.Box) -> dict[str, Any]:
     return {
-        "low": float(space.low.min()),
-        "high": float(space.high.max()),
+        "low": _bounds(space.low),
+        "high": _bounds(space.high),
         "shape": list(space.shape),
         "dtype": str(space.dtype),
     }
+
+
+def _bounds(bounds: NDArray[Any]) -> Any:
+    """One number where all are the same, as in an image's space, else all of them."""
+    return float(bounds.flat[0]) if (bounds == bounds.flat[0]).all() else bounds.tolist()
 
 
 def write_arguments(file: Any, arguments: Mapping[str, Any]) -> None:
@@ -137,9 +143,21 @@ def _space(value: Any, key: str, path: str) -> spaces.Box:
     if not whole or len(shape) > 4 or int(np.prod(shape, dtype=object)) > MOST_PIXELS:
         raise ModelError(f"{path}: {ARGUMENTS}: {key}.shape: expected up to 4 sides, got {shape!r:.80}")
     try:
-        return spaces.Box(float(box["low"]), float(box["high"]), tuple(shape), np.dtype(box["dtype"]).type)
+        dtype = np.dtype(box["dtype"])
+        low, high = (_read_bounds(box[end], tuple(shape), dtype) for end in ("low", "high"))
+        return spaces.Box(low, high, tuple(shape), dtype.type)
     except (KeyError, TypeError, ValueError, OverflowError, AssertionError) as error:
         raise ModelError(f"{path}: {ARGUMENTS}: {key}: {type(error).__name__}: {error}") from error
+
+
+def _read_bounds(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """What :func:`_bounds` wrote: one number, or an array of the space's shape and dtype."""
+    if not isinstance(value, list):
+        return float(value)
+    bounds = np.array(value, np.float64)
+    if bounds.shape != shape or not np.isfinite(bounds).all() or (bounds.astype(dtype) != bounds).any():
+        raise ValueError(f"expected finite {dtype} bounds of shape {shape}, got {value!r:.80}")
+    return bounds.astype(dtype)
 
 
 def _check_sizes(value: Any, key: str, path: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch as th
+from gymnasium import spaces
 from tiny import STATE_CRITIC, BarEnv, ToldBar
 
 from sb3_carla import runs
@@ -70,6 +71,23 @@ def test_critics_of_states_come_along(tmp_path: Path) -> None:
     assert policy.critic.observation_space.shape == (1,)
 
 
+class PedalBar(BarEnv):
+    """Takes CarRacing-v3's actions: steering, gas and brake."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
+
+
+def test_each_dimension_of_an_action_keeps_its_bounds(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", PedalBar(), **SMALL)
+    model.save(tmp_path / "model")
+    policy = load_policy(tmp_path / "model.zip", "cpu")
+    assert policy.action_space == model.action_space
+    observations = np.random.default_rng(0).integers(0, 256, (20, 2, 36, 36), np.uint8)
+    assert np.array_equal(policy.predict(observations, deterministic=True)[0], model.predict(observations)[0])
+
+
 class Bomb:
     """Leaves a mark when it is unpickled."""
 
@@ -99,6 +117,7 @@ def changed(**values: Any) -> Callable[[bytes], bytes]:
 
 
 BOX = {"low": 0, "high": 255, "shape": [2, 36, 36], "dtype": "uint8"}
+PEDALS = {"low": [-1.0, 0.0, 0.0], "high": [1.0, 1.0, 1.0], "shape": [3], "dtype": "float32"}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +136,11 @@ BOX = {"low": 0, "high": 255, "shape": [2, 36, 36], "dtype": "uint8"}
         (changed(observation_space={**BOX, "dtype": "no"}), "observation_space: TypeError"),
         (changed(observation_space={**BOX, "shape": [2, 84, 84]}), "policy.pth does not fit arguments.json"),
         (changed(action_space={}), "action_space.shape: expected a list, got None"),
+        (changed(action_space={**PEDALS, "low": [-1.0, 0.0]}), "expected finite float32 bounds of shape (3,)"),
+        (changed(action_space={**PEDALS, "high": [1.0, 1.0, float("inf")]}), "expected finite float32 bounds"),
+        (changed(action_space={**PEDALS, "low": [0.5, 0, 0], "dtype": "uint8"}), "expected finite uint8 bounds"),
+        (changed(action_space={**PEDALS, "low": [2.0, 0.0, 0.0]}), "action_space: ValueError"),
+        (changed(action_space={**PEDALS, "low": ["none", 0.0, 0.0]}), "action_space: ValueError"),
         (changed(policy_kwargs={"net_arch": [10**12]}), "policy_kwargs.net_arch: expected a number up to 65536"),
         (changed(policy_kwargs={"encoder": "both"}), "no LayerNormCnnPolicy can be made of it: encoder"),
         (changed(policy_kwargs={"nonsense": 1}), "no LayerNormCnnPolicy can be made of it"),
