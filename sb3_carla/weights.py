@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,10 @@ MOST_BYTES = 2**31
 """Of the weights; a zip can claim any size."""
 MOST_PIXELS, MOST_UNITS = 2**24, 2**16
 """Of an observation, and of a layer."""
+UNREADABLE = (
+    OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What reading a damaged zip, JSON or file of weights raises."""
 
 
 def arguments_of(policy: Any, policy_kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -103,7 +109,7 @@ def load_policy(path: Path | str, device: str = "auto") -> LayerNormCnnPolicy:
                     raise ModelError(f"{path}: {name} claims {size} bytes, expected at most {MOST_BYTES}")
             arguments = json.loads(archive.read(ARGUMENTS))
             weights = th.load(io.BytesIO(archive.read(WEIGHTS)), map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     policy = _made(arguments, str(path))
     try:

@@ -163,6 +163,20 @@ def test_what_is_no_model_is_a_clear_error(tmp_path: Path, loader: Callable[[Pat
         loader(path)
 
 
+@pytest.mark.parametrize(("method", "header"), [(zipfile.ZIP_DEFLATED, 0), (zipfile.ZIP_LZMA, 9)])
+def test_a_damaged_compressed_member_is_a_clear_error(saved: Path, method: int, header: int) -> None:
+    path = saved.with_name("packed.zip")
+    with zipfile.ZipFile(saved) as archive, zipfile.ZipFile(path, "w", method) as packed:
+        packed.writestr(ARGUMENTS, archive.read(ARGUMENTS))
+        packed.writestr("policy.pth", archive.read("policy.pth"))
+    content = bytearray(path.read_bytes())
+    start = content.index(ARGUMENTS.encode()) + len(ARGUMENTS) + header
+    content[start : start + 40] = bytes([255]) * 40
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"packed\.zip cannot be read: (LZMAE|e)rror"):
+        load_policy(path)
+
+
 def test_models_of_others_have_no_arguments(tmp_path: Path) -> None:
     stable_baselines3.TD3("CnnPolicy", BarEnv(), **SMALL).save(tmp_path / "stock")
     with pytest.raises(ModelError, match=r"stock\.zip has no arguments\.json"):
