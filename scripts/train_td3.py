@@ -50,6 +50,13 @@ def zoo_arguments(options: argparse.Namespace) -> list[str]:
     if options.host is not None:
         env_kwargs |= {"host": options.host, "port": options.port}
     given = [f"{key}:{value!r}" for key, value in env_kwargs.items() if value is not None]
+    # A server has one world: one car, and as many decisions to an update as the default's many cars make.
+    params = [] if options.host is None else ["n_envs:1", f"train_freq:{default_cars()}"]
+    # rl-zoo3 forgets an option that is given again, so each is given once; of a key that comes twice, the last counts.
+    merging = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    merging.add_argument("--env-kwargs", nargs="+", action="extend", default=given)
+    merging.add_argument("-params", "--hyperparams", dest="params", nargs="+", action="extend", default=params)
+    merged, others = merging.parse_known_args(options.zoo)
     arguments = ["--algo", "td3", "--env", "CarlaLane-v0", "-P", "-f", options.log_folder]
     arguments += ["-tb", os.path.join(options.log_folder, "tensorboard")]
     if options.preset is not None:
@@ -62,12 +69,10 @@ def zoo_arguments(options: argparse.Namespace) -> list[str]:
         arguments += ["--seed", str(options.seed)]
     if options.debug:
         arguments += ["--verbose", "2", "--log-interval", "1"]
-    if given:
-        arguments += ["--env-kwargs", *given]
-    if options.host is not None and "-params" not in options.zoo:
-        # One car, and as many decisions to an update as the default's many cars make.
-        arguments += ["-params", "n_envs:1", f"train_freq:{default_cars()}"]
-    return [*arguments, *options.zoo]
+    for option, pairs in (("--env-kwargs", merged.env_kwargs), ("-params", merged.params)):
+        if pairs:
+            arguments += [option, *pairs]
+    return [*arguments, *others]
 
 
 def default_cars() -> int:

@@ -72,6 +72,20 @@ def test_real_server_gets_one_environment() -> None:
     assert arguments[arguments.index("--eval-freq") + 1] == "-1"
 
 
+def test_options_of_the_zoo_go_over_ours_key_by_key() -> None:
+    script = load(ROOT / "scripts/train_td3.py")
+    command = (
+        "--host localhost --npcs 20 -- --env-kwargs action_repeat:2 -tags a -params learning_rate:1e-4 --save-freq 5"
+    )
+    command += " --hyperparams n_envs:2 --env-kwargs n_npcs:3 --env CarlaLane-v0"
+    arguments = script.zoo_arguments(script.parse(command.split()))
+    rest = " ".join(arguments[arguments.index("--env-kwargs") :])
+    assert rest == (
+        "--env-kwargs n_npcs:20 host:'localhost' port:2000 action_repeat:2 n_npcs:3 "
+        "-params n_envs:1 train_freq:16 learning_rate:1e-4 n_envs:2 -tags a --save-freq 5 --env CarlaLane-v0"
+    )
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_makefile_explains_itself() -> None:
     out = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
