@@ -5,7 +5,8 @@ Which part broke the published system, and which part of ours repairs it: train 
     python scripts/ablation.py --minutes 60     # goes on where the last call stopped
     python scripts/ablation.py --report-only
 
-A variant is a file in hyperparams/ablation/. Finished runs are kept in --folder and not repeated.
+A variant is a file in hyperparams/ablation/. Finished runs are kept in --folder, and repeated only where other
+decisions, episodes or hyperparameters are asked for.
 """
 
 from __future__ import annotations

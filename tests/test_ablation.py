@@ -24,7 +24,7 @@ from sb3_carla.ablation import variants
 from sb3_carla.ablation.published import PublishedTD3
 from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, read_runs, thinned_curves
 from sb3_carla.ablation.report import draw, families, table
-from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, run_all
+from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, _settings, run_all
 from sb3_carla.ablation.variants import load_variant, variant_names
 from sb3_carla.diagnostics.event_logs import RunLog, Series
 from sb3_carla.lane_state import LANE_STATE_SIZE
@@ -181,7 +181,7 @@ def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     result = json.loads((half / RESULT).read_text())
     assert (result["seed"], result["decisions"], result["diverged_at"]) == (1, 48, None)
     assert result["hyperparameters"]["policy_loss"] == "actor_features"
-    assert result["command"] == "python scripts/ablation.py --variants published --seeds 1"
+    assert result["command"] == "python scripts/ablation.py --variants published --seeds 1 --decisions 48 --episodes 1"
     assert 0.0 <= result["scores"]["route_completion"]["value"] <= 1.0
     for kept in ("events*", "model.zip"):
         for path in half.glob(kept):
@@ -201,6 +201,27 @@ def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     assert (tmp_path / "ablation.png").stat().st_size > 10_000
     with pytest.raises(FileNotFoundError, match="No finished run"):
         read_runs(tmp_path / "nowhere")
+
+
+def test_results_of_other_settings_are_made_anew(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = tmp_path / "published" / "seed_1" / RESULT
+    path.parent.mkdir(parents=True)
+    done = {"variant": "published", "seed": 1, **_settings(load_variant("published"), episodes=2, decisions=None)}
+    assert (done["decisions"], done["episodes"]) == (4000, 2)
+
+    def left(change: dict[str, Any], **arguments: Any) -> int:
+        path.write_text(json.dumps({**done, **change}))
+        return run_all(["published"], [1], tmp_path, minutes=0.0, tell=told.append, **{"episodes": 2, **arguments})
+
+    assert left({}) == left({}, decisions=4000) == 0
+    assert left({}, episodes=3) == left({}, decisions=48) == 1
+    assert left({"hyperparameters": {**done["hyperparameters"], "tau": 0.1}}, decisions=48) == 1
+    assert left({"episodes": None}) == 1
+    assert told == [
+        f"published seed 1: is made anew, its result has other {keys}"
+        for keys in ("episodes", "decisions", "decisions and hyperparameters", "episodes")
+    ]
 
 
 def test_curves_keep_their_ends_and_what_was_not_finite(tmp_path: Path) -> None:

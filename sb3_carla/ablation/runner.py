@@ -1,4 +1,4 @@
-"""Training every variant with every seed, each in a process of its own; what is done already is not done again."""
+"""Training every variant with every seed, each in a process of its own; what is done as asked is not done again."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ def run_all(
     """
     Train what is not trained yet, seed by seed, so that an interrupted ablation has the same seeds of all variants.
 
+    A result that was made with other decisions, episodes or hyperparameters is made anew.
+
     :param names: of variants
     :param seeds: of each
     :param folder: results go to ``folder / name / seed_N``
@@ -69,11 +71,17 @@ def run_all(
     :param decisions: environment steps of each training; None: the variant's ``n_timesteps``
     :param jobs: processes side by side, one thread each
     :param minutes: no run is begun after them
-    :param tell: gets a line when a run begins or ends
+    :param tell: gets a line when a run begins or ends, and for each that is made anew
     :return: number of runs that are still missing
     :raises Exception: what a run raised; those that were under way are finished first
     """
-    todo = [(name, seed) for seed in seeds for name in names if not (folder / name / f"seed_{seed}" / RESULT).exists()]
+    asked = {name: _settings(load_variant(name), episodes, decisions) for name in names}
+    todo = [
+        (name, seed)
+        for seed in seeds
+        for name in names
+        if not _is_done(folder / name / f"seed_{seed}" / RESULT, asked[name], tell)
+    ]
     deadline = time.monotonic() + 60.0 * minutes
     running: dict[Future[float], tuple[str, int]] = {}
     context = multiprocessing.get_context("spawn")
@@ -88,6 +96,33 @@ def run_all(
                 name, seed = running.pop(done)
                 tell(f"{name} seed {seed}: done in {done.result() / 60.0:.1f} min")
     return len(todo)
+
+
+def _settings(variant: Variant, episodes: int, decisions: int | None) -> dict[str, Any]:
+    """What a result depends on beside the seed, as it stands in ``result.json``."""
+    found = {
+        "decisions": int(variant.hyperparameters["n_timesteps"]) if decisions is None else decisions,
+        "episodes": episodes,
+        "hyperparameters": variant.hyperparameters,
+    }
+    return dict(json.loads(json.dumps(found, default=str)))  # a class stands there as text
+
+
+def _is_done(path: Path, asked: dict[str, Any], tell: Callable[[str], object]) -> bool:
+    """Whether there is a result, made with the settings that are asked for."""
+    if not path.exists():
+        return False
+    result = json.loads(path.read_text(encoding="utf-8"))
+    other = [key for key, value in asked.items() if result.get(key) != value]
+    if other:
+        tell(f"{result['variant']} seed {result['seed']}: is made anew, its result has other {' and '.join(other)}")
+    return not other
+
+
+def _command(name: str, seed: int, episodes: int, decisions: int | None) -> str:
+    """What repeats a run."""
+    length = "" if decisions is None else f" --decisions {decisions}"
+    return f"python scripts/ablation.py --variants {name} --seeds {seed}{length} --episodes {episodes}"
 
 
 def _begin(parent: int) -> None:
@@ -118,14 +153,15 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
     folder.mkdir(parents=True)
     variant = load_variant(name)
     settings = variant.hyperparameters
-    decisions = int(settings["n_timesteps"]) if decisions is None else decisions
+    recorded = _settings(variant, episodes, decisions)
+    steps = int(recorded["decisions"])
     env = make_vec_env(ENV_ID, settings.get("n_envs", 1), seed=seed, env_kwargs=settings["env_kwargs"])
     diverged_at = None
     try:
-        model = _build(variant, env, seed, decisions)
+        model = _build(variant, env, seed, steps)
         model.set_logger(configure(str(folder), ["tensorboard"]))
         try:
-            model.learn(decisions, callback=[DiagnosticsCallback(guard=None), StopOnNonFinite()], log_interval=4)
+            model.learn(steps, callback=[DiagnosticsCallback(guard=None), StopOnNonFinite()], log_interval=4)
         except DivergedError:
             diverged_at = int(model.num_timesteps)
         model.dump_logs()
@@ -137,18 +173,17 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
         "variant": name,
         "title": variant.title,
         "seed": seed,
-        "decisions": decisions,
         "updates": model._n_updates,
         "diverged_at": diverged_at,
-        "hyperparameters": settings,
+        **recorded,
         **evaluation.provenance(),
-        "command": f"python scripts/ablation.py --variants {name} --seeds {seed}",
+        "command": _command(name, seed, episodes, decisions),
     }
     result["curves"] = thinned_curves(read_run(folder))
     result["scores"] = None if diverged_at is not None else _evaluate(model, settings["env_kwargs"], episodes)
     result["seconds"] = time.monotonic() - began
     unfinished = folder / f"{RESULT}.part"  # a result that is there is whole
-    unfinished.write_text(json.dumps(result, indent=2, default=str) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(folder / RESULT)
     return float(result["seconds"])
 
