@@ -65,7 +65,7 @@ class Checkpoints:
 
     def save(self, model: Any, callback: Any = None) -> Path:
         """
-        Write a checkpoint, then delete those that are too old.
+        Write a checkpoint, then delete those that are too old, and those ahead of it, which another training left.
 
         :param model: an SB3 off-policy model, between two updates
         :param callback: the training's callback, whose counters are kept
@@ -97,6 +97,7 @@ class Checkpoints:
         draft.rename(final)
         _to_disk(self.folder)
         self._point_to(final)
+        self._remove_ahead_of(final)
         self._clean()
         return final
 
@@ -121,6 +122,13 @@ class Checkpoints:
         link.unlink(missing_ok=True)
         link.symlink_to(newest.name)
         link.replace(self.folder / LATEST)
+
+    def _remove_ahead_of(self, newest: Path) -> None:
+        """One ahead is another training's, or damaged and passed over; it would be taken for the newest."""
+        for step in self.steps():
+            if step.name > newest.name:
+                logger.warning("Checkpoint removed: %s is ahead of the present %s", step, newest.name)
+                shutil.rmtree(step)
 
     def _clean(self) -> None:
         for old in self.steps()[self.keep :]:

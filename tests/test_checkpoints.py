@@ -180,6 +180,17 @@ def test_the_last_ones_are_kept_and_nothing_else(run: Path) -> None:
     assert not is_checkpoint(run / "model.zip")
 
 
+def test_a_second_training_in_the_folder_keeps_its_own(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = TD3("LayerNormCnnPolicy", envs(), **SMALL, deduplicate_frames=True)
+    with caplog.at_level(logging.WARNING):
+        model.learn(50, callback=ExactCheckpointCallback(20, run))
+    assert [step.name for step in Checkpoints(run).steps()] == ["step_000000040", "step_000000020"]
+    assert (run / "latest").resolve().name == "step_000000040"
+    assert Checkpoints(run).resume(TD3, envs())[0].num_timesteps == 40
+    assert caplog.text.count("Checkpoint removed") == 2
+    assert f"{run / 'step_000000120'} is ahead of the present step_000000020" in caplog.text
+
+
 def test_saving_again_writes_what_is_new_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sb3_carla.checkpoints.PIECE", 4096)
     model = TD3(
