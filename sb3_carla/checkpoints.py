@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import stable_baselines3
 import torch as th
+from stable_baselines3 import HerReplayBuffer
 
 from sb3_carla.errors import CheckpointError
 
@@ -237,8 +238,8 @@ def save_state(model: Any, callback: Any = None) -> dict[str, Any]:
         "episodes": env.get_attr("episode_so_far") if repeatable else None,
         "returns": [list(rewards) for rewards in env.get_attr("rewards")] if env.has_attr("rewards") else None,
         "last_obs": model._last_obs,
-        "last_original_obs": model._last_original_obs,
-        "normalizer": None if normalizer is None else normalizer.__getstate__(),
+        # What is pickled of it lacks the returns of the episodes so far.
+        "normalizer": None if normalizer is None else {**normalizer.__getstate__(), "returns": normalizer.returns},
         "due": getattr(model, "_due", None),
         "callbacks": [_counters(each) for each in _callbacks(callback)],
         "replay_buffer": model.replay_buffer,
@@ -254,26 +255,13 @@ def restore(model: Any, state: dict[str, Any]) -> None:
     :param model: loaded from the checkpoint's ``model.zip``, with environments
     :param state: from :func:`save_state`
     """
-    env = model.env
     model.replay_buffer = state["replay_buffer"]
     model.replay_buffer.device = model.device
     if state["frames"] is not None:
         model.replay_buffer.put_back(state["frames"])
-    normalizer = model.get_vec_normalize_env()
-    if normalizer is not None and state["normalizer"] is not None:
-        for name in ("obs_rms", "ret_rms"):
-            setattr(normalizer, name, state["normalizer"][name])
-    if state["episodes"] is not None and env.has_attr("episode_so_far"):
-        env.set_options([{"resume": episode} for episode in state["episodes"]])
-    observations = env.reset()
-    same = np.array_equal(observations, state["last_obs"]) if isinstance(observations, np.ndarray) else False
-    if not same:
-        logger.warning("The environments could not be put where they were: the training goes on, but not bit for bit")
-    elif state["returns"] is not None and env.has_attr("rewards"):
-        for index, rewards in enumerate(state["returns"]):
-            env.set_attr("rewards", rewards, indices=[index])
-    model._last_obs = observations
-    model._last_original_obs = state["last_original_obs"] if same else None
+    if isinstance(model.replay_buffer, HerReplayBuffer):
+        model.replay_buffer.set_env(model.env)
+    _restore_episodes(model, state)
     if state["due"] is not None:
         model._due = state["due"]
     random.setstate(state["random"]["python"])
@@ -282,6 +270,46 @@ def restore(model: Any, state: dict[str, Any]) -> None:
     if th.cuda.is_available():
         th.cuda.set_rng_state_all(state["random"]["cuda"])
     model.action_space.np_random.bit_generator.state = state["random"]["actions"]
+
+
+def _restore_episodes(model: Any, state: dict[str, Any]) -> None:
+    """Drive the episodes again that were under way, and give the wrappers back what they knew of them."""
+    env, normalizer, statistics = model.env, model.get_vec_normalize_env(), state["normalizer"]
+    if normalizer is not None and statistics is not None:
+        for name in ("obs_rms", "ret_rms"):
+            if name in statistics:  # without norm_obs it has no obs_rms
+                setattr(normalizer, name, statistics[name])
+    if state["episodes"] is not None and env.has_attr("episode_so_far"):
+        env.set_options([{"resume": episode} for episode in state["episodes"]])
+    model._last_obs = _reset(env, normalizer)
+    if normalizer is not None:
+        model._last_original_obs = normalizer.get_original_obs()
+    if not _same(model._last_obs, state["last_obs"]):
+        logger.warning("The environments could not be put where they were: the training goes on, but not bit for bit")
+        if isinstance(model.replay_buffer, HerReplayBuffer):
+            model.replay_buffer.truncate_last_trajectory()  # goals are taken from one episode
+        return
+    if state["returns"] is not None and env.has_attr("rewards"):
+        for index, rewards in enumerate(state["returns"]):
+            env.set_attr("rewards", rewards, indices=[index])
+    if normalizer is not None and statistics is not None:
+        normalizer.returns = statistics["returns"]
+
+
+def _reset(env: Any, normalizer: Any) -> Any:
+    """Observations after a reset that a normalizer's statistics do not count: they have seen them before."""
+    if normalizer is None:
+        return env.reset()
+    training, normalizer.training = normalizer.training, False
+    observations = env.reset()
+    normalizer.training = training
+    return observations
+
+
+def _same(observations: Any, others: Any) -> bool:
+    if isinstance(observations, dict):
+        return all(np.array_equal(value, others[key]) for key, value in observations.items())
+    return np.array_equal(observations, others)
 
 
 def restore_callbacks(callback: Any, counters: list[tuple[str, dict[str, Any]]]) -> None:

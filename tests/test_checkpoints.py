@@ -12,14 +12,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import stable_baselines3
 import torch as th
 from elsewhere import run_python
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecNormalize
 from tiny import STATE_CRITIC, SlidingBar, ToldBar
 
 from sb3_carla.callbacks import ExactCheckpointCallback
@@ -127,6 +130,77 @@ def test_stock_algorithms_resume_too(tmp_path: Path) -> None:
     resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs())
     resumed.learn(60, reset_num_timesteps=False)
     assert_same(resumed, through)
+
+
+@pytest.mark.parametrize("norm_obs", [True, False])
+def test_normalized_trainings_resume_too(norm_obs: bool, tmp_path: Path) -> None:
+    def make() -> VecNormalize:
+        return VecNormalize(envs(), norm_obs=norm_obs, norm_reward=True)
+
+    arguments: dict[str, Any] = {"learning_starts": 20, "buffer_size": 200, "seed": 3, "device": "cpu"}
+    through = stable_baselines3.SAC("MlpPolicy", make(), **arguments).learn(120)
+    stable_baselines3.SAC("MlpPolicy", make(), **arguments).learn(80, callback=ExactCheckpointCallback(50, tmp_path))
+    resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, make())
+    resumed.learn(70, reset_num_timesteps=False)
+    assert_same(resumed, through)
+    for name in ("obs_rms", "ret_rms") if norm_obs else ("ret_rms",):
+        one, other = (getattr(model.get_vec_normalize_env(), name) for model in (resumed, through))
+        assert np.array_equal(one.mean, other.mean)
+        assert one.count == other.count
+
+
+def test_normalized_environments_that_cannot_be_repeated_begin_anew(tmp_path: Path) -> None:
+    def make() -> VecNormalize:
+        return VecNormalize(envs(env=SlidingBar))
+
+    model = stable_baselines3.SAC("MlpPolicy", make(), learning_starts=20, buffer_size=200, seed=3, device="cpu")
+    model.learn(60, callback=ExactCheckpointCallback(50, tmp_path))
+    resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, make())
+    normalizer = resumed.get_vec_normalize_env()
+    assert normalizer.training
+    assert np.array_equal(resumed._last_original_obs, normalizer.get_original_obs())
+    resumed.learn(20, reset_num_timesteps=False)
+    assert np.isfinite(resumed.replay_buffer.observations).all()
+
+
+class GoalBar(gym.ObservationWrapper[Any, Any, Any]):
+    """The image's first row as what is seen and reached, and a dark one as the goal."""
+
+    def __init__(self, env: type[SlidingBar] = RepeatableBar) -> None:
+        super().__init__(env())
+        row = spaces.Box(0.0, 255.0, (36,), np.float32)
+        self.observation_space = spaces.Dict({"observation": row, "achieved_goal": row, "desired_goal": row})
+
+    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        row = observation[0, 0].astype(np.float32)
+        return {"observation": row, "achieved_goal": row, "desired_goal": np.zeros_like(row)}
+
+    def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, _: Any) -> np.ndarray:
+        return -np.abs(achieved - desired).mean(axis=-1) / 255.0
+
+
+def hindsight(**kwargs: Any) -> Any:
+    return stable_baselines3.SAC(
+        "MultiInputPolicy", envs(env=GoalBar, **kwargs), replay_buffer_class=stable_baselines3.HerReplayBuffer,
+        learning_starts=30, buffer_size=200, seed=3, device="cpu",
+    )  # fmt: skip
+
+
+def test_hindsight_trainings_resume_too(tmp_path: Path) -> None:
+    through = hindsight().learn(120)
+    hindsight().learn(80, callback=ExactCheckpointCallback(50, tmp_path))
+    resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs(env=GoalBar))
+    resumed.learn(70, reset_num_timesteps=False)
+    assert_same(resumed, through)
+
+
+def test_hindsight_does_not_mix_an_old_episode_with_a_new_one(tmp_path: Path) -> None:
+    kwargs = {"env_kwargs": {"env": SlidingBar}}
+    hindsight(**kwargs).learn(60, callback=ExactCheckpointCallback(50, tmp_path))
+    with pytest.warns(UserWarning, match="last trajectory in the replay buffer will be truncated"):
+        resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs(env=GoalBar, **kwargs))
+    assert resumed.replay_buffer.ep_length[20:25].tolist() == [[5, 5]] * 5
+    resumed.learn(20, reset_num_timesteps=False)
 
 
 def test_episodes_go_on_in_processes_of_their_own_and_monitors_remember(tmp_path: Path) -> None:
