@@ -487,7 +487,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def _leave(self, *, server_lost: bool) -> None:
         session, self._session, self._traffic = self._session, None, None
         if session is not None:
-            session.close(server_lost=server_lost)
+            session.close(server_lost=server_lost or self._supervisor is not None)  # ours ends with all that is in it
         if self._supervisor is not None:
             self._supervisor.close()
         if self.render_mode == "human":

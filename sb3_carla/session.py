@@ -167,8 +167,9 @@ class CarlaSession:
         """
         if town == self.town:
             return
-        self._remove_actors()
         self.town = ""
+        with answering("The CARLA server did not remove the actors"):
+            self._remove_actors()
         self.client.set_timeout(LOAD_FACTOR * self._timeout)
         if town.endswith(".xodr") and not local_files:
             try:
@@ -335,15 +336,24 @@ class CarlaSession:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def _remove_actors(self) -> None:
-        """Sensors stop before they go, and go before the car: the other way round leaks streams in CARLA."""
+        """
+        Sensors stop before they go, and go before the car: the other way round leaks streams in CARLA.
+
+        :raises RuntimeError: if the server does not answer
+        """
+        self._stop_sensors()
+        # In one call, so that a server that does not answer is waited for once.
+        self.client.apply_batch_sync([carla.command.DestroyActor(actor.id) for actor in reversed(self._actors)])
+        self._actors.clear()
+        self.vehicle = None
+
+    def _stop_sensors(self) -> None:
+        """End the streams alone: nothing is sent."""
         self._streams.clear()
-        for actor in reversed(self._actors):
+        for actor in self._actors:
             with contextlib.suppress(RuntimeError):
                 if hasattr(actor, "stop"):
                     actor.stop()
-                actor.destroy()
-        self._actors.clear()
-        self.vehicle = None
 
     def close(self, *, server_lost: bool = False) -> None:
         """
@@ -352,18 +362,14 @@ class CarlaSession:
         :param server_lost: do not talk to the server any more
         """
         if server_lost:
-            for actor in self._actors:
-                with contextlib.suppress(RuntimeError):
-                    if hasattr(actor, "stop"):
-                        actor.stop()  # of the stream alone: nothing is sent
-            self._streams.clear()
-            self._actors.clear()
+            self._stop_sensors()
         else:
-            self._remove_actors()
             try:
+                self._remove_actors()
                 self.world.apply_settings(self._original_settings)
             except RuntimeError as error:
-                logger.warning("The server's settings could not be restored: %s", error)
+                logger.warning("The server was not left as it was found: %s", error)
+        self._actors.clear()
         # The client goes last and now. Left to the garbage collector, half of the processes that had lost a server were
         # aborted by the client's own threads ("terminate called without an active exception", carla 0.9.16).
         self.vehicle = None

@@ -21,7 +21,7 @@ import pytest
 import sb3_carla  # noqa: F401 (registers)
 from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.errors import FrameError, ServerStartError, ServerTimeoutError
-from sb3_carla.servers import CommandServer, EmbeddedServer, Supervisor, resident_memory
+from sb3_carla.servers import STOP_GRACE, CommandServer, EmbeddedServer, Supervisor, resident_memory
 
 STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
 OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
@@ -277,6 +277,26 @@ def test_server_lost_between_episodes_changes_nothing(how: int) -> None:
         os.kill(server_of(env).pid, how)
         got = env.reset()[0], env.step(STRAIGHT_ON)[0]
     assert all(map(np.array_equal, got, expected))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_leaving_a_lost_server_waits_for_no_answer(how: int) -> None:
+    with CarlaLaneEnv(timeout=4.0, n_npcs=3) as env:
+        env.reset(seed=0)
+        os.kill(server_of(env).pid, how)
+        begun = time.monotonic()
+        env.close()
+        assert time.monotonic() - begun < STOP_GRACE + 3.0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_leaving_a_lost_server_of_somebody_else_waits_for_one_answer(server: EmbeddedServer, how: int) -> None:
+    with CarlaLaneEnv(host=server.host, port=server.port, timeout=3.0, n_npcs=3) as env:
+        env.reset(seed=0)
+        os.kill(server.pid, how)
+        begun = time.monotonic()
+        env.close()
+        assert time.monotonic() - begun < 3.0 + 2.0
 
 
 def test_server_that_dies_while_an_episode_begins() -> None:
