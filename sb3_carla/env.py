@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import logging
@@ -23,8 +24,8 @@ from sb3_carla.lane_state import lane_state
 from sb3_carla.practice import Place, Practice
 from sb3_carla.rewards import STANDING_SPEED, Motion, RewardWeights, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
-from sb3_carla.servers import supervisor
-from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, VehicleState, answering
+from sb3_carla.servers import ServerProcess, supervisor
+from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, Remains, VehicleState, answering
 from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead, recommended_speed
 from sb3_carla.window import close_windows, show
 
@@ -178,6 +179,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._supervisor = supervisor(host, server_command, server_episodes, server_memory)
         self._connected = False
         self._session: CarlaSession | None = None
+        self._remains: Remains | None = None  # of a session that lost a server of somebody else
         self._traffic: Traffic | None = None
         self._scenarios: dict[str, Scenarios] = {}
         self._frames = np.zeros((ages[0] + 1, height, width), np.uint8)  # the last ones, oldest first
@@ -297,6 +299,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def close(self) -> None:
         """Give the server its settings back and end it if it is ours; safe to call again."""
+        if self._remains is not None:
+            with contextlib.suppress(ServerError):  # it may have been silent for a while only
+                self._connect(None)
+        self._remains = None
         self._leave(server_lost=False)
 
     # --- for drivers that read the map -------------------------------------------------------------------------
@@ -381,12 +387,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             logger.info("The server is replaced: %s", why)
             self._leave(server_lost=False)
         server = supervisor.start(town) if supervisor is not None else None
-        if self._session is None:
-            host, port = (str(self._host), self._port) if server is None else (server.host, server.port)
-            mounts = [self._camera] if self.render_mode is None else [self._camera, RENDER_MOUNT]
-            self._session = CarlaSession(host, port, mounts, timeout=self._timeout, delta_seconds=self.delta_seconds)
-            self._connected = True
-        session = self._session
+        session = self._session or self._connect(server)
         if session.town != town:
             self._traffic = None
             session.load_town(town, local_files=server is not None and server.local_files)
@@ -396,6 +397,16 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             if self._n_npcs:
                 self._traffic = Traffic(session, self._n_npcs, self.target_speed)
         return session
+
+    def _connect(self, server: ServerProcess | None) -> CarlaSession:
+        """A session with our server, or with that of somebody else."""
+        host, port = (str(self._host), self._port) if server is None else (server.host, server.port)
+        mounts = [self._camera] if self.render_mode is None else [self._camera, RENDER_MOUNT]
+        self._session = CarlaSession(
+            host, port, mounts, timeout=self._timeout, delta_seconds=self.delta_seconds, remains=self._remains
+        )
+        self._connected, self._remains = True, None
+        return self._session
 
     def _drive(self, steering: float, drive: float) -> int:
         """Hold the action until the episode ends, at most ``action_repeat`` ticks; returns how many."""
@@ -487,6 +498,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def _leave(self, *, server_lost: bool) -> None:
         session, self._session, self._traffic = self._session, None, None
         if session is not None:
+            if server_lost and self._supervisor is None:
+                self._remains = session.remains
             session.close(server_lost=server_lost or self._supervisor is not None)  # ours ends with all that is in it
         if self._supervisor is not None:
             self._supervisor.close()

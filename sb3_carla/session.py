@@ -31,7 +31,7 @@ from sb3_carla.errors import (
     VersionMismatchError,
 )
 
-__all__ = ["CameraMount", "CarlaSession", "VehicleState", "answering"]
+__all__ = ["CameraMount", "CarlaSession", "Remains", "VehicleState", "answering"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,21 @@ class VehicleState:
     z: float
     heading: float
     speed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """
+    What a session leaves behind that loses its server.
+
+    :param world_id: of the world that it drove in
+    :param settings: ``carla.WorldSettings`` of before
+    :param actor_ids: its actors, in the order in which they have to go
+    """
+
+    world_id: int
+    settings: Any
+    actor_ids: tuple[int, ...]
 
 
 class CameraStream:
@@ -118,6 +133,7 @@ class CarlaSession:
     :param timeout: for every answer of the server [s]
     :param delta_seconds: simulated time of a tick [s]
     :param vehicle: blueprint id of the car
+    :param remains: of a session that lost this server: if the server lives on, they are removed
     :raises ServerTimeoutError: if no server answers
     :raises VersionMismatchError: if it speaks another version
     """
@@ -131,6 +147,7 @@ class CarlaSession:
         timeout: float = 20.0,
         delta_seconds: float = 0.05,
         vehicle: str = "vehicle.tesla.model3",
+        remains: Remains | None = None,
     ) -> None:
         self.delta_seconds = delta_seconds
         self._timeout = timeout
@@ -143,11 +160,25 @@ class CarlaSession:
         with answering(f"The CARLA server at {host}:{port} does not answer"):
             self.world: Any = self.client.get_world()
             self._original_settings = self.world.get_settings()
+            if remains is not None:
+                self._take_over(remains)
         self.vehicle: Any = None
         self.frame = 0
         self.town = ""
         self.half_width = 0.0
         self._steer_scale = 1.0
+
+    def _take_over(self, remains: Remains) -> None:
+        """A server that was started anew is not synchronous any more, or its world has another number."""
+        if self.world.id == remains.world_id and self._original_settings.synchronous_mode:
+            self._destroy(remains.actor_ids)
+            self._original_settings = remains.settings
+
+    @property
+    def remains(self) -> Remains:
+        """What is left behind if the server is lost now."""
+        # Sensors go before the car: the other way round leaks streams in CARLA.
+        return Remains(self.world.id, self._original_settings, tuple(actor.id for actor in reversed(self._actors)))
 
     # --- the world ---------------------------------------------------------------------------------------------
 
@@ -336,16 +367,15 @@ class CarlaSession:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def _remove_actors(self) -> None:
-        """
-        Sensors stop before they go, and go before the car: the other way round leaks streams in CARLA.
-
-        :raises RuntimeError: if the server does not answer
-        """
+        """:raises RuntimeError: if the server does not answer"""
         self._stop_sensors()
-        # In one call, so that a server that does not answer is waited for once.
-        self.client.apply_batch_sync([carla.command.DestroyActor(actor.id) for actor in reversed(self._actors)])
+        self._destroy(self.remains.actor_ids)
         self._actors.clear()
         self.vehicle = None
+
+    def _destroy(self, actor_ids: Sequence[int]) -> None:
+        """In one call, so that a server that does not answer is waited for once."""
+        self.client.apply_batch_sync([carla.command.DestroyActor(actor_id) for actor_id in actor_ids])
 
     def _stop_sensors(self) -> None:
         """End the streams alone: nothing is sent."""

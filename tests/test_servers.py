@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 import sb3_carla  # noqa: F401 (registers)
 from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.errors import FrameError, ServerStartError, ServerTimeoutError
-from sb3_carla.servers import STOP_GRACE, CommandServer, EmbeddedServer, Supervisor, resident_memory
+from sb3_carla.servers import STOP_GRACE, CommandServer, EmbeddedServer, Supervisor, _answers, resident_memory
 
 STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
 OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
@@ -311,6 +312,29 @@ def test_server_that_dies_while_an_episode_begins() -> None:
         assert env.step(STRAIGHT_ON)[3] is False
 
 
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def connected(server: EmbeddedServer) -> Any:
+    """The server's world for another client; the server may still be starting."""
+    wait_for(lambda: _answers(server.host, server.port))
+    client = carla.Client(server.host, server.port)
+    client.set_timeout(10.0)
+    return client.get_world()
+
+
+def kinds(server: EmbeddedServer) -> dict[str, int]:
+    """How many cars and sensors a server has."""
+    world = connected(server)
+    wait_for(lambda: world.get_snapshot().frame > 0)  # the first one comes on a connection of its own
+    found = Counter(actor.type_id.partition(".")[0] for actor in world.get_actors())
+    return {kind: found[kind] for kind in ("sensor", "vehicle") if found[kind]}
+
+
 def test_server_that_never_comes_back_is_an_error_after_some_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     with CarlaLaneEnv(timeout=2.0) as env:
         env.reset(seed=0)
@@ -337,6 +361,47 @@ def test_server_of_somebody_else_is_waited_for(server: EmbeddedServer) -> None:
         assert env.step(STRAIGHT_ON)[3] is False
     again[0].terminate()
     again[0].wait(10)
+
+
+@pytest.mark.parametrize("lost_at_the_end", [False, True])
+def test_server_of_somebody_else_that_was_silent_is_left_as_it_was_found(
+    server: EmbeddedServer, lost_at_the_end: bool
+) -> None:
+    """What a session could not put back, the next one does: the server lives on, and others use it."""
+    with CarlaLaneEnv(host=server.host, port=server.port, timeout=1.0, n_npcs=2) as env:
+        for times in range(2):
+            env.reset(seed=times)
+            assert kinds(server) == {"sensor": 2, "vehicle": 3}
+            os.kill(server.pid, signal.SIGSTOP)
+            assert env.step(STRAIGHT_ON)[4]["server_restarted"] is True
+            os.kill(server.pid, signal.SIGCONT)
+        if not lost_at_the_end:
+            env.reset()
+            assert env.step(STRAIGHT_ON)[3] is False
+            assert kinds(server) == {"sensor": 2, "vehicle": 3}
+    assert kinds(server) == {}
+    world = connected(server)
+    assert world.get_settings().synchronous_mode is False
+    world.wait_for_tick(5.0)
+
+
+def test_actors_of_a_server_in_the_place_of_a_lost_one_are_not_ours(server: EmbeddedServer) -> None:
+    command = OURS.replace("{port}", str(server.port))
+    with CarlaLaneEnv(host=server.host, port=server.port, timeout=1.0) as env:
+        env.reset(seed=0)
+        os.kill(server.pid, signal.SIGKILL)
+        assert env.step(STRAIGHT_ON)[4]["server_restarted"] is True
+        assert env._remains is not None
+        ours = env._remains.actor_ids
+        again = subprocess.Popen(shlex.split(command))
+        world = connected(server)
+        library, places = world.get_blueprint_library(), world.get_map().get_spawn_points()
+        theirs = [world.spawn_actor(library.find("vehicle.audi.a2"), place) for place in places[: max(ours)]]
+        assert {actor.id for actor in theirs} & set(ours)
+        env.reset()
+        assert kinds(server) == {"sensor": 2, "vehicle": 1 + len(theirs)}
+    again.terminate()
+    again.wait(10)
 
 
 def test_a_new_server_after_so_many_episodes() -> None:
