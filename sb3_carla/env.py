@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sb3_carla import arguments
 from sb3_carla.episode import Episode
-from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError
+from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError, VehicleLostError
 from sb3_carla.lane_state import lane_state
 from sb3_carla.practice import Place, Practice
 from sb3_carla.rewards import STANDING_SPEED, Motion, RewardWeights, reward_terms
@@ -41,8 +41,8 @@ TIME_LIMIT_FACTOR = 3.0
 """Time limit of an episode as a multiple of the time that its route takes at target speed."""
 SPEED_GAIN = 0.3
 """Pedal for each m/s that the car is too slow, of the speed controller [s/m]."""
-LOST = (ServerTimeoutError, ServerStartError, FrameError)
-"""What another server may cure."""
+LOST = (ServerTimeoutError, ServerStartError, FrameError, VehicleLostError)
+"""What another server, or connecting anew, may cure."""
 ATTEMPTS = 3
 """Servers that are tried before an episode is given up, of those that the environment starts."""
 RECONNECT, RECONNECT_PAUSE = 120.0, 2.0

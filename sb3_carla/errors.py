@@ -15,6 +15,7 @@ __all__ = [
     "SimulatorError",
     "SpawnError",
     "TownNotFoundError",
+    "VehicleLostError",
     "VersionMismatchError",
     "ZooPatchError",
 ]
@@ -50,6 +51,10 @@ class ServerTimeoutError(ServerError):
 
 class FrameError(ServerError):
     """A camera's pictures are not those of the ticks, or not of the size that was asked for."""
+
+
+class VehicleLostError(ServerError):
+    """The agent's car is no longer in the world: somebody else has removed it."""
 
 
 class VersionMismatchError(ServerError):

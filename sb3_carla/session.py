@@ -28,6 +28,7 @@ from sb3_carla.errors import (
     ServerError,
     ServerTimeoutError,
     TownNotFoundError,
+    VehicleLostError,
     VersionMismatchError,
 )
 
@@ -332,9 +333,13 @@ class CarlaSession:
         Advance the world by one frame.
 
         :raises ServerTimeoutError: if the server does not answer
+        :raises VehicleLostError: if the car is not in that frame; the client would go on telling its last pose
         """
         with answering("The CARLA server stopped answering"):
             self.frame = self.world.tick(self._timeout)
+            present = self.world.get_snapshot().has_actor(self.vehicle.id)  # half a microsecond
+        if not present:
+            raise VehicleLostError(f"The car (actor {self.vehicle.id}) is not in the world any more")
 
     def image(self, mount: CameraMount) -> NDArray[np.uint8]:
         """

@@ -404,6 +404,39 @@ def test_actors_of_a_server_in_the_place_of_a_lost_one_are_not_ours(server: Embe
     again.wait(10)
 
 
+def remove_the_car(env: CarlaLaneEnv, server: EmbeddedServer) -> dict[str, Any]:
+    """Info of the step that finds it out: a frame that shows the car as destroyed may come first, as in CARLA."""
+    assert env._session is not None
+    assert connected(server).get_actor(env._session.vehicle.id).destroy()
+    for _ in range(2):
+        _, reward, terminated, truncated, info = env.step(STRAIGHT_ON)
+        assert terminated is False
+        if truncated:
+            assert reward == 0.0
+            break
+    return info
+
+
+def test_car_that_somebody_else_removes_truncates_and_the_next_reset_has_another(server: EmbeddedServer) -> None:
+    with CarlaLaneEnv(host=server.host, port=server.port) as env:
+        env.reset(seed=0)
+        assert remove_the_car(env, server)["end_reason"] == "server_lost"
+        env.reset()
+        for _ in range(20):
+            assert env.step(STRAIGHT_ON)[2:4] == (False, False)
+        assert env.vehicle_state.speed > 0.5
+        assert kinds(server) == {"sensor": 2, "vehicle": 1}
+    assert kinds(server) == {}
+
+
+def test_car_that_is_removed_from_our_own_server() -> None:
+    with CarlaLaneEnv() as env:
+        env.reset(seed=0)
+        assert remove_the_car(env, server_of(env))["end_reason"] == "server_lost"
+        env.reset()
+        assert env.step(STRAIGHT_ON)[2:4] == (False, False)
+
+
 def test_a_new_server_after_so_many_episodes() -> None:
     with CarlaLaneEnv(server_episodes=3) as env:
         pids = []
