@@ -217,6 +217,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         :raises MapError: if the town cannot be loaded
         """
         super().reset(seed=seed)
+        self._episode = None  # whatever goes wrong from here on, the old one is over
         options = dict(options or {})
         again = options.pop("resume", None)
         if again is not None:
@@ -392,10 +393,14 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self._traffic = None
             session.load_town(town, local_files=server is not None and server.local_files)
             self._weather = None  # a new world has its own
-            if town not in self._scenarios:
-                self._scenarios[town] = Scenarios(session.world.get_map(), self._route_length)
-            if self._n_npcs:
-                self._traffic = Traffic(session, self._n_npcs, self.target_speed)
+            try:
+                if town not in self._scenarios:
+                    self._scenarios[town] = Scenarios(session.world.get_map(), self._route_length)
+                if self._n_npcs:
+                    self._traffic = Traffic(session, self._n_npcs, self.target_speed)
+            except BaseException:
+                session.town = ""  # the next reset loads it again, which removes the cars that found room
+                raise
         return session
 
     def _connect(self, server: ServerProcess | None) -> CarlaSession:

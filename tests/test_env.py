@@ -18,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
+from maps import Geometry, road_map
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import sb3_carla
@@ -337,6 +338,31 @@ def test_broken_map_file_is_named(tmp_path: Path) -> None:
     path.write_text("<OpenDRIVE><road")
     with pytest.raises(MapError, match=r"broken\.xodr"), gym.make("CarlaLane-v0", town=str(path)) as made:
         made.reset()
+
+
+def test_town_without_room_for_the_traffic_is_refused_every_time() -> None:
+    """The cars that found room are not left standing for the next episode."""
+    with CarlaLaneEnv(n_npcs=500) as env:
+        for _ in range(2):
+            with pytest.raises(ServerError, match=r"room for [1-9]\d* cars beside the agent's, not for 500"):
+                env.reset()
+
+
+def test_town_that_is_too_short_is_refused_every_time(tmp_path: Path) -> None:
+    path = tmp_path / "short.xodr"
+    path.write_text(road_map(Geometry(50.0)).to_opendrive())
+    with CarlaLaneEnv(town=str(path)) as env:
+        for _ in range(2):
+            with pytest.raises(MapError, match="no lane that can be followed for 300 m"):
+                env.reset()
+
+
+def test_reset_that_failed_ends_the_episode(env: CarlaLaneEnv) -> None:
+    env.reset(seed=0)
+    with pytest.raises(TownNotFoundError, match="Atlantis"):
+        env.reset(options={"town": "Atlantis"})
+    with pytest.raises(RuntimeError, match="call reset"):
+        env.step(STRAIGHT_ON)
 
 
 def test_traffic_moves_and_the_scripted_driver_shares_the_road_with_it() -> None:
