@@ -91,7 +91,7 @@ def test_the_traffic_preset_is_the_default_among_cars_and_in_weather() -> None:
     assert not {"HardRainNoon", "ClearSunset"} & set(traffic["env_kwargs"]["weather"])  # left for evaluation
     changed = {"n_timesteps": 0, "env_kwargs": 0}
     assert {**traffic, **changed} == {**default, **changed}
-    beside = {"n_npcs": 0, "weather": 0}
+    beside = {"n_npcs": 0, "weather": 0, "town": 0}
     assert {**traffic["env_kwargs"], **beside} == {**default["env_kwargs"], **beside}
 
 

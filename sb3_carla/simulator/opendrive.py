@@ -199,7 +199,7 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
         ),
     ),
     **{f"Village{number}": (300 + number, drawn_village(300 + number)) for number in range(10, 34)},
-    # Broad streets, whose junctions are crossed without a line in sight for 40 m and more.
+    # Broad.
     **{f"Village{number}": (300 + number, drawn_village(300 + number, lanes=3)) for number in range(34, 39)},
     **{f"Village{number}": (300 + number, drawn_village(300 + number, lanes=4)) for number in range(39, 42)},
     # Held out.
@@ -236,18 +236,6 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             radii=(22.0, 55.0),
             corner_radius=7.0,
             speed_kmh=40,
-        ),
-    ),
-    "Village42": (
-        442,
-        VillageStyle(
-            CrossSection(3, 3.3, 0.4, _solid("yellow", 0.16), _broken(width=0.16), _solid(width=0.14), sidewalk=2.0),
-            spacing=155.0,
-            bow=9.0,
-            missing=((3, 4),),
-            radii=(26.0, 55.0),
-            corner_radius=7.0,
-            speed_kmh=50,
         ),
     ),
 }

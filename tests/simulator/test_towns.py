@@ -29,11 +29,11 @@ HILLY = {"Circuit04": 0.045, "Circuit08": 0.04}
 """Steepest slope of the towns that are not flat."""
 LANES = {"Circuit03": 2, "Circuit05": 2, "Circuit07": 2, "Circuit09": 3, "Village02": 2, "Village07": 2, "Village09": 2}
 LANES |= {f"Village{number}": 2 for number in (11, 19, 22, 23, 24, 26, 29, 31, 32)}
-LANES |= {f"Village{number}": 3 if number < 39 else 4 for number in range(34, 42)} | {"Village42": 3}
+LANES |= {f"Village{number}": 3 if number < 39 else 4 for number in range(34, 42)}
 """A direction, of the towns that have more than one."""
 TIGHT = {
     "Circuit09": (8.0, 0.3), "Village04": (5.0, 0.3), "Village05": (6.0, 0.21), "Village06": (7.0, 0.21),
-    "Village07": (6.65, 0.25), "Village08": (5.5, 0.26), "Village09": (7.6, 0.21), "Village42": (6.65, 0.35),
+    "Village07": (6.65, 0.25), "Village08": (5.5, 0.26), "Village09": (7.6, 0.21),
 }  # fmt: skip
 TIGHT |= {f"Village{number}": (drawn_village(300 + number).corner_radius - 0.25, 0.26) for number in range(10, 34)}
 TIGHT |= {f"Village{number}": (drawn_village(300 + number).corner_radius - 0.25, 0.5) for number in range(34, 42)}
@@ -89,7 +89,6 @@ FINGERPRINTS = {
     "Village03": "07babdc3787ec47b",
     "Village08": "610f481822054dfe",
     "Village09": "3d5284125f2e28e3",
-    "Village42": "45bfbb9b2a4b6235",
 }
 """First digits of the SHA-256 of each town: results are comparable only as long as the towns stay as they are."""
 
