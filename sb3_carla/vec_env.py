@@ -68,7 +68,7 @@ class SupervisedVecEnv(SubprocVecEnv):
         self._context: Any = context
         self._env_fns = env_fns
         self._first_seeds: list[int | None] = [None] * len(env_fns)
-        self._attributes: list[list[tuple[str, Any]]] = [[] for _ in env_fns]
+        self._attributes: list[dict[str, Any]] = [{} for _ in env_fns]  # of each environment: what was set last
         self._begun: dict[int, tuple[Any, Any]] = {}  # observation and info of those replaced during an episode
         self._seen: list[Any] = [None] * len(env_fns)
         self.remotes, self.processes = [None] * len(env_fns), [None] * len(env_fns)
@@ -139,7 +139,7 @@ class SupervisedVecEnv(SubprocVecEnv):
             self._stop(index)
             self.restarts[index] += 1
             self._start(index)
-            for attribute in self._attributes[index]:
+            for attribute in self._attributes[index].items():
                 self._send(index, "set_attr", attribute)
             self._send(index, "reset", (self._next_seed(index), self._options[index]))
             deadline = time.monotonic() + self.timeout
@@ -253,7 +253,7 @@ class SupervisedVecEnv(SubprocVecEnv):
         indices = list(self._get_indices(indices))
         self._ask(indices, "set_attr", (attr_name, value))
         for index in indices:
-            self._attributes[index].append((attr_name, value))
+            self._attributes[index][attr_name] = value
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
         """What a method of each environment returns."""

@@ -186,6 +186,21 @@ def test_questions_outside_of_a_step_find_the_loss_too(envs: SupervisedVecEnv) -
     assert envs.has_attr("mark")
 
 
+def test_of_what_was_set_often_only_the_last_is_set_again(
+    envs: SupervisedVecEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of answers that nobody reads yet would fill the pipe, and both sides would wait for ever."""
+    envs.reset()
+    for mark in (3, 5, 8):
+        envs.set_attr("mark", mark, indices=[1])
+    (pid,) = envs.env_method("doom", "nothing", indices=[1])
+    os.kill(pid, signal.SIGKILL)
+    sent, send = [], envs._send
+    monkeypatch.setattr(envs, "_send", lambda *message: (sent.append(message), send(*message)))
+    assert envs.get_attr("mark") == [0, 8, 0]
+    assert [data for _, command, data in sent if command == "set_attr"] == [("mark", 8)]
+
+
 def test_seeds_make_the_new_environments_repeatable() -> None:
     seen = []
     for _ in range(2):
