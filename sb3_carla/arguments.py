@@ -35,18 +35,18 @@ def check_whole(name: str, value: object, least: int) -> None:
 
 def check_positive(**values: object) -> None:
     """
-    :param values: by argument; infinity too is positive
-    :raises ValueError: if one is something else than a number above 0
+    :param values: by argument
+    :raises ValueError: if one is something else than a finite number above 0
     """
     for name, value in values.items():
-        if not (isinstance(value, numbers.Real) and float(value) > 0.0):
-            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+        if not (isinstance(value, numbers.Real) and 0.0 < float(value) < math.inf):
+            raise ValueError(f"{name}: expected a finite positive number, got {value!r}")
 
 
 def check_limits(**values: object) -> None:
     """
     :param values: by argument; None is no limit
-    :raises ValueError: if one is something else than None or a number above 0
+    :raises ValueError: if one is something else than None or a finite number above 0
     """
     check_positive(**{name: value for name, value in values.items() if value is not None})
 
@@ -71,10 +71,12 @@ def frame_ages(value: Any) -> tuple[int, ...]:
 def check_image_size(value: object) -> None:
     """
     :param value: height and width [px]
-    :raises ValueError: if it is something else, or one is less than 8
+    :raises ValueError: if it is something else, or one is no whole number, or less than 8
     """
-    if not isinstance(value, Sequence) or len(value) != 2 or min(value) < 8:
+    if not isinstance(value, Sequence) or len(value) != 2:
         raise ValueError(f"image_size: expected (height, width), each at least 8 px, got {value!r}")
+    for length in value:
+        check_whole("image_size", length, 8)
 
 
 def check_scenario(value: object) -> None:

@@ -228,7 +228,7 @@ def test_command_without_a_place_for_the_port() -> None:
         CarlaLaneEnv(server_command="CarlaUE4.sh")
     with pytest.raises(ValueError, match="none of these beside host"):
         CarlaLaneEnv(host="localhost", server_episodes=3)
-    with pytest.raises(ValueError, match="server_memory: expected a positive number, got 0"):
+    with pytest.raises(ValueError, match="server_memory: expected a finite positive number, got 0"):
         CarlaLaneEnv(server_memory=0)
 
 
