@@ -181,7 +181,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._session: CarlaSession | None = None
         self._remains: Remains | None = None  # of a session that lost a server of somebody else
         self._traffic: Traffic | None = None
-        self._scenarios: dict[str, Scenarios] = {}
+        self._scenarios: Scenarios  # of the present town
         self._frames = np.zeros((ages[0] + 1, height, width), np.uint8)  # the last ones, oldest first
         self._seen = [ages[0] - age for age in ages]  # of them, those in an observation
         self._steering = self._full_steering = 0.0
@@ -367,7 +367,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if weather != self._weather:
             session.set_weather(weather)
             self._weather = weather
-        scenarios = self._scenarios[town]
+        scenarios = self._scenarios
         route = scenarios.from_place(*self._place[1:]) if self._place else None
         self.route = route or (scenarios.draw(self.np_random) if number is None else scenarios[number])
         x, y, z, heading, _ = self.route.pose(0.0)
@@ -389,13 +389,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self._leave(server_lost=False)
         server = supervisor.start(town) if supervisor is not None else None
         session = self._session or self._connect(server)
-        if session.town != town:
-            self._traffic = None
-            session.load_town(town, local_files=server is not None and server.local_files)
-            self._weather = None  # a new world has its own
+        if session.load_town(town, local_files=server is not None and server.local_files):
+            self._traffic = self._weather = None  # a new world has its own weather
             try:
-                if town not in self._scenarios:
-                    self._scenarios[town] = Scenarios(session.world.get_map(), self._route_length)
+                self._scenarios = Scenarios(session.world.get_map(), self._route_length)
                 if self._n_npcs:
                     self._traffic = Traffic(session, self._n_npcs, self.target_speed)
             except BaseException:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import queue
 import socket
 import time
@@ -166,6 +167,7 @@ class CarlaSession:
         self.vehicle: Any = None
         self.frame = 0
         self.town = ""
+        """The one that is loaded, and of a file the version."""
         self.half_width = 0.0
         self._steer_scale = 1.0
 
@@ -188,17 +190,19 @@ class CarlaSession:
         with answering("The CARLA server did not list its towns"):
             return sorted(Path(name).name for name in self.client.get_available_maps())
 
-    def load_town(self, town: str, *, local_files: bool) -> None:
+    def load_town(self, town: str, *, local_files: bool) -> bool:
         """
         Make a town the current one, with a new car in it; nothing happens if it is that already.
 
-        :param town: name that the server knows, or path of an OpenDRIVE file
+        :param town: name that the server knows, or path of an OpenDRIVE file, which may have been written anew
         :param local_files: the server reads paths of this machine itself (the embedded one does)
+        :return: whether it had to be loaded
         :raises TownNotFoundError: if the server does not know the name
         :raises MapError: if the file cannot be read
         """
-        if town == self.town:
-            return
+        version = _version(town)
+        if version == self.town:
+            return False
         self.town = ""
         with answering("The CARLA server did not remove the actors"):
             self._remove_actors()
@@ -215,7 +219,8 @@ class CarlaSession:
         self.client.set_timeout(self._timeout)
         self._synchronise()
         self._spawn_car()
-        self.town = town
+        self.town = version
+        return True
 
     def _load_named(self, town: str) -> None:
         if not town.endswith(".xodr"):
@@ -446,6 +451,22 @@ def answering(message: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ServerTimeoutError(f"{message}: {error}") from error
+
+
+def _version(town: str) -> str:
+    """
+    What tells apart the towns that are called so.
+
+    :param town: name, or path of an OpenDRIVE file
+    :raises MapError: if there is no such file
+    """
+    if not town.endswith(".xodr"):
+        return town
+    try:
+        stamp = os.stat(town)
+    except OSError as error:
+        raise MapError(f"OpenDRIVE file {town!r} cannot be read: {error}") from error
+    return f"{town} {stamp.st_mtime_ns} {stamp.st_size}"
 
 
 def _weather_presets() -> list[str]:

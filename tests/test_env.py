@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import inspect
 import itertools
@@ -27,6 +28,7 @@ from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.episode import FAILURES
 from sb3_carla.errors import MapError, ServerError, TownNotFoundError
 from sb3_carla.rewards import REWARD_TERMS
+from sb3_carla.route import Scenarios
 from sb3_carla.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS
 
 STRAIGHT_ON = np.array([0.0, 0.5], dtype=np.float32)
@@ -367,6 +369,32 @@ def test_reset_that_failed_ends_the_episode(env: CarlaLaneEnv) -> None:
         env.reset(options={"town": "Atlantis"})
     with pytest.raises(RuntimeError, match="call reset"):
         env.step(STRAIGHT_ON)
+
+
+@pytest.mark.parametrize("server_episodes", [None, 1])
+def test_map_file_that_was_written_anew_is_loaded_anew(tmp_path: Path, server_episodes: int | None) -> None:
+    """World and routes are of one version, whether the server is replaced meanwhile or not."""
+    path = tmp_path / "road.xodr"
+    with CarlaLaneEnv(town=str(path), route_length=60.0, server_episodes=server_episodes) as env:
+        for lane_width in (3.5, 4.0):
+            path.write_text(road_map(Geometry(200.0), lane_width=lane_width).to_opendrive())
+            env.reset(seed=0)
+            assert env.lane_pose.half_width == 0.5 * lane_width
+            place = env.town_map.get_waypoint(carla.Location(*env.route.position(0.0)))
+            assert place.lane_width == lane_width
+
+
+def towns_in_memory() -> int:
+    gc.collect()
+    return sum(type(thing) is Scenarios for thing in gc.get_objects())
+
+
+def test_towns_that_were_left_are_forgotten() -> None:
+    with CarlaLaneEnv() as env:
+        env.reset(seed=0)
+        kept = towns_in_memory()
+        env.reset(options={"town": "Village01"})
+        assert towns_in_memory() == kept
 
 
 def test_traffic_moves_and_the_scripted_driver_shares_the_road_with_it() -> None:
