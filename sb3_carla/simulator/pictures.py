@@ -27,6 +27,9 @@ PAGE = mmap.ALLOCATIONGRANULARITY
 KEY = 32
 PATIENCE = 5.0
 """How long to wait for another process that paints [s]; then this one paints for itself."""
+MOST = 4 * 2**30
+"""Size of the file from which on pictures are no longer added: nothing in it is ever freed [bytes]. All built-in towns
+together take 2.7 GiB."""
 
 Buffer = NDArray[np.uint8]
 
@@ -56,7 +59,7 @@ class SharedPictures:
 
     def get(self, name: bytes, size: int, paint: Callable[[Buffer], None]) -> Buffer:
         """
-        A picture, painted by whoever is first.
+        A picture, painted by whoever is first; by everybody for himself once the file is full.
 
         :param name: what it depends on: equal names stand for equal pictures
         :param size: [bytes]
@@ -93,7 +96,10 @@ class SharedPictures:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, number)
 
     def _place(self, key: bytes, size: int) -> int | None:
-        """Where the picture begins, or room for it at the end. One whose painter died is passed over."""
+        """
+        Where the picture begins, or room for it at the end; None where there is none. One whose painter died is passed
+        over.
+        """
         with self._locked(0) as locked:
             if not locked:
                 return None
@@ -103,6 +109,8 @@ class SharedPictures:
                 if head[:KEY] == key:
                     return start + PAGE
                 start += PAGE + _whole_pages(int.from_bytes(head[KEY:], "little"))
+            if start + PAGE + _whole_pages(size) > MOST:
+                return None
             # One call: either the record is there with its size, or it is not. The key makes it valid, last.
             os.pwrite(self._fd, bytes(KEY) + size.to_bytes(8, "little"), start)
             os.ftruncate(self._fd, start + PAGE + _whole_pages(size))

@@ -121,6 +121,17 @@ def test_different_pictures_are_painted_side_by_side(fd: int) -> None:
         assert (mine.get(b"a", SIZE, nobody) == 7).all(), "and who waits for one gets it when it is done"
 
 
+def test_a_full_file_does_not_grow_and_what_is_in_it_stays_shared(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = SharedPictures(fd)
+    shared.get(b"a", SIZE, ramp)
+    monkeypatch.setattr(pictures, "MOST", os.fstat(fd).st_size + PAGE)
+    size = os.fstat(fd).st_size
+    for _ in range(2):
+        assert (shared.get(b"b", SIZE, lambda buffer: buffer.fill(7)) == 7).all()
+    assert os.fstat(fd).st_size == size
+    shared.get(b"a", SIZE, nobody)
+
+
 @pytest.mark.parametrize("name", ["Village01", str(TOWN04)])
 def test_a_town_looks_the_same(fd: int, name: str) -> None:
     if name.endswith(".xodr") and not TOWN04.exists():
