@@ -25,7 +25,7 @@ GRID = 4.0
 GROWTH = 2
 """How many cells a crossing reaches beyond the lanes that overlap."""
 REACH = 150.0
-"""A crossing farther away is not looked at [m]."""
+"""A crossing farther away is seen from below, whatever road leads there: a row or less at 84 px [m]."""
 NEARBY = 30.0
 """To this distance the road plane under the camera tells the level by itself [m]."""
 
@@ -113,7 +113,7 @@ def _overlap(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
 
 
-def level_at(crossing: Crossing, carla_map: Any, x: float, y: float, yaw: float, ground: Ground) -> int | None:
+def level_at(crossing: Crossing, carla_map: Any, x: float, y: float, yaw: float, ground: Ground) -> int:
     """
     Whether a camera's own road passes above or below at a crossing.
 
@@ -126,13 +126,13 @@ def level_at(crossing: Crossing, carla_map: Any, x: float, y: float, yaw: float,
     :param y: camera's position [m]
     :param yaw: camera's heading [rad]
     :param ground: road plane under the camera
-    :return: ``LOWER`` or ``UPPER``; None if the crossing is too far away to matter
+    :return: ``LOWER`` or ``UPPER``
     """
     px = min(max(x, crossing.low[0]), crossing.high[0])
     py = min(max(y, crossing.low[1]), crossing.high[1])
     distance = math.hypot(px - x, py - y)
     if distance > REACH:
-        return None
+        return LOWER
     share = min(1.0, NEARBY / distance) if distance > 0.0 else 0.0
     height = ground.z + share * (ground.slope_x * (px - x) + ground.slope_y * (py - y))
     if distance > NEARBY:

@@ -148,7 +148,7 @@ class Raster:
 
     def show(self, x: float, y: float, yaw: float, ground: Ground) -> None:
         """
-        At every crossing near a camera, show the road that the camera is on.
+        At every crossing, show the road that the camera is on.
 
         :param x: camera's position [m]
         :param y: camera's position [m]
@@ -157,7 +157,7 @@ class Raster:
         """
         for patch in self._patches:
             level = level_at(patch.crossing, self._map, x, y, yaw, ground)
-            if level is not None and level != patch.shown:
+            if level != patch.shown:
                 self._exchange(patch, level)
 
     def _exchange(self, patch: _Patch, level: int) -> None:

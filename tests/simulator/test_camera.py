@@ -186,6 +186,21 @@ def test_car_on_the_road_below_a_bridge_is_not_seen_through_it(camera: Camera) -
         assert (picture == CAR).any() == seen
 
 
+@pytest.mark.parametrize("distance", [100.0, 165.0])
+def test_pictures_do_not_depend_on_those_before(distance: float) -> None:
+    """A crossing that is far away, but in sight, does not stay as another camera's road left it."""
+    crossing, narrow = crossing_town(), Camera(84, 84, math.radians(6.0))
+    rectangle = crossing.raster.crossings[0]
+    here = Pose(x=rectangle.low[0] - distance, y=1.75, z=HEIGHT)
+    pictures = []
+    for y, height in ((20.0, 8.0), (-20.0, 8.0), (1.75, 0.0)):
+        narrow.render(crossing, Pose(x=151.75, y=y, z=height + HEIGHT), Ground(height), CLEAR)
+        pictures.append((narrow.render(crossing, here, FLAT, CLEAR), labels(narrow, crossing, here)))
+    for picture, seen in pictures:
+        assert (picture == pictures[-1][0]).all()
+        assert (seen == pictures[-1][1]).all()
+
+
 @pytest.mark.parametrize(("width", "height", "fov"), [(0, 84, 1.0), (84, 9000, 1.0), (84, 84, 0.0), (84, 84, 3.2)])
 def test_impossible_cameras_are_refused(width: int, height: int, fov: float) -> None:
     with pytest.raises(ValueError, match="camera: "):

@@ -135,7 +135,7 @@ def test_level_of_a_crossing_is_that_of_the_road_which_leads_there(crossing: Tow
     for distance in (2.0, 20.0, 60.0, 120.0):
         assert level_at(place, crossing.map, 150.0 - distance, 1.75, 0.0, Ground(0.0)) == LOWER
         assert level_at(place, crossing.map, 151.75, distance, -0.5 * np.pi, Ground(8.0)) == UPPER
-    assert level_at(place, crossing.map, -100.0, 1.75, 0.0, Ground(0.0)) is None
+    assert level_at(place, crossing.map, 151.75, 200.0, -0.5 * np.pi, Ground(8.0)) == LOWER, "too far away to matter"
 
 
 def test_ramp_that_still_has_to_climb_leads_over_the_bridge() -> None:
