@@ -45,6 +45,8 @@ LOST = (ServerTimeoutError, ServerStartError, FrameError, VehicleLostError)
 """What another server, or connecting anew, may cure."""
 ATTEMPTS = 3
 """Servers that are tried before an episode is given up, of those that the environment starts."""
+TOWNS_KEPT = 64
+"""Towns whose starts are remembered."""
 RECONNECT, RECONNECT_PAUSE = 120.0, 2.0
 """How long, and how often, to look for a server that somebody else has to start again [s]."""
 
@@ -181,7 +183,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._session: CarlaSession | None = None
         self._remains: Remains | None = None  # of a session that lost a server of somebody else
         self._traffic: Traffic | None = None
-        self._scenarios: Scenarios  # of the present town
+        self._scenarios: dict[str, Scenarios] = {}  # of the last towns
         self._frames = np.zeros((ages[0] + 1, height, width), np.uint8)  # the last ones, oldest first
         self._seen = [ages[0] - age for age in ages]  # of them, those in an observation
         self._steering = self._full_steering = 0.0
@@ -367,7 +369,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if weather != self._weather:
             session.set_weather(weather)
             self._weather = weather
-        scenarios = self._scenarios
+        scenarios = self._scenarios[session.town]
         route = scenarios.from_place(*self._place[1:]) if self._place else None
         self.route = route or (scenarios.draw(self.np_random) if number is None else scenarios[number])
         x, y, z, heading, _ = self.route.pose(0.0)
@@ -392,7 +394,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if session.load_town(town, local_files=server is not None and server.local_files):
             self._traffic = self._weather = None  # a new world has its own weather
             try:
-                self._scenarios = Scenarios(session.world.get_map(), self._route_length)
+                if session.town not in self._scenarios:
+                    self._scenarios[session.town] = Scenarios(session.world.get_map(), self._route_length)
+                while len(self._scenarios) > TOWNS_KEPT:
+                    del self._scenarios[next(iter(self._scenarios))]
                 if self._n_npcs:
                     self._traffic = Traffic(session, self._n_npcs, self.target_speed)
             except BaseException:
