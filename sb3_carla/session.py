@@ -1,5 +1,6 @@
 """
-One CARLA session: synchronous mode, one car, its camera and collision sensor; settings and actors are put back at the end.
+One CARLA session: synchronous mode, one car, its camera and collision sensor. At the end the actors go and the settings
+come back; town and weather stay.
 
 This is where CARLA's degrees and threads stop: what comes out is in SI units and radians, and belongs to the frame of
 the last tick.
