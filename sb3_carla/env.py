@@ -495,7 +495,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def _server_lost(self, error: ServerError) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """End the episode without a verdict; the next reset connects anew."""
-        logger.warning("Episode truncated, the server is restarted at the next reset: %s", error)
+        logger.warning("Episode truncated, the next reset connects anew: %s", error)
         assert self._episode is not None
         self._episode.end_reason = "server_lost"
         self._leave(server_lost=True)
