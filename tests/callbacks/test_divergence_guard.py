@@ -95,6 +95,7 @@ def test_weights_are_ill_before_their_target_network_is(tmp_path: Path) -> None:
     model.set_logger(configure(str(tmp_path), ["csv"]))
     guard = DivergenceGuard(save_freq=40)
     model.learn(300, callback=[Inject(poison, 150), guard], log_interval=1000)
+    model.logger.close()
     assert guard.rollbacks == 1
     assert is_sound(model)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import re
 import socket
@@ -39,8 +40,8 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def running_server(*arguments: str, stderr: int = subprocess.DEVNULL) -> Iterator[ServerProcess]:
-    """Start a server on free ports; kill it afterwards."""
-    command = [sys.executable, "-m", "sb3_carla.server", "--port", "0", *arguments]
+    """Start a server on free ports; kill it afterwards, and have it end if these tests crash."""
+    command = [sys.executable, "-m", "sb3_carla.server", "--port", "0", "--parent-pid", str(os.getpid()), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         assert process.stdout is not None
