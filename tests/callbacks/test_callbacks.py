@@ -136,7 +136,7 @@ def test_large_rewards_are_the_users_own(tmp_path: Path) -> None:
     weights = []
     for callbacks in ([], [DiagnosticsCallback()]):
         model = SAC("MlpPolicy", Paid(gym.make("Pendulum-v1")), seed=1, device="cpu", **OFF_POLICY)
-        train(model, tmp_path / str(len(callbacks)), callbacks, steps=420)
+        train(model, tmp_path / str(len(callbacks)), callbacks, steps=240)
         weights.append(model.policy.state_dict())
     assert all(th.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
