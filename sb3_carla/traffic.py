@@ -82,9 +82,11 @@ def gap_ahead(route: LaneRoute, station: float, cars: NDArray[np.float64]) -> tu
     :param cars: the others: shape (n, 4), float64 [x m, y m, velocity x m/s, velocity y m/s]
     :return: gap from bumper to bumper [m] (infinite if the way is free), that car's speed along the route [m/s]
     """
+    if not len(cars):
+        return math.inf, 0.0
     first = int(np.searchsorted(route.stations, station + 0.5 * CAR_LENGTH))
     ahead = route.points[first : first + int(VIEW / SPACING), :2]  # (k, 2)
-    if not len(ahead) or not len(cars):
+    if not len(ahead):
         return math.inf, 0.0
     squared = ((ahead[:, None, :] - cars[None, :, :2]) ** 2).sum(axis=2)  # (k, n)
     blocked = np.flatnonzero((squared < BLOCKING_WIDTH**2).any(axis=1))

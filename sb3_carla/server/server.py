@@ -174,7 +174,6 @@ class Server:
             # In synchronous mode nothing else would tell a new client what there is.
             message = self.simulation.last_snapshot
             connection.publish(length_word([message]), message)
-            self.streams.last_snapshot_at = time.monotonic()
         next((client for client in self._clients if client.subscribed(stream_id)), None)
 
     def stop(self) -> None:
@@ -207,8 +206,7 @@ class Server:
     def _serve_held(self) -> None:
         """Calls that waited for a stream go on once it is there, or once they have waited long enough."""
         for client in self._clients:
-            streams_are_there = not client.awaited and not client.loading
-            if client.deadline is not None and (streams_are_there or client.deadline <= time.monotonic()):
+            if client.deadline is not None and client.deadline <= time.monotonic():
                 client.resume()
 
     @property

@@ -63,6 +63,8 @@ class StreamConnection(Connection):
 
         :param parts: its length word, and its payload in pieces
         """
+        if self.stream_id == WORLD_STREAM:
+            self._streams.last_snapshot_at = time.monotonic()
         self.send(*parts)
         if self.backlog > BACKLOG_BOUND:
             self.drop_queued(BACKLOG_BOUND, BACKLOG_MESSAGES)
@@ -118,8 +120,6 @@ class Streams:
         listeners = self._listeners.get(stream_id)
         if listeners is None:
             return
-        if stream_id == WORLD_STREAM:
-            self.last_snapshot_at = time.monotonic()
         length = length_word(parts)
         for connection in listeners:
             connection.publish(length, *parts)
