@@ -112,8 +112,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `server_memory` | None | replace it before an episode if it takes more than so many gigabytes |
     | `practice` | 0.0 | share of the episodes that begin shortly before one of the last failures; for training |
 
-    In `town`, "training" stands for all built-in towns for training, "held-out" for those to evaluate on, and "broad"
-    for villages with three and four lanes a direction.
+    In `town`, "training" stands for all built-in towns for training, and "held-out" for those to evaluate on.
 
     `reset(options={"town": ..., "scenario": ..., "weather": ...})` chooses for one episode.
 

@@ -43,9 +43,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--algo", default="td3", help="rl-zoo3's name of the algorithm (default: td3)")
     parser.add_argument("--weights-only", action="store_true", help="unpickle nothing: for models you do not trust")
     parser.add_argument("--device", default="auto", help="PyTorch device (default: auto)")
-    parser.add_argument(
-        "--towns", nargs="+", default=["held-out"], help="names, paths, training, held-out (default), broad"
-    )
+    parser.add_argument("--towns", nargs="+", default=["held-out"], help="names, paths, training, held-out (default)")
     parser.add_argument("--episodes", type=int, default=20, help="in a weather; they go round the towns (default: 20)")
     parser.add_argument("--scenarios", type=int, nargs="+", help="numbers to go through (default: 0, 1, 2, ...)")
     parser.add_argument("--weathers", nargs="+", default=["ClearNoon"], help="presets of CARLA (default: ClearNoon)")

@@ -34,7 +34,7 @@ DEFAULT_DELTA = 0.05
 MAX_DELTA = 10.0
 OPENDRIVE_TOWN = "OpenDriveMap"
 """Name of the world that ``generate_opendrive_world`` makes."""
-TOWN_CACHE = 32
+TOWN_CACHE = 64
 """Towns that are kept ready, 2 MB each beside the shared picture; another takes 10 ms where it is painted already."""
 PARSE = """
 import sys, carla

@@ -199,7 +199,6 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
         ),
     ),
     **{f"Village{number}": (300 + number, drawn_village(300 + number)) for number in range(10, 34)},
-    # Broad.
     **{f"Village{number}": (300 + number, drawn_village(300 + number, lanes=3)) for number in range(34, 39)},
     **{f"Village{number}": (300 + number, drawn_village(300 + number, lanes=4)) for number in range(39, 42)},
     # Held out.
@@ -235,6 +234,29 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             missing=((1, 4),),
             radii=(22.0, 55.0),
             corner_radius=7.0,
+            speed_kmh=40,
+        ),
+    ),
+    "Village42": (
+        442,
+        VillageStyle(
+            CrossSection(3, 3.3, 0.4, _solid("yellow", 0.16), _broken(width=0.16), _solid(width=0.14), sidewalk=2.0),
+            spacing=155.0,
+            bow=9.0,
+            missing=((3, 4),),
+            radii=(26.0, 55.0),
+            corner_radius=7.0,
+            speed_kmh=50,
+        ),
+    ),
+    "Village43": (
+        443,
+        VillageStyle(
+            CrossSection(4, 3.4, 0.2, _broken("yellow", 0.13), _broken(width=0.13), _NONE, sidewalk=3.0),
+            spacing=190.0,
+            bow=5.0,
+            radii=(24.0, 50.0),
+            corner_radius=6.0,
             speed_kmh=40,
         ),
     ),

@@ -21,7 +21,7 @@ from sb3_carla.simulator.drawn import drawn_village
 from sb3_carla.simulator.opendrive import built_in_opendrive
 from sb3_carla.simulator.roads import CrossSection, Marking
 from sb3_carla.simulator.villages import VillageStyle, village_opendrive
-from sb3_carla.towns import BROAD_TOWNS, BUILT_IN_TOWNS, HELD_OUT_TOWNS, TRAINING_TOWNS, expand_towns
+from sb3_carla.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS, TRAINING_TOWNS, expand_towns
 
 CIRCUITS = [name for name in BUILT_IN_TOWNS if name.startswith("Circuit")]
 VILLAGES = [name for name in BUILT_IN_TOWNS if name.startswith("Village")]
@@ -29,11 +29,12 @@ HILLY = {"Circuit04": 0.045, "Circuit08": 0.04}
 """Steepest slope of the towns that are not flat."""
 LANES = {"Circuit03": 2, "Circuit05": 2, "Circuit07": 2, "Circuit09": 3, "Village02": 2, "Village07": 2, "Village09": 2}
 LANES |= {f"Village{number}": 2 for number in (11, 19, 22, 23, 24, 26, 29, 31, 32)}
-LANES |= {f"Village{number}": 3 if number < 39 else 4 for number in range(34, 42)}
+LANES |= {f"Village{number}": 3 if number < 39 else 4 for number in range(34, 42)} | {"Village42": 3, "Village43": 4}
 """A direction, of the towns that have more than one."""
 TIGHT = {
     "Circuit09": (8.0, 0.3), "Village04": (5.0, 0.3), "Village05": (6.0, 0.21), "Village06": (7.0, 0.21),
-    "Village07": (6.65, 0.25), "Village08": (5.5, 0.26), "Village09": (7.6, 0.21),
+    "Village07": (6.65, 0.25), "Village08": (5.5, 0.26), "Village09": (7.6, 0.21), "Village42": (6.65, 0.35),
+    "Village43": (5.75, 0.5),
 }  # fmt: skip
 TIGHT |= {f"Village{number}": (drawn_village(300 + number).corner_radius - 0.25, 0.26) for number in range(10, 34)}
 TIGHT |= {f"Village{number}": (drawn_village(300 + number).corner_radius - 0.25, 0.5) for number in range(34, 42)}
@@ -89,6 +90,8 @@ FINGERPRINTS = {
     "Village03": "07babdc3787ec47b",
     "Village08": "610f481822054dfe",
     "Village09": "3d5284125f2e28e3",
+    "Village42": "45bfbb9b2a4b6235",
+    "Village43": "49132cf18640d6cc",
 }
 """First digits of the SHA-256 of each town: results are comparable only as long as the towns stay as they are."""
 
@@ -116,13 +119,12 @@ def heading_change(a: Any, b: Any) -> float:
 
 
 def test_splits_are_disjoint_and_both_have_junctions() -> None:
-    assert BUILT_IN_TOWNS == TRAINING_TOWNS + HELD_OUT_TOWNS + BROAD_TOWNS
-    assert all(LANES[name] > 2 for name in BROAD_TOWNS)
+    assert BUILT_IN_TOWNS == TRAINING_TOWNS + HELD_OUT_TOWNS
     assert len(set(BUILT_IN_TOWNS)) == len(BUILT_IN_TOWNS)
     for split in (TRAINING_TOWNS, HELD_OUT_TOWNS):
         assert any(waypoint.is_junction for name in split for waypoint in lane_starts(name))
         assert any(name in HILLY for name in split)
-        assert any(name in LANES for name in split)
+        assert {LANES.get(name, 1) for name in split} == {1, 2, 3, 4}
 
 
 def test_towns_are_what_they_were() -> None:
@@ -389,5 +391,5 @@ def test_every_style_drawn_can_be_built() -> None:
 def test_sets_of_towns() -> None:
     assert expand_towns("Village01") == ["Village01"]
     assert expand_towns("training") == list(TRAINING_TOWNS)
-    assert expand_towns(["Village01", "broad"]) == ["Village01", *BROAD_TOWNS]
+    assert expand_towns(["Village01", "training"]) == ["Village01", *TRAINING_TOWNS]
     assert expand_towns(["held-out", "a.xodr"]) == [*HELD_OUT_TOWNS, "a.xodr"]
