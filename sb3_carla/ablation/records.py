@@ -24,6 +24,8 @@ CURVES: Mapping[str, tuple[str, ...]] = {
     "q": ("debug/monte_carlo_q", "train/q1_value"),
     "monte_carlo_return": ("debug/monte_carlo_return",),
     "actor_loss": ("train/actor_loss",),
+    "action_saturation": ("debug/action_saturation",),
+    "episode_length": ("train/episode_length", "rollout/ep_len_mean"),
 }
 """Name of a curve, and the tags that hold it: the first of them that the run's log has."""
 MOST_POINTS = 100

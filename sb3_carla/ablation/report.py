@@ -24,6 +24,8 @@ PANELS = {
     "q": "critic's Q",
     "monte_carlo_return": "Monte-Carlo return that Q stands for",
     "actor_loss": "magnitude of the actor's loss",
+    "action_saturation": "share of actions at their limits",
+    "episode_length": "length of an episode in training [decisions]",
 }
 """Curve and title."""
 LOGARITHMIC_LIMIT = 200.0
@@ -38,7 +40,7 @@ def table(runs: dict[str, list[Run]]) -> str:
     :return: the table
     """
     heads = ["variant", "seeds", "success", "route completion", "lateral mean [m]", "actor features", "critic features"]
-    heads += ["critic CNN gradient", "Q", "Monte-Carlo return", "actor loss"]
+    heads += ["critic CNN gradient", "Q", "Monte-Carlo return", "actor loss", "saturated actions", "episode length"]
     rows = [heads]
     for members in sorted(runs.values(), key=lambda found: -_median(_scores(found, "success_rate"))):
         diverged = sum(run.diverged for run in members)
@@ -70,19 +72,21 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     :param runs: of :func:`sb3_carla.ablation.records.read_runs`
     :return: the figure
     """
-    figure = Figure(figsize=(16.0, 11.0), layout="constrained")
+    figure = Figure(figsize=(20.0, 11.0), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(3, 3).flatten()
+    grid = figure.add_gridspec(3, 4)
+    axes = [figure.add_subplot(grid[divmod(place, 4)]) for place in range(len(PANELS) + 2)]
+    legend = figure.add_subplot(grid[2, 2:])
     names = sorted(runs)
     colours = dict(zip(names, _colours(len(names)), strict=True))
     for axis, (name, title) in zip(axes, PANELS.items(), strict=False):
         _draw_panel(axis, title, name, runs, colours)
-    _draw_scores(axes[6], "success on held-out towns [%]", "success_rate", runs, colours)
-    _draw_scores(axes[7], "route completion [%]", "route_completion", runs, colours)
-    axes[8].axis("off")
+    _draw_scores(axes[-2], "success on held-out towns [%]", "success_rate", runs, colours)
+    _draw_scores(axes[-1], "route completion [%]", "route_completion", runs, colours)
+    legend.axis("off")
     for name in names:
-        axes[8].plot([], [], color=colours[name], label=runs[name][0].result["title"])
-    axes[8].legend(loc="center", fontsize=9, frameon=False)
+        legend.plot([], [], color=colours[name], label=runs[name][0].result["title"])
+    legend.legend(loc="center", fontsize=9, frameon=False, ncols=2)
     return figure
 
 
