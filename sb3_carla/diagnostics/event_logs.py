@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class RunLog:
 
 def find_runs(path: Path) -> list[Path]:
     """
-    :param path: an event file, a run's folder, or a folder of runs, however deep
+    :param path: an event file, a run's folder, or a folder of runs, or links to them, however deep
     :return: every folder that holds event files, sorted by name; or the file itself
     :raises EventLogError: if there is nothing there, or no event file in it
     """
@@ -67,10 +68,21 @@ def find_runs(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise EventLogError(f"No event file and no folder at {path.resolve()}")
-    runs = sorted({file.parent for file in path.rglob(PATTERN) if file.is_file()}, key=_by_number)
+    runs = sorted((folder for folder in _folders(path) if any(map(Path.is_file, folder.glob(PATTERN)))), key=_by_number)
     if not runs:
         raise EventLogError(f"No event files ({PATTERN}) in {path.resolve()} or below")
     return runs
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """The folder and those below, each once, links followed too: a folder of links is how seeds are gathered."""
+    seen: set[str] = set()
+    for here, below, _ in os.walk(path, followlinks=True):
+        if os.path.realpath(here) in seen:
+            below.clear()
+        else:
+            seen.add(os.path.realpath(here))
+            yield Path(here)
 
 
 def read_run(path: Path) -> RunLog:

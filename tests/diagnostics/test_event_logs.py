@@ -91,3 +91,13 @@ def test_runs_are_found_and_sorted_by_number(tmp_path: Path) -> None:
         write(tmp_path / name, [("a", 1.0, 1)])
     assert [path.name for path in find_runs(tmp_path)] == ["TD3_2", "TD3_10", "TD3_1"]
     assert find_runs(tmp_path / "TD3_2") == [tmp_path / "TD3_2"]
+
+
+def test_links_to_runs_are_followed_and_circles_are_not(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "TD3_1").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "TD3_1" / "events.out.tfevents.1").touch()
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    (seeds / "seed_1").symlink_to(tmp_path / "elsewhere" / "TD3_1")
+    (tmp_path / "elsewhere" / "TD3_1" / "back").symlink_to(seeds)
+    assert find_runs(seeds) == [seeds / "seed_1"]
