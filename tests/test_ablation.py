@@ -22,7 +22,7 @@ from tiny import BarEnv, SlidingBar
 
 from sb3_carla.ablation import variants
 from sb3_carla.ablation.published import PublishedTD3
-from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, read_runs, thinned_curves
+from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, as_lines, read_runs, thinned_curves
 from sb3_carla.ablation.report import draw, families, table
 from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, _settings, run_all
 from sb3_carla.ablation.variants import load_variant, variant_names
@@ -228,7 +228,10 @@ def test_curves_keep_their_ends_and_what_was_not_finite(tmp_path: Path) -> None:
     steps = np.arange(0, 2500, 10)
     values = np.where(steps == 2490, np.nan, np.exp(steps / 100.0))
     log = RunLog(tmp_path, {"debug/cnn_feature_l2_norm": Series(steps, values), "train/other": Series(steps, values)})
-    curves = json.loads(json.dumps(thinned_curves(log), allow_nan=False))
+    text = as_lines({"variant": "ours", "curves": thinned_curves(log)})
+    assert len(text.splitlines()) == 4
+    assert "NaN" not in text
+    curves = json.loads(text)["curves"]
     run = Run({"curves": curves})
     assert set(curves) == {"actor_features", "critic_features"}, "one encoder stands for both"
     series = run.curve("actor_features")

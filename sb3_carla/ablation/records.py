@@ -13,7 +13,7 @@ import numpy as np
 
 from sb3_carla.diagnostics.event_logs import RunLog, Series
 
-__all__ = ["CURVES", "RESULT", "Run", "read_runs", "thinned_curves"]
+__all__ = ["CURVES", "RESULT", "Run", "as_lines", "read_runs", "thinned_curves"]
 
 RESULT = "result.json"
 """Written when a run is complete; a folder without it is begun anew."""
@@ -48,6 +48,15 @@ def thinned_curves(log: RunLog) -> dict[str, dict[str, list[Any]]]:
             values = [float(f"{value:.5g}") if math.isfinite(value) else None for value in series.values[chosen]]
             found[name] = {"steps": series.steps[chosen].tolist(), "values": values}
     return found
+
+
+def as_lines(result: Mapping[str, Any]) -> str:
+    """
+    :param result: of a run
+    :return: JSON, a line for each key: 6 KB, and what differs between two runs can be seen
+    """
+    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 
 from sb3_carla import evaluation
-from sb3_carla.ablation.records import RESULT, thinned_curves
+from sb3_carla.ablation.records import RESULT, as_lines, thinned_curves
 from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
 from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.diagnostics.event_logs import read_run
@@ -185,7 +185,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
     result["scores"] = None if diverged_at is not None else _evaluate(model, settings["env_kwargs"], episodes)
     result["seconds"] = time.monotonic() - began
     unfinished = folder / f"{RESULT}.part"  # a result that is there is whole
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(as_lines(result), encoding="utf-8")
     unfinished.replace(folder / RESULT)
     return float(result["seconds"])
 
