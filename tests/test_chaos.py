@@ -17,8 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from sb3_carla.servers import resident_memory
 from sb3_carla.td3 import TD3
 
 MARK = "SB3_CARLA_CHAOS"
@@ -39,6 +41,7 @@ class Chaos:
         self.random = random.Random(1)
         self.done: list[str] = []
         self.resumed = 0
+        self.memory: list[float] = []  # of the present trainer, every few seconds [bytes]
         self._command = [sys.executable, "-m", "rl_zoo3.train", "--algo", "td3", "--env", "CarlaLane-v0", "--seed", "3"]
         self._command += ["-n", str(steps), "--save-freq", str(every), "--eval-freq", "-1", "-f", "logs"]
         self._command += ["--env-kwargs", "town:['Circuit01','Village01']", "timeout:3.0", "n_npcs:2"]
@@ -107,6 +110,7 @@ class Chaos:
             time.sleep(0.1)
         assert not self.processes(), "a killed training leaves nothing behind"
         self.resumed += 1
+        self.memory.clear()
         self.trainer = self._start()
 
     def _signal(self, what: str, number: int) -> None:
@@ -149,6 +153,8 @@ def rage(chaos: Chaos, kills_of_the_trainer: list[int], pause: tuple[float, floa
         assert time.monotonic() < deadline, f"it hangs; the end of its log:\n{chaos.log()[-3000:]}"
         time.sleep(0.5 if len(chaos.done) < len(deeds) else chaos.random.uniform(*pause))
         if chaos.steps() and chaos.trainer.poll() is None:
+            with contextlib.suppress(OSError):  # it ends just now
+                chaos.memory.append(resident_memory(chaos.trainer.pid))
             if kills_of_the_trainer and chaos.steps() >= kills_of_the_trainer[0]:
                 kills_of_the_trainer.pop(0)
                 deed: Callable[[], Any] = chaos.kill_the_trainer
@@ -191,4 +197,8 @@ def test_two_minutes_of_chaos(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_half_an_hour_of_chaos(tmp_path: Path) -> None:
-    survive(tmp_path, 60_000, every=5000, pause=(5.0, 20.0), limit=5400.0)
+    chaos = survive(tmp_path, 60_000, every=5000, pause=(5.0, 20.0), limit=5400.0)
+    tenth = len(chaos.memory) // 10
+    early, late = (float(np.median(part)) for part in (chaos.memory[tenth : 3 * tenth], chaos.memory[-2 * tenth :]))
+    print(f"{len(chaos.done)} deeds, the last trainer's memory: {early / 1e6:.1f} MB, later {late / 1e6:.1f} MB")
+    assert late < 1.02 * early, "flat: the second half has lost as many servers and workers as the first"
