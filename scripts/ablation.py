@@ -35,12 +35,10 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.variants:
         load_variant(name)  # a mistake in a file is found before hours of training
-    left = 0
-    if not options.report_only:
-        left = run_all(
-            options.variants, options.seeds, options.folder, episodes=options.episodes, decisions=options.decisions,
-            jobs=options.jobs, minutes=options.minutes,
-        )  # fmt: skip
+    left = run_all(
+        options.variants, options.seeds, options.folder, episodes=options.episodes, decisions=options.decisions,
+        jobs=options.jobs, minutes=0.0 if options.report_only else options.minutes,
+    )  # fmt: skip
     runs = read_runs(options.folder)
     text = table(runs)
     print(text)

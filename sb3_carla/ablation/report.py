@@ -67,7 +67,7 @@ def families(runs: dict[str, list[Run]]) -> dict[str, dict[str, list[Run]]]:
 
 def draw(runs: dict[str, list[Run]]) -> Figure:
     """
-    Curves of every variant, each seed a line, and the success of each.
+    Curves of every variant, each seed a line, and the success of each, which is the legend too.
 
     :param runs: of :func:`sb3_carla.ablation.records.read_runs`
     :return: the figure
@@ -75,18 +75,15 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     figure = Figure(figsize=(20.0, 11.0), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(3, 4)
-    axes = [figure.add_subplot(grid[divmod(place, 4)]) for place in range(len(PANELS) + 2)]
-    legend = figure.add_subplot(grid[2, 2:])
+    axes = [figure.add_subplot(grid[divmod(place, 4)]) for place in range(len(PANELS))]
     names = sorted(runs)
     colours = dict(zip(names, _colours(len(names)), strict=True))
-    for axis, (name, title) in zip(axes, PANELS.items(), strict=False):
+    for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
         _draw_panel(axis, title, name, runs, colours)
-    _draw_scores(axes[-2], "success on held-out towns [%]", "success_rate", runs, colours)
-    _draw_scores(axes[-1], "route completion [%]", "route_completion", runs, colours)
-    legend.axis("off")
-    for name in names:
-        legend.plot([], [], color=colours[name], label=runs[name][0].result["title"])
-    legend.legend(loc="center", fontsize=9, frameon=False, ncols=2)
+    scores = {"success_rate": "success on held-out towns [%]", "route_completion": "route completion [%]"}
+    for place, (name, title) in enumerate(scores.items()):
+        axis = figure.add_subplot(grid[2, 2 * place : 2 * place + 2])
+        _draw_scores(axis, title, name, runs, colours)
     return figure
 
 
@@ -113,9 +110,11 @@ def _draw_scores(axis: Axes, title: str, score: str, runs: dict[str, list[Run]],
     names = sorted(runs, key=lambda name: _median(_scores(runs[name], score)))
     for height, name in enumerate(names):
         values = 100.0 * _scores(runs[name], score)
-        axis.barh(height, _median(values), color=colours[name], alpha=0.5)
+        axis.barh(height, _median(values), color=colours[name], alpha=0.4)
         axis.plot(values, np.full(len(values), height), "o", color=colours[name], markersize=4)
-    axis.set_yticks(range(len(names)), [runs[name][0].result["title"] for name in names], fontsize=7)
+        axis.plot(2.0, height, "s", color=colours[name], markersize=8)
+        axis.text(4.0, height, runs[name][0].result["title"], va="center", fontsize=8)
+    axis.set_yticks([])
     axis.set_xlim(0.0, 100.0)
     axis.set_title(title, fontsize=10)
     axis.grid(alpha=0.25, axis="x")
