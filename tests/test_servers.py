@@ -492,6 +492,3 @@ def test_losing_servers_leaves_nothing_behind() -> None:
         before = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), children()
         lose(4)
         assert (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), children()) == before
-
-
-# --- the frame of the picture is the frame of the tick ---------------------------------------------------------------

@@ -53,7 +53,7 @@ def thinned_curves(log: RunLog) -> dict[str, dict[str, list[Any]]]:
 def as_lines(result: Mapping[str, Any]) -> str:
     """
     :param result: of a run
-    :return: JSON, a line for each key: 6 KB, and what differs between two runs can be seen
+    :return: JSON, a line for each key: at most 15 KB, and what differs between two runs can be seen
     """
     lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
