@@ -3,7 +3,7 @@
 Which part broke the published system, and which part of ours repairs it: train every variant, then table and figure.
 
     python scripts/ablation.py --minutes 60     # goes on where the last call stopped
-    python scripts/ablation.py --report-only
+    python scripts/ablation.py --minutes 0      # table and figure of what there is
 
 A variant is a file in hyperparams/ablation/. Finished runs are kept in --folder, and repeated only where other
 decisions, episodes or hyperparameters are asked for.
@@ -31,13 +31,12 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20, help="of each evaluation (default: 20)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one thread each (default: 2)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no training is begun after them")
-    parser.add_argument("--report-only", action="store_true", help="train nothing")
     options = parser.parse_args()
     for name in options.variants:
         load_variant(name)  # a mistake in a file is found before hours of training
     left = run_all(
         options.variants, options.seeds, options.folder, episodes=options.episodes, decisions=options.decisions,
-        jobs=options.jobs, minutes=0.0 if options.report_only else options.minutes,
+        jobs=options.jobs, minutes=options.minutes,
     )  # fmt: skip
     runs = read_runs(options.folder)
     text = table(runs)

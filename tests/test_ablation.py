@@ -160,7 +160,7 @@ def test_a_run_that_becomes_nan_ends_without_an_action() -> None:
 
 def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     told: list[str] = []
-    ours = "ours-with-more-updates"  # has the fewest environments of its kind
+    ours = "ours-with-four-cars"  # has the fewest environments of its kind
     names, arguments = [ours, "published"], {"decisions": 48, "episodes": 1, "tell": told.append}
     assert run_all(names, [1], tmp_path, minutes=0.0, **arguments) == 2, "no time, no run"
     assert run_all([ours], [1], tmp_path, **arguments) == 0
@@ -219,7 +219,7 @@ def test_results_of_other_settings_are_made_anew(tmp_path: Path) -> None:
     assert left({"hyperparameters": {**done["hyperparameters"], "tau": 0.1}}, decisions=48) == 1
     assert left({"episodes": None}) == 1
     assert told == [
-        f"published seed 1: is made anew, its result has other {keys}"
+        f"published seed 1: has a result of other {keys}"
         for keys in ("episodes", "decisions", "decisions and hyperparameters", "episodes")
     ]
 

@@ -17,17 +17,17 @@ from sb3_carla.markup import markdown_table
 
 __all__ = ["draw", "families", "table"]
 
-PANELS = {
-    "actor_features": "norm of the actor's CNN features",
-    "critic_features": "norm of the critic's CNN features",
-    "critic_cnn_gradient": "norm of the critic CNN's gradient, before clipping",
-    "q": "critic's Q",
-    "monte_carlo_return": "Monte-Carlo return that Q stands for",
-    "actor_loss": "magnitude of the actor's loss",
-    "action_saturation": "share of actions at their limits",
-    "episode_length": "length of an episode in training [decisions]",
+CURVES = {
+    "actor_features": ("actor features", "norm of the actor's CNN features"),
+    "critic_features": ("critic features", "norm of the critic's CNN features"),
+    "critic_cnn_gradient": ("critic CNN gradient", "norm of the critic CNN's gradient, before clipping"),
+    "q": ("Q", "critic's Q"),
+    "monte_carlo_return": ("Monte-Carlo return", "Monte-Carlo return that Q stands for"),
+    "actor_loss": ("actor loss", "magnitude of the actor's loss"),
+    "action_saturation": ("saturated actions", "share of actions at their limits"),
+    "episode_length": ("episode length", "length of an episode in training [decisions]"),
 }
-"""Curve and title."""
+"""Head in the table, and title of the panel."""
 LOGARITHMIC_LIMIT = 200.0
 """A panel is logarithmic where its values reach this."""
 
@@ -39,16 +39,15 @@ def table(runs: dict[str, list[Run]]) -> str:
     :param runs: of :func:`sb3_carla.ablation.records.read_runs`
     :return: the table
     """
-    heads = ["variant", "seeds", "success", "route completion", "lateral mean [m]", "actor features", "critic features"]
-    heads += ["critic CNN gradient", "Q", "Monte-Carlo return", "actor loss", "saturated actions", "episode length"]
-    rows = [heads]
+    heads = ["variant", "seeds", "success", "route completion", "lateral mean [m]"]
+    rows = [heads + [head for head, _ in CURVES.values()]]
     for members in sorted(runs.values(), key=lambda found: -_median(_scores(found, "success_rate"))):
         diverged = sum(run.diverged for run in members)
         seeds = str(len(members)) + (f", {diverged} to NaN" if diverged else "")
         cells = [members[0].result["title"], seeds]
         cells += [_range(100.0 * _scores(members, name), " %") for name in ("success_rate", "route_completion")]
         cells.append(_range(_scores(members, "lateral_mean_m")))
-        cells += [_range(np.array([run.tail(name) for run in members])) for name in PANELS]
+        cells += [_range(np.array([run.tail(name) for run in members])) for name in CURVES]
         rows.append(cells)
     return markdown_table(rows)
 
@@ -75,10 +74,10 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     figure = Figure(figsize=(20.0, 11.0), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(3, 4)
-    axes = [figure.add_subplot(grid[divmod(place, 4)]) for place in range(len(PANELS))]
+    axes = [figure.add_subplot(grid[divmod(place, 4)]) for place in range(len(CURVES))]
     names = sorted(runs)
     colours = dict(zip(names, _colours(len(names)), strict=True))
-    for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
+    for axis, (name, (_, title)) in zip(axes, CURVES.items(), strict=True):
         _draw_panel(axis, title, name, runs, colours)
     scores = {"success_rate": "success on held-out towns [%]", "route_completion": "route completion [%]"}
     for place, (name, title) in enumerate(scores.items()):

@@ -73,7 +73,7 @@ def run_all(
     :param decisions: environment steps of each training; None: the variant's ``n_timesteps``
     :param jobs: processes side by side, one thread each
     :param minutes: no run is begun after them
-    :param tell: gets a line when a run begins or ends, and for each that is made anew
+    :param tell: gets a line when a run begins or ends, and for each result of other settings
     :return: number of runs that are still missing
     :raises Exception: what a run raised; those that were under way are finished first
     """
@@ -117,7 +117,7 @@ def _is_done(path: Path, asked: dict[str, Any], tell: Callable[[str], object]) -
     result = json.loads(path.read_text(encoding="utf-8"))
     other = [key for key, value in asked.items() if result.get(key) != value]
     if other:
-        tell(f"{result['variant']} seed {result['seed']}: is made anew, its result has other {' and '.join(other)}")
+        tell(f"{result['variant']} seed {result['seed']}: has a result of other {' and '.join(other)}")
     return not other
 
 
