@@ -156,6 +156,8 @@ class DivergenceGuard(ProbeCallback):
             self._store.save(self.num_timesteps)
 
     def _on_training_end(self) -> None:
+        if self._stop:
+            self._store.restore()  # of an update that was under way when it stopped
         self._check_weights()
         self._respond()
         super()._on_training_end()
@@ -176,6 +178,7 @@ class DivergenceGuard(ProbeCallback):
             return
         found = judge(Evidence(values, self._history, self._largest_return()))
         rules = {verdict.rule for verdict in found}
+        rules |= {"weights", "rewards", "observations"}  # seen elsewhere, and last
         self._active = {rule: critical for rule, critical in self._active.items() if rule in rules}
         for verdict in found:
             self._announce(verdict)

@@ -59,13 +59,10 @@ class OverlappingUpdates(OffPolicyAlgorithm):
         th.set_num_threads(max(1, threads - 1))  # one core is the environments'
         with ThreadPoolExecutor(1, "updates") as self._executor:
             try:
-                model = super().learn(*args, **kwargs)
-                self._begin_update()
-                self.finish_update()
+                return super().learn(*args, **kwargs)
             finally:
                 self._due = self._running = self._statistics = None
                 th.set_num_threads(threads)
-        return model
 
     def finish_update(self) -> None:
         """Wait for the update that is running, if any; an error in it is raised here."""
@@ -108,3 +105,8 @@ class _FinishUpdate(BaseCallback):
         assert isinstance(self.model, OverlappingUpdates)
         self.model.finish_update()
         return True
+
+    def _on_training_end(self) -> None:
+        assert isinstance(self.model, OverlappingUpdates)
+        self.model._begin_update()  # what was due when the training ended
+        self.model.finish_update()
