@@ -35,6 +35,11 @@ class DrivingMetricsCallback(BaseCallback):
         self._sums: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         self._steps: dict[int, int] = defaultdict(int)
 
+    def _on_training_start(self) -> None:
+        if self.num_timesteps == 0:  # the environments begin anew
+            self._sums.clear()
+            self._steps.clear()
+
     def _on_step(self) -> bool:
         steps = zip(self.locals.get("infos", []), self.locals.get("dones", []), strict=True)
         for index, (info, ended) in enumerate(steps):

@@ -339,6 +339,11 @@ class FrameReplayBuffer(ReplayBuffer):
             if not void.any():
                 break
             drawn[void] = self.np_random.integers(0, total, int(void.sum()))
+        else:
+            raise ValueError(
+                f"FrameReplayBuffer: expected transitions to learn from among the {total} that it holds, drew none in "
+                f"{MOST_DRAWS} attempts: their state is not known, or their server was lost; raise learning_starts"
+            )
         return numbers, indices
 
     def _samples(

@@ -61,7 +61,10 @@ def verify(model: Any, entry: Mapping[str, Any]) -> list[RateCheck]:
     :param model: of :func:`build`; its rates are left as at the end of a training
     :param entry: of a hyperparameter file
     :return: one check a group and moment
+    :raises ValueError: if the algorithm has no actor and critic
     """
+    if not (hasattr(model, "actor") and hasattr(model, "critic")):
+        raise ValueError(f"expected an algorithm with an actor and a critic, got {type(model).__name__}")
     checks = []
     optimizers = {"actor": model.actor.optimizer, "critic": model.critic.optimizer}
     for progress in PROGRESS:

@@ -14,7 +14,10 @@ from sb3_carla.errors import ModelError
 __all__ = ["environment_settings", "find_model", "latest_model", "load_model"]
 
 ENV_ID = "CarlaLane-v0"
-NOT_OF_THE_TASK = ("town", "scenario", "host", "port", "render_mode", "timeout", "practice")
+NOT_OF_THE_TASK = (
+    "town", "scenario", "host", "port", "render_mode", "timeout", "practice",
+    "server_command", "server_episodes", "server_memory",
+)  # fmt: skip
 """Arguments of the environment that say where a run took place, not what was learnt in it."""
 WRAPPERS = ("env_wrapper", "frame_stack", "normalize", "vec_env_wrapper")
 """Hyperparameters that change the observation outside the environment."""

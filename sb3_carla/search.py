@@ -91,13 +91,18 @@ class LaneTrialCallback(EvalCallback):
         super()._log_success_callback(locals_, globals_)
         if locals_["done"]:
             info = locals_["info"]
-            self._episodes.append((info["route_completion"], info.get("lateral_deviation_m", 0.0)))
+            if not info.get("server_restarted"):  # an episode that the simulator ended says nothing of the driver
+                self._episodes.append((info["route_completion"], info.get("lateral_deviation_m", 0.0)))
 
     def _on_step(self) -> bool:
         if self.eval_freq <= 0 or self.n_calls % self.eval_freq != 0:
             return True
         self._episodes.clear()
+        before = self.last_mean_reward
         super()._on_step()
+        if not self._episodes:
+            self.last_mean_reward = before
+            return True
         completion, deviation = np.mean(self._episodes, axis=0)
         self.last_mean_reward = lane_score(float(completion), float(deviation))  # what the zoo hands to Optuna
         self.trial.set_user_attr("route_completion", float(completion))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sb3_carla.errors import ServerError
 from sb3_carla.rewards import comfortable_speed
-from sb3_carla.route import SPACING, LaneRoute, Scenarios, follow_lane
+from sb3_carla.route import LaneRoute, Scenarios, follow_lane
 from sb3_carla.session import CarlaSession, VehicleState
 
 __all__ = ["IntelligentDriver", "Traffic", "gap_ahead", "recommended_speed"]
@@ -84,8 +84,9 @@ def gap_ahead(route: LaneRoute, station: float, cars: NDArray[np.float64]) -> tu
     """
     if not len(cars):
         return math.inf, 0.0
-    first = int(np.searchsorted(route.stations, station + 0.5 * CAR_LENGTH))
-    ahead = route.points[first : first + int(VIEW / SPACING), :2]  # (k, 2)
+    bumper = station + 0.5 * CAR_LENGTH
+    first, last = np.searchsorted(route.stations, (bumper, bumper + VIEW))
+    ahead = route.points[first:last, :2]  # (k, 2)
     if not len(ahead):
         return math.inf, 0.0
     squared = ((ahead[:, None, :] - cars[None, :, :2]) ** 2).sum(axis=2)  # (k, n)

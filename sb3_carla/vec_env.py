@@ -68,6 +68,7 @@ class SupervisedVecEnv(SubprocVecEnv):
         self._context: Any = context
         self._env_fns = env_fns
         self._first_seeds: list[int | None] = [None] * len(env_fns)
+        self._options: list[dict[str, Any]] = [{} for _ in env_fns]  # SB3 makes it as well, but later
         self._attributes: list[dict[str, Any]] = [{} for _ in env_fns]  # of each environment: what was set last
         self._begun: dict[int, tuple[Any, Any]] = {}  # observation and info of those replaced during an episode
         self._seen: list[Any] = [None] * len(env_fns)

@@ -11,5 +11,5 @@ from sb3_carla.evaluation.command import main
 if __name__ == "__main__":
     try:
         main()
-    except (FileNotFoundError, CarlaLaneError) as error:
+    except (FileNotFoundError, ValueError, CarlaLaneError) as error:
         sys.exit(f"error: {error}")

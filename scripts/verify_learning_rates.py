@@ -32,6 +32,8 @@ def main() -> None:
     which.add_argument("--config", help="another hyperparameter file")
     options = parser.parse_args()
     path = options.config or zoo.presets(options.algo).get(options.preset) or zoo.default_config(options.algo)
+    if path is None:
+        parser.error(f"there is no hyperparameter file for {options.algo}: name one with --config")
     try:
         entry = read_entry(str(path), options.env)
         env = gym.make(options.env, **entry.get("env_kwargs", {}))

@@ -18,7 +18,7 @@ import yaml
 
 import sb3_carla
 from sb3_carla import evaluation, runs
-from sb3_carla.evaluation import Case, EpisodeRecord, Evaluation, Trace, scores
+from sb3_carla.evaluation import Case, EpisodeRecord, Evaluation, Trace, command, scores
 from sb3_carla.evaluation.page import page
 from sb3_carla.evaluation.scores import jerk, wilson_interval
 from sb3_carla.evaluation.video import film
@@ -244,13 +244,32 @@ def make_run(logs: Path, number: int, config: dict[str, Any], env_kwargs: dict[s
 def test_settings_of_a_run(tmp_path: Path) -> None:
     file = {"town": ["Circuit01"], "action_repeat": 2}
     make_run(tmp_path, 2, {"gamma": 0.9, "env_kwargs": file}, None)
-    model = make_run(tmp_path, 10, {"gamma": 0.9, "env_kwargs": file}, {"target_speed": 6.0, "host": "localhost"})
+    model = make_run(tmp_path, 10, {"gamma": 0.9, "env_kwargs": file}, {"target_speed": 6.0, "server_memory": 4.0})
     assert runs.find_model(None, tmp_path) == model
     assert runs.environment_settings(model) == {"action_repeat": 2, "target_speed": 6.0}
     wrapped = make_run(tmp_path, 11, {"env_wrapper": "some.Wrapper"}, None)
     with pytest.raises(ValueError, match="env_wrapper"):
         runs.environment_settings(wrapped)
     assert runs.environment_settings(tmp_path / "alone.zip") == {}
+
+
+def test_models_are_named_by_the_command_line(tmp_path: Path) -> None:
+    paths = [tmp_path / "lr=1" / "a.zip", tmp_path / "lr=1" / "b.zip"]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.touch()
+
+    def named(*given: str) -> dict[str, Path]:
+        return command.find_models(command.parse(["--model", *given]))
+
+    assert named("none") == {}
+    assert named(str(paths[0])) == {"model": paths[0]}
+    assert named(*map(str, paths)) == {"a": paths[0], "b": paths[1]}
+    assert named(f"seed1={paths[0]}", str(paths[1])) == {"seed1": paths[0], "b": paths[1]}
+    with pytest.raises(SystemExit, match="models need different names, got a, a"):
+        named(str(paths[0]), str(paths[0]))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.zip"):
+        named("nowhere.zip")
 
 
 def test_missing_models_are_named(tmp_path: Path) -> None:

@@ -18,6 +18,12 @@ ROOT = Path(__file__).parents[1]
 ENTRY: dict[str, Any] = {"policy": "LayerNormCnnPolicy", "learning_rate": 3e-4, "n_envs": 4, "n_timesteps": 100}
 
 
+def test_an_algorithm_without_actor_and_critic_is_named() -> None:
+    model = stable_baselines3.PPO("CnnPolicy", BarEnv(), n_steps=8, batch_size=8)
+    with pytest.raises(ValueError, match="expected an algorithm with an actor and a critic, got PPO"):
+        verify(model, ENTRY)
+
+
 @pytest.mark.parametrize(
     "rates",
     [{}, {"actor_learning_rate": 1e-4, "critic_cnn_learning_rate": 5e-5}, {"learning_rate": "lin_1e-3"}],

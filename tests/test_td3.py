@@ -358,6 +358,13 @@ def test_only_ours_trains_a_critic_of_states() -> None:
         model.train(1, 16)
 
 
+def test_nothing_is_learnt_before_a_state_is_known() -> None:
+    """Before an episode's first step nobody tells one."""
+    model = TD3("LayerNormCnnPolicy", ToldBar(), **{**STATE_CRITIC, "buffer_size": 100, "learning_starts": 0})
+    with pytest.raises(ValueError, match="expected transitions to learn from among the 1 that it holds"):
+        model.learn(3)
+
+
 @pytest.mark.parametrize("callbacks", [[], [ValueBiasCallback()]], ids=["plain", "watched"])
 def test_an_environment_that_tells_no_state_is_named(callbacks: list[Any]) -> None:
     with pytest.raises(ValueError, match="state: expected 'bar' in the infos"):

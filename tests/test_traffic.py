@@ -48,6 +48,16 @@ def test_gap_to_the_next_car_on_the_route(route: LaneRoute) -> None:
     assert speed == pytest.approx(2.0)
 
 
+def test_a_driver_sees_as_far_on_the_inside_of_a_bend() -> None:
+    """Where points of a route lie closer."""
+    inside = road_map(Geometry(200.0, curvature=-1.0 / 20.0), lane_width=6.0)
+    route = LaneRoute(follow_lane(inside.get_waypoint(carla.Location(0.0, 3.0, 0.0)), 80.0))
+    assert np.diff(route.stations).max() < 0.9
+    standing = route.points[np.searchsorted(route.stations, 36.0), :2]
+    gap, _ = gap_ahead(route, 0.0, np.array([[*standing, 0.0, 0.0]]))
+    assert gap == pytest.approx(36.0 - 4.8, abs=1.0)
+
+
 def test_oncoming_and_following_cars_are_not_in_the_way(route: LaneRoute) -> None:
     assert gap_ahead(route, 20.0, np.array([[50.0, -1.75, -9.0, 0.0], [20.0, 1.75, 5.0, 0.0]])) == (math.inf, 0.0)
     assert gap_ahead(route, 20.0, np.empty((0, 4))) == (math.inf, 0.0)

@@ -152,6 +152,23 @@ class StillBorn(BarEnv):
         os.abort()
 
 
+class DiesOnce(BarEnv):
+    """The first of its kind does not live to answer."""
+
+    def __init__(self, mark: Path) -> None:
+        super().__init__()
+        if not mark.exists():
+            mark.touch()
+            os.abort()
+
+
+def test_a_process_that_is_lost_before_it_answers_is_replaced(tmp_path: Path) -> None:
+    envs = SupervisedVecEnv([partial(DiesOnce, tmp_path / "mark"), FragileBar])
+    assert envs.restarts == [1, 0]
+    assert envs.reset().shape == (2, *envs.observation_space.shape)
+    envs.close()
+
+
 def test_a_process_that_is_lost_again_and_again_is_an_error() -> None:
     envs = made(1, StillBorn)
     with pytest.raises(WorkerError, match="environment 0 was lost 3 times in a row"):

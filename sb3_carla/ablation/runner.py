@@ -159,13 +159,15 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
     steps = int(recorded["decisions"])
     env = make_vec_env(ENV_ID, settings.get("n_envs", 1), seed=seed, env_kwargs=settings["env_kwargs"])
     diverged_at = None
+    diagnostics = DiagnosticsCallback(guard=None)
     try:
         model = _build(variant, env, seed, steps)
         model.set_logger(configure(str(folder), ["tensorboard"]))
         try:
-            model.learn(steps, callback=[DiagnosticsCallback(guard=None), StopOnNonFinite()], log_interval=4)
+            model.learn(steps, callback=[diagnostics, StopOnNonFinite()], log_interval=4)
         except DivergedError:
             diverged_at = int(model.num_timesteps)
+            diagnostics.on_training_end()  # as SB3 does without an exception: its hooks hold the model
         model.dump_logs()
         model.logger.close()
         model.save(folder / "model.zip")

@@ -53,8 +53,14 @@ def draw(runs: Sequence[RunLog]) -> tuple[Figure, list[str]]:
         axis.axis("off")
     seeds = "" if len(runs) == 1 else f": mean of {len(runs)} runs, band of one standard deviation, each run thin"
     marks = "; vertical lines: alerts" if alerts else ""
-    figure.suptitle(f"{os.path.commonpath([run.path for run in runs])}{seeds}{marks}", fontsize=10)
+    figure.suptitle(f"{_common_folder([run.path for run in runs])}{seeds}{marks}", fontsize=10)
     return figure, [panel.title for panel in panels if panel not in shown]
+
+
+def _common_folder(paths: list[Path]) -> str:
+    if any(path.is_absolute() for path in paths):
+        paths = [path.absolute() for path in paths]
+    return os.path.commonpath(paths)
 
 
 def save(figure: Figure, path: Path) -> None:

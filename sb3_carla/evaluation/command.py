@@ -69,7 +69,8 @@ def find_models(options: argparse.Namespace) -> dict[str, Path]:
         return {}
     if options.model is None:
         return {"model": runs.find_model(None, options.logs, algo=options.algo, best=options.best)}
-    pairs = [given.rpartition("=")[::2] for given in options.model]
+    alone = [Path(given).is_file() or "=" not in given for given in options.model]
+    pairs = [("", given) if whole else given.split("=", 1) for given, whole in zip(options.model, alone, strict=True)]
     names = [name or ("model" if len(pairs) == 1 else Path(path).stem) for name, path in pairs]
     if len(set(names)) < len(names):
         sys.exit(f"error: models need different names, got {', '.join(names)}: write NAME=PATH")

@@ -210,7 +210,10 @@ def test_driving_metrics_are_means_over_episodes(tmp_path: Path) -> None:
                 info |= {"collisions": 1, "is_success": False, "lateral_deviation_m": 0.3, "route_completion": 0.25}
             return observation, reward, terminated, truncated, info
 
-    rows = train(TD3("LayerNormCnnPolicy", Driving(), **SMALL), tmp_path, [DrivingMetricsCallback()], steps=30)
+    callback = DrivingMetricsCallback()
+    train(TD3("LayerNormCnnPolicy", Driving(), **SMALL), tmp_path / "half", [callback], steps=5)  # half an episode
+    rows = train(TD3("LayerNormCnnPolicy", Driving(), **SMALL), tmp_path, [callback], steps=30)
+    assert rows[0]["reward/heading"] == pytest.approx(-0.45)
     assert rows[-1]["reward/progress"] == pytest.approx(0.5)
     assert rows[-1]["reward/heading"] == pytest.approx(-0.45)
     assert rows[-1]["train/collisions_per_episode"] == 1.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from logs import TIMES, good_log, write_log
 
 from sb3_carla.diagnostics.event_logs import Series, read_run
@@ -54,6 +55,15 @@ def test_a_picture_shows_lines_limits_and_alerts(tmp_path: Path) -> None:
     picture = cv2.imread(str(tmp_path / "picture.png"))
     assert picture is not None
     assert (picture < 200).any(axis=2).mean() > 0.005
+
+
+def test_runs_may_be_named_from_here_and_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/run", "b/run"):
+        write_log(tmp_path / name, good_log())
+    monkeypatch.chdir(tmp_path)
+    here, there = read_run(Path("a/run")), read_run(tmp_path / "b/run")
+    assert draw([here])[0].get_suptitle().startswith("a/run")
+    assert draw([here, there])[0].get_suptitle().startswith(f"{tmp_path}: mean of 2 runs")
 
 
 def test_a_page_stands_alone_and_says_what_is_in_it(tmp_path: Path) -> None:
