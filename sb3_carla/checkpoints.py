@@ -7,7 +7,7 @@ A checkpoint is a folder ``step_000025000``:
 | --- | --- |
 | ``model.zip`` | what SB3 saves: networks, targets, optimizers, schedules, counters, noise |
 | ``state.pkl`` | random states, the environments' episodes so far, callbacks' counters, the buffer without its arrays |
-| ``manifest.json`` | the SHA-256 of these, of the arrays' pieces, and of itself; versions; the step |
+| ``manifest.json`` | the SHA-256 of these, of the arrays' pieces, and of itself; versions |
 
 The replay buffer's arrays are cut into pieces that lie under their SHA-256 in ``pieces/``, beside the checkpoints: what
 has not changed since the last checkpoint is there already, so that saving takes as long as what is new. Folders appear
@@ -27,17 +27,16 @@ import os
 import pickle
 import random
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import stable_baselines3
 import torch as th
 from stable_baselines3 import HerReplayBuffer
 
 from sb3_carla.errors import CheckpointError
+from sb3_carla.provenance import versions
 
 __all__ = ["Checkpoints", "is_checkpoint", "restore", "restore_callbacks", "save_state"]
 
@@ -84,7 +83,6 @@ class Checkpoints:
         (draft / STATE).write_bytes(stream.getvalue())
         manifest = {
             "format": FORMAT,
-            "step": int(model.num_timesteps),
             "versions": versions(),
             "files": {name: _sha256((draft / name).read_bytes()) for name in (MODEL, STATE)},
             "arrays": [self._store(buffer.raw()) for buffer in buffers],
@@ -199,8 +197,13 @@ def _checked(folder: Path) -> tuple[bytes, list[bytearray]]:
             if _sha256(content) != manifest["files"][name]:
                 raise CheckpointError(f"{folder / name} is damaged: its checksum is not that in {MANIFEST}.")
         arrays = [_array(folder.parent / PIECES, size, names) for size, names in manifest["arrays"]]
+        now = versions()
+        then = {name: manifest["versions"].get(name) for name in now}
+        other = [f"{name} {then[name]} (now {now[name]})" for name in now if then[name] not in (None, now[name])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder} cannot be read: {type(error).__name__}: {error}.") from error
+    if other:
+        logger.warning("%s was written with %s: it may not go on bit for bit", folder, ", ".join(other))
     return contents[STATE], arrays
 
 
@@ -344,16 +347,6 @@ def _callbacks(callback: Any) -> Iterator[Any]:
 def _counters(callback: Any) -> tuple[str, dict[str, Any]]:
     return type(callback).__name__, {
         name: getattr(callback, name) for name in CALLBACK_COUNTERS if hasattr(callback, name)
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of what the bits of a training depend on."""
-    return {
-        "python": sys.version.split()[0],
-        "numpy": np.__version__,
-        "torch": th.__version__,
-        "stable_baselines3": stable_baselines3.__version__,
     }
 
 

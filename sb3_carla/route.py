@@ -93,18 +93,17 @@ def _road_end(waypoint: Waypoint) -> Waypoint:
     return waypoint
 
 
-def follow_lane(start: Waypoint, length: float, spacing: float = SPACING) -> list[Waypoint]:
+def follow_lane(start: Waypoint, length: float) -> list[Waypoint]:
     """
     Waypoints along the lane and, at junctions, along the straightest branch.
 
     :param start: first waypoint
     :param length: how far to follow [m]
-    :param spacing: distance between two waypoints [m]
-    :return: the waypoints, start first; they end before ``length`` where the lane does
+    :return: the waypoints, start first, ``SPACING`` apart; they end before ``length`` where the lane does
     """
     waypoints, left = [start], length
-    for _ in range(MOST_STEPS * math.ceil(length / spacing)):
-        candidates = waypoints[-1].next(spacing) if left > 0.0 else []
+    for _ in range(MOST_STEPS * math.ceil(length / SPACING)):
+        candidates = waypoints[-1].next(SPACING) if left > 0.0 else []
         if not candidates:
             break
         waypoints.append(straightest(waypoints[-1], candidates))

@@ -156,8 +156,7 @@ class CommandServer(ServerProcess):
     """
 
     def __init__(self, command: str, *, timeout: float = 180.0) -> None:
-        if "{port}" not in command:
-            raise ValueError(f"server_command: expected {{port}} where the port of the calls goes, got {command!r}")
+        _check_command(command)
         port = _free_ports()
         words = shlex.split(command.replace("{port}", str(port)))
         with tempfile.TemporaryFile() as log:
@@ -184,7 +183,6 @@ class Supervisor:
     Keeps one server running for one environment: another one when it has died, hangs, or has had its time.
 
     :param command: that starts a server, see :class:`CommandServer`; None: the packaged one
-    :param timeout: how long a server may take to start [s]; None: 30 for the packaged one, 180 for a command
     :param episodes: a new server after so many; None: never for this reason
     :param memory: a new server before an episode when it takes more than this [bytes]; None: never for this reason
     """
@@ -193,18 +191,14 @@ class Supervisor:
         self,
         command: str | None = None,
         *,
-        timeout: float | None = None,
         episodes: int | None = None,
         memory: float | None = None,
     ) -> None:
         self._command = command
-        self._timeout = timeout if timeout is not None else 30.0 if command is None else 180.0
         self._most_episodes, self._most_memory = episodes, memory
         self._episodes = 0
         self.server: ServerProcess | None = None
         """The one that runs."""
-        self.starts = 0
-        """Servers started so far."""
 
     def begin_episode(self) -> str | None:
         """
@@ -233,12 +227,8 @@ class Supervisor:
         :raises MapError: if the packaged server refuses the town
         """
         if self.server is None:
-            command, self._episodes = self._command, 1
-            self.starts += 1
-            if command is None:
-                self.server = EmbeddedServer(town, timeout=self._timeout)
-            else:
-                self.server = CommandServer(command, timeout=self._timeout)
+            self._episodes = 1
+            self.server = EmbeddedServer(town) if self._command is None else CommandServer(self._command)
         return self.server
 
     def close(self) -> None:
@@ -386,6 +376,11 @@ def supervisor(
         if any(value is not None for value in (command, episodes, memory)):
             raise ValueError("server_command, server_episodes, server_memory: expected none of these beside host")
         return None
-    if command is not None and "{port}" not in command:
-        raise ValueError(f"server_command: expected {{port}} in it, got {command!r}")
+    if command is not None:
+        _check_command(command)
     return Supervisor(command, episodes=episodes, memory=None if memory is None else memory * 1e9)
+
+
+def _check_command(command: str) -> None:
+    if "{port}" not in command:
+        raise ValueError(f"server_command: expected {{port}} where the port of the calls goes, got {command!r}")

@@ -40,8 +40,10 @@ logger = logging.getLogger(__name__)
 
 MAX_WHEEL_ANGLE = math.radians(40.0)
 """Largest wheel angle [rad]; enough for a turn of 3.5 m radius, and finer than CARLA's 70 degrees."""
+VEHICLE = "vehicle.tesla.model3"
+"""Blueprint of the car."""
 WHEELBASE = 2.875
-"""Of ``vehicle.tesla.model3`` [m]."""
+"""Of the car [m]."""
 LOAD_FACTOR = 3.0
 """How much longer than any other answer the loading of a town may take."""
 SETTLE_TICKS = 10
@@ -95,7 +97,6 @@ class CameraStream:
     """
 
     def __init__(self, sensor: Any, mount: CameraMount) -> None:
-        self.sensor = sensor
         self._size = mount.height, mount.width
         self._images: queue.SimpleQueue[Any] = queue.SimpleQueue()
         sensor.listen(self._images.put)
@@ -135,7 +136,6 @@ class CarlaSession:
     :param cameras: mounts of the cameras on the car
     :param timeout: for every answer of the server [s]
     :param delta_seconds: simulated time of a tick [s]
-    :param vehicle: blueprint id of the car
     :param remains: of a session that lost this server: if the server lives on, they are removed
     :raises ServerTimeoutError: if no server answers
     :raises VersionMismatchError: if it speaks another version
@@ -149,13 +149,11 @@ class CarlaSession:
         *,
         timeout: float = 20.0,
         delta_seconds: float = 0.05,
-        vehicle: str = "vehicle.tesla.model3",
         remains: Remains | None = None,
     ) -> None:
         self.delta_seconds = delta_seconds
         self._timeout = timeout
         self._mounts = tuple(cameras)
-        self._vehicle_id = vehicle
         self._actors: list[Any] = []
         self._streams: dict[CameraMount, CameraStream] = {}
         self._collisions: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -249,12 +247,12 @@ class CarlaSession:
     def _spawn_car(self) -> None:
         """Put the car somewhere free; the first reset moves it to its start."""
         library = self.world.get_blueprint_library()
-        blueprint = library.find(self._vehicle_id)
+        blueprint = library.find(VEHICLE)
         blueprint.set_attribute("role_name", "hero")
         places = self.world.get_map().get_spawn_points()
         vehicle = next((v for p in places if (v := self.world.try_spawn_actor(blueprint, p)) is not None), None)
         if vehicle is None:
-            raise ServerError(f"None of the {len(places)} spawn points has room for a {self._vehicle_id}")
+            raise ServerError(f"None of the {len(places)} spawn points has room for a {VEHICLE}")
         self.vehicle = vehicle
         self._actors.append(vehicle)
         collision = self.world.spawn_actor(

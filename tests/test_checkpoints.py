@@ -25,9 +25,11 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecNormalize
 from tiny import STATE_CRITIC, SlidingBar, ToldBar
 
+from sb3_carla import checkpoints
 from sb3_carla.callbacks import ExactCheckpointCallback
 from sb3_carla.checkpoints import MANIFEST, PIECES, Checkpoints, is_checkpoint, restore_callbacks
 from sb3_carla.errors import CheckpointError
+from sb3_carla.provenance import versions
 from sb3_carla.td3 import TD3
 from sb3_carla.vec_env import SupervisedVecEnv
 
@@ -309,6 +311,17 @@ def test_a_damaged_checkpoint_is_skipped_with_a_word(run: Path, name: str, caplo
     assert resumed.num_timesteps == 80
     assert "Checkpoint skipped" in caplog.text
     assert str(run / (PIECES if name == "piece" else newest.name)) in caplog.text
+
+
+def test_other_versions_are_told(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Checkpoints(run).resume(TD3, envs())
+    assert not caplog.text
+    monkeypatch.setattr(checkpoints, "versions", lambda: {**versions(), "torch": "1.0"})
+    resumed, _ = Checkpoints(run).resume(TD3, envs())
+    assert resumed.num_timesteps == 120
+    assert f"was written with torch {versions()['torch']} (now 1.0): it may not go on bit for bit" in caplog.text
 
 
 def test_nothing_to_go_on_from_says_why(run: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.diagnostics.event_logs import read_run
 from sb3_carla.entries import constructor_arguments
 from sb3_carla.noise import exploration_noise
+from sb3_carla.provenance import provenance
 from sb3_carla.td3 import TD3
 from sb3_carla.towns import HELD_OUT_TOWNS
 
@@ -180,7 +181,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
         "updates": model._n_updates,
         "diverged_at": diverged_at,
         **recorded,
-        **evaluation.provenance(),
+        **provenance(),
         "command": _command(name, seed, episodes, decisions),
     }
     result["curves"] = thinned_curves(read_run(folder))

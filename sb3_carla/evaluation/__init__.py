@@ -14,7 +14,7 @@ from sb3_carla.evaluation.episodes import (
     run_episode,
     scripted_policy,
 )
-from sb3_carla.evaluation.report import Evaluation, evaluate, provenance
+from sb3_carla.evaluation.report import Evaluation, evaluate
 from sb3_carla.evaluation.scores import SCORES, Score, scores
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "drive",
     "evaluate",
     "model_policy",
-    "provenance",
     "random_policy",
     "run_episode",
     "scores",

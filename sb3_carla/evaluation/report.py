@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +14,12 @@ from sb3_carla.evaluation.episodes import Case, Env, EpisodeRecord, Policy, run_
 from sb3_carla.evaluation.roads import Lines, lane_edges
 from sb3_carla.evaluation.scores import SCORES, Scored, scores
 from sb3_carla.markup import markdown_table
+from sb3_carla.provenance import provenance
 
 if TYPE_CHECKING:
     from sb3_carla.env import CarlaLaneEnv
 
-__all__ = ["Evaluation", "evaluate", "provenance"]
+__all__ = ["Evaluation", "evaluate"]
 
 GROUPED = ("success_rate", "driving_score", "lateral_mean_m", "lateral_p95_m")
 """What is shown for each town and each weather."""
@@ -164,20 +161,3 @@ def _without_trace(record: EpisodeRecord) -> dict[str, Any]:
     values = {key: value for key, value in vars(record).items() if key != "trace"}
     offsets = record.trace.deviations
     return {**values, "lateral_mean_m": float(offsets.mean()), "lateral_p95_m": float(np.percentile(offsets, 95))}
-
-
-def provenance() -> dict[str, Any]:
-    """
-    :return: ``command``, ``date`` (UTC) and ``versions``, as every published number needs them
-    """
-    packages = ("sb3-carla", "carla", "gymnasium", "numpy", "opencv-python", "rl-zoo3", "stable-baselines3", "torch")
-    versions = {"python": platform.python_version(), **{package: _version(package) for package in packages}}
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"command": " ".join(sys.orig_argv), "date": date, "versions": versions}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -64,7 +64,6 @@ class Score:
     :param root: the quotient is a mean square
     :param digits: after the decimal point
     :param percent: shown in per cent
-    :param better: "higher", "lower", or "" where it depends
     """
 
     title: str
@@ -72,7 +71,6 @@ class Score:
     root: bool = False
     digits: int = 2
     percent: bool = False
-    better: str = "lower"
 
     def show(self, value: float) -> str:
         """
@@ -115,15 +113,12 @@ def _squares(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 SCORES: dict[str, Score] = {
-    "success_rate": Score("success", lambda r: (float(r.success), 1.0), percent=True, digits=0, better="higher"),
-    "route_completion": Score(
-        "route completion", lambda r: (r.route_completion, 1.0), percent=True, digits=1, better="higher"
-    ),
+    "success_rate": Score("success", lambda r: (float(r.success), 1.0), percent=True, digits=0),
+    "route_completion": Score("route completion", lambda r: (r.route_completion, 1.0), percent=True, digits=1),
     "driving_score": Score(
         "driving score",
         lambda r: (100.0 * r.route_completion * COLLISION_PENALTY**r.collisions, 1.0),
         digits=1,
-        better="higher",
     ),
     "lateral_mean_m": Score("lateral mean [m]", lambda r: (float(r.trace.deviations.sum()), r.decisions), digits=3),
     "lateral_rmse_m": Score("lateral RMSE [m]", lambda r: _squares(r.trace.deviations), root=True, digits=3),
@@ -137,7 +132,7 @@ SCORES: dict[str, Score] = {
         digits=1,
     ),
     "jerk_rms_mps3": Score("jerk RMS [m/s^3]", lambda r: _squares(jerk(r.trace)), root=True, digits=1),
-    "speed_mps": Score("speed [m/s]", lambda r: (r.distance_m, _duration(r)), better=""),
+    "speed_mps": Score("speed [m/s]", lambda r: (r.distance_m, _duration(r))),
     "departures_per_km": Score("departures / km", lambda r: (r.departures, r.distance_m / 1000.0)),
     "collisions_per_km": Score("collisions / km", lambda r: (r.collisions, r.distance_m / 1000.0)),
 }

@@ -39,7 +39,6 @@ FOG_CEILING = 40.0
 RAIN_PATTERNS = 8
 
 Image = NDArray[np.uint8]
-Color = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

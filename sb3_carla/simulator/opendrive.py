@@ -15,7 +15,7 @@ from sb3_carla.simulator.drawn import drawn_village
 from sb3_carla.simulator.roads import CrossSection, Marking
 from sb3_carla.simulator.villages import VillageStyle, village_opendrive
 
-__all__ = ["built_in_opendrive", "circuit_opendrive", "village_opendrive"]
+__all__ = ["built_in_opendrive"]
 
 
 def _broken(color: str = "white", width: float = 0.15) -> Marking:

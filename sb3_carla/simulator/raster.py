@@ -72,7 +72,6 @@ class Raster:
 
     :param carla_map: ``carla.Map`` with at least one driving lane
     :param root: the same map's OpenDRIVE document
-    :param seed: of the texture
     :param share: makes a buffer of so many bytes and has it filled, or finds one that another process has filled
     :raises MapError: if lanes lead to nowhere
     """
@@ -81,7 +80,6 @@ class Raster:
         self,
         carla_map: Any,
         root: ElementTree.Element,
-        seed: int = 0,
         share: Callable[[int, Callable[[Buffer], None]], Buffer] = painted_alone,
     ) -> None:
         self._map, self._root = carla_map, root
@@ -93,7 +91,6 @@ class Raster:
         self.cell = max(CELL, math.sqrt(width * height / MAX_CELLS), max(width, height) / MAX_SIDE)
         """Size of a cell of level 0 [m]."""
         columns, rows = (math.ceil(length / self.cell / BLOCK) * BLOCK for length in (width, height))
-        self._seed = seed
         self.verge: tuple[int, int, int, int] = (*PALETTE[Surface.VERGE][0], 255)
         """Colour of everything outside, BGRA."""
         shapes = [(rows >> k, columns >> k, 4) for k in range(LEVELS)]
@@ -138,13 +135,6 @@ class Raster:
     def crossings(self) -> list[Crossing]:
         """Where roads lie above each other."""
         return [patch.crossing for patch in self._patches]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of all pictures [bytes]."""
-        patched = sum(image.nbytes for patch in self._patches for levels in patch.pictures.values() for image in levels)
-        labels = self.labels.nbytes if "labels" in self.__dict__ else 0
-        return sum(image.nbytes for image in self.pyramid) + patched + labels
 
     def show(self, x: float, y: float, yaw: float, ground: Ground) -> None:
         """
@@ -232,7 +222,7 @@ class Raster:
         colors = np.take(_COLORS, surfaces).view(np.uint8).reshape(*surfaces.shape, 4)
         mixed = cv2.resize(colors, (columns, rows), interpolation=cv2.INTER_AREA)
         strength = cv2.extractChannel(mixed, 3).astype(np.int16)
-        grain = cv2.multiply(cv2.merge([strength] * 4), _texture(self._seed)[:rows, :columns], scale=1.0 / 64.0)
+        grain = cv2.multiply(cv2.merge([strength] * 4), _texture()[:rows, :columns], scale=1.0 / 64.0)
         textured: Image = np.asarray(cv2.add(mixed, grain, dtype=cv2.CV_8U), np.uint8)
         textured[:, :, 3] = 255
         return textured
@@ -293,14 +283,13 @@ def _coarser(window: Window, level: int) -> Window:
 
 
 @functools.lru_cache(maxsize=1)
-def _texture(seed: int) -> NDArray[np.int16]:
+def _texture() -> NDArray[np.int16]:
     """
     Noise with grain of every size that repeats without a seam: amplitude falls with the root of the frequency.
 
-    :param seed: of the noise
     :return: shape (TILE, TILE, 4), int16, blue, green, red, 0; a standard deviation of 64
     """
-    rng, fields = np.random.default_rng(seed), []
+    rng, fields = np.random.default_rng(0), []
     frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None])
     frequency[0, 0] = np.inf
     for _ in range(2):

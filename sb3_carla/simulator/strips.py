@@ -47,7 +47,6 @@ class LaneStrip:
     One lane of one section, sampled along the road.
 
     :param kind: the lane's type as OpenDRIVE writes it: driving, shoulder, sidewalk, ...
-    :param lane_id: OpenDRIVE's number: negative right of the reference line, positive left
     :param junction: whether it is one of a junction's connecting roads
     :param stations: shape (n,), float64, the road's s [m], increasing
     :param inner: shape (n, 2), float64, the edge towards the reference line [m]
@@ -58,7 +57,6 @@ class LaneStrip:
     """
 
     kind: str
-    lane_id: int
     junction: bool
     stations: NDArray[np.float64]
     inner: NDArray[np.float64]
@@ -91,7 +89,7 @@ def _road_strips(carla_map: Any, road: ElementTree.Element) -> Iterator[LaneStri
             if lane_id != 0 and kind != "none" and len(stations) > 1:
                 waypoints = [carla_map.get_waypoint_xodr(number, lane_id, s) for s in stations]
                 if None not in waypoints:
-                    yield _strip(waypoints, kind, lane_id, junction, np.array(stations), lane_id == centre)
+                    yield _strip(waypoints, kind, junction, np.array(stations), lane_id == centre)
 
 
 def _bends(road: ElementTree.Element) -> list[tuple[float, float]]:
@@ -122,7 +120,7 @@ def _stations(start: float, end: float, bends: list[tuple[float, float]]) -> lis
 
 
 def _strip(
-    waypoints: list[Any], kind: str, lane_id: int, junction: bool, stations: NDArray[np.float64], with_centre: bool
+    waypoints: list[Any], kind: str, junction: bool, stations: NDArray[np.float64], with_centre: bool
 ) -> LaneStrip:
     rows = np.empty((len(waypoints), 5))
     for row, waypoint in zip(rows, waypoints, strict=True):
@@ -137,7 +135,6 @@ def _strip(
     inner, outer = (left, right) if keeps_right else (right, left)
     return LaneStrip(
         kind=kind,
-        lane_id=lane_id,
         junction=junction,
         stations=stations,
         inner=rows[:, :2] - half,
