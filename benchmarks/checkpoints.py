@@ -4,8 +4,8 @@ What saving a training costs: our checkpoints beside SB3's ``model.save`` and ``
 
     python benchmarks/checkpoints.py --transitions 100000 --new 25000 --saves 4
 
-Both trainings have the default hyperparameters' networks, and random pictures in buffers of the same size: a full one
-at first, then ``--new`` transitions more before every save. SB3's buffer has ``optimize_memory_usage``, the better of
+Both trainings have one encoder, which the critic trains, and random pictures in buffers of the same size: a full one at
+first, then ``--new`` transitions more before every save. SB3's buffer has ``optimize_memory_usage``, the better of
 its two. Files lie in a folder that is deleted at the end; ``--folder`` says where, a disk rather than memory.
 """
 

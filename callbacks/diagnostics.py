@@ -19,7 +19,7 @@ __all__ = ["DiagnosticsCallback"]
 
 class DiagnosticsCallback(CallbackList):
     """
-    Every callback of this package: what the networks do, what the driver does, and a guard over it all.
+    What the networks do, what the driver does, and a guard over it all.
 
     :param guard: response of :class:`DivergenceGuard`: "warn" changes nothing in the training, "rollback" and "stop" do
         where it goes wrong; None leaves the guard out

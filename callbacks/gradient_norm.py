@@ -10,10 +10,11 @@ import torch as th
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, encoders, networks
+from sb3_carla.diagnostics.limits import GRADIENT_NORM
 
 __all__ = ["ALERTS", "GradientNormCallback"]
 
-ALERTS = {"alerts/gradient_explosion_warning": 1e4, "alerts/gradient_explosion_critical": 1e5}
+ALERTS = {f"alerts/gradient_explosion_{level}": norm for level, norm in GRADIENT_NORM.items()}
 """Tag -> norm before clipping that raises it."""
 TAGS = {
     "all_before": "debug/{}_grad_norm_BEFORE_clip",

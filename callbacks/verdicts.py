@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sb3_carla.diagnostics.event_logs import Series
+from sb3_carla.diagnostics.limits import FEATURE_NORM, GRADIENT_NORM, MAY_BE_NAN
 from sb3_carla.diagnostics.trends import exponential_growth
 
 __all__ = ["RULES", "Evidence", "Verdict", "judge"]
@@ -17,12 +18,12 @@ WINDOW = 20
 """Dumps that a growth is judged over."""
 SHOWN_VALUES = ("train/q1_value", "train/q2_value", "debug/monte_carlo_q")
 GROWING = {
-    "debug/cnn_feature_l2_norm": ("the norm of the CNN's features", 100.0),
-    "debug/actor_grad_norm_BEFORE_clip": ("the actor's gradient norm before clipping", 1e4),
-    "debug/critic_grad_norm_BEFORE_clip": ("the critic's gradient norm before clipping", 1e4),
-    "debug/policy_grad_norm_BEFORE_clip": ("the policy's gradient norm before clipping", 1e4),
+    "debug/cnn_feature_l2_norm": ("the norm of the CNN's features", FEATURE_NORM[1]),
+    "debug/actor_grad_norm_BEFORE_clip": ("the actor's gradient norm before clipping", GRADIENT_NORM["warning"]),
+    "debug/critic_grad_norm_BEFORE_clip": ("the critic's gradient norm before clipping", GRADIENT_NORM["warning"]),
+    "debug/policy_grad_norm_BEFORE_clip": ("the policy's gradient norm before clipping", GRADIENT_NORM["warning"]),
 }
-"""Tag -> its name, and the value up to which growth does no harm (METRICS' limits)."""
+"""Tag -> its name, and the value up to which growth does no harm (that of the alerts)."""
 GROWING_WITH_RETURNS = {
     "train/q1_value": ("the first critic's Q", 1),
     "train/q2_value": ("the second critic's Q", 1),
@@ -38,8 +39,6 @@ SATURATED = 0.9
 """Share of saturated actions that is worth a warning."""
 DORMANT = 0.8
 """Share of dormant units that is worth a warning; before it has seen much, a sound network may have half of them."""
-NOT_ALARMING = ("train/explained_variance",)
-"""NaN where all returns of a PPO rollout are equal."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def _not_finite(evidence: Evidence) -> Iterator[Verdict]:
     tags = [
         tag
         for tag, value in evidence.values.items()
-        if tag.startswith(("train/", "debug/", "gradients/")) and tag not in NOT_ALARMING and not math.isfinite(value)
+        if tag.startswith(("train/", "debug/", "gradients/")) and tag not in MAY_BE_NAN and not math.isfinite(value)
     ]
     if tags:
         more = f" (and {len(tags) - 1} more tags)" if len(tags) > 1 else ""
@@ -98,7 +97,7 @@ def _gradients(evidence: Evidence) -> Iterator[Verdict]:
         if f"alerts/gradient_explosion_{level}" in evidence.values and norms:
             tag = max(norms, key=lambda tag: norms[tag])
             network = tag.removeprefix("debug/").removesuffix("_grad_norm_BEFORE_clip")
-            limit = "100 000" if critical else "10 000"
+            limit = f"{GRADIENT_NORM[level]:_.0f}".replace("_", " ")
             text = f"a gradient norm passed {limit} before clipping; the {network}'s is {norms[tag]:.3g} on average"
             yield Verdict("gradients", critical, text)
             return

@@ -42,7 +42,7 @@ class ServerError(CarlaLaneError):
 
 
 class ServerStartError(ServerError):
-    """The embedded server did not come up."""
+    """A server, packaged or of a command, did not come up."""
 
 
 class ServerTimeoutError(ServerError):

@@ -8,7 +8,8 @@ as stuck costs about twice as much as leaving the lane at once: where the two co
 before junctions that they had failed at.
 
 Source of the shape: progress times (1 - lateral error) keeps the lane in DonkeyCar and in CARLA lane-keeping work; a
-progress weight of 95 % taught a published system to rush, so here no term outweighs the sum of the others.
+progress weight of 95 % taught a published system to rush, so here no term of a decision outweighs the sum of the
+others; ``safety`` does, once.
 """
 
 from __future__ import annotations

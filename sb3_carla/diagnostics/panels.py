@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sb3_carla.diagnostics.limits import FEATURE_NORM
+
 __all__ = ["CATEGORIES", "FEATURE_LIMITS", "Panel"]
 
-FEATURE_LIMITS = {"limits/cnn_feature_norm_low": 10.0, "limits/cnn_feature_norm_high": 100.0}
-"""Tag -> norm of the CNN's features that it should not leave. Source: DQN on Atari."""
+FEATURE_LIMITS = dict(zip(("limits/cnn_feature_norm_low", "limits/cnn_feature_norm_high"), FEATURE_NORM, strict=True))
+"""Tag -> value."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sb3_carla.diagnostics.event_logs import RunLog, Series
+from sb3_carla.diagnostics.limits import FEATURE_NORM, MAY_BE_NAN
 from sb3_carla.diagnostics.trends import exponential_growth, trend
 
 __all__ = ["PROFILES", "Limits", "Profile", "Report", "Result", "validate"]
@@ -19,8 +20,6 @@ LONG_ENOUGH = 0.8
 """Share of a profile's steps that a log must reach: dumps come at the ends of episodes."""
 ROUNDING = 1e-6
 """Relative: norms are float32."""
-MAY_BE_NAN = ("train/explained_variance",)
-"""Where all returns of a PPO rollout are equal."""
 HARMLESS_VALUE = 50.0
 """Q and losses up to here may grow as they like: a fourth of the limit on Q."""
 WORTH_MENTIONING = 0.1
@@ -30,7 +29,7 @@ WORTH_MENTIONING = 0.1
 @dataclass(frozen=True)
 class Limits:
     """
-    What the checks compare with. Sources: the project's table of metrics; DDPG lane keeping, DQN on Atari.
+    What the checks compare with. Sources: docs/metrics.md; DDPG lane keeping, DQN on Atari.
 
     :param actor_norm: largest gradient norm of the actor after clipping
     :param critic_norm: largest gradient norm of the critic after clipping
@@ -42,7 +41,7 @@ class Limits:
 
     actor_norm: float = 1.0
     critic_norm: float = 10.0
-    feature_norm: tuple[float, float] = (10.0, 100.0)
+    feature_norm: tuple[float, float] = FEATURE_NORM
     q_value: float = 200.0
     q_difference: float = 5.0
     critic_loss: float = 200.0

@@ -22,8 +22,8 @@ The driving score follows the CARLA leaderboard's: completion times the penalty 
 for a car that was hit). Differs: an episode of this task ends at its first infraction, and a car that leaves its lane
 completes no more of its route, which is the leaderboard's treatment of driving off the road too.
 
-Intervals: bootstrap over episodes (percentiles of 2 000 resamples, fixed seed); of the success rate Wilson's, because
-a bootstrap of 50 successes out of 50 knows no doubt.
+Intervals: bootstrap over episodes (percentiles of 2 000 resamples, of p95 500; fixed seed); of the success rate
+Wilson's, because a bootstrap of 50 successes out of 50 knows no doubt.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Package under construction."""
+"""The server: CARLA's wire protocol in front of the engine in ``sb3_carla.simulator``."""

@@ -1,1 +1,1 @@
-"""Package under construction."""
+"""The CPU engine: towns from OpenDRIVE, cars, weather, cameras and other sensors, without any network."""

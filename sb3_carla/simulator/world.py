@@ -173,7 +173,7 @@ class World:
         What a camera sees now.
 
         :param sensor: a ``sensor.camera.*`` actor
-        :return: shape (height, width, 4), uint8, blue green red alpha; may be overwritten by the camera's next picture
+        :return: shape (height, width, 4), uint8, blue green red alpha
         :raises TypeError: if the actor is no camera
         """
         if not isinstance(sensor, CameraSensor):
