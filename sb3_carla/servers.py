@@ -8,13 +8,13 @@ not touched.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import re
 import secrets
 import select
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -26,8 +26,10 @@ from typing import IO, ClassVar
 
 import carla
 
+from sb3_carla import guard
 from sb3_carla.arguments import check_limits
 from sb3_carla.errors import MapError, ServerStartError
+from sb3_carla.guard import MARK, marked
 
 __all__ = [
     "CommandServer",
@@ -53,7 +55,8 @@ FIRST_PORT, LAST_PORT = 10_000, 32_000
 PICTURES = "sb3_carla_pictures"
 SHARED = "SB3_CARLA_PICTURES"
 """Environment variable: path of the memory that a process shares with the processes below it."""
-GUARD = Path(__file__).with_name("guard.py")
+TAIL = 65_536
+"""How much of a server's log is searched for its last line [bytes]."""
 
 
 class ServerProcess:
@@ -61,6 +64,8 @@ class ServerProcess:
     A running server. It ends with :meth:`close`, when this object is collected, and when the interpreter exits.
 
     :param process: the child process
+    :param mark: by which it and all that it starts are known (``guard.py``)
+    :param log: what it writes
     :param host: address of its ports
     :param port: of the calls
     """
@@ -68,9 +73,11 @@ class ServerProcess:
     local_files = False
     """Whether it reads OpenDRIVE files of this machine by their path."""
 
-    def __init__(self, process: subprocess.Popen[bytes], host: str, port: int) -> None:
-        self._process = process
-        self._finalizer = weakref.finalize(self, _stop, process)
+    def __init__(
+        self, process: subprocess.Popen[bytes], mark: str, log: IO[bytes], host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        self._process, self._mark, self._log = process, mark, log
+        self._finalizer = weakref.finalize(self, _stop, process, mark, log, os.getpid())
         self.host, self.port = host, port
 
     @property
@@ -85,12 +92,16 @@ class ServerProcess:
 
     @property
     def memory(self) -> int:
-        """Resident memory of the process and its descendants [bytes]; 0 when they are gone."""
+        """Resident memory of the server's processes [bytes]; 0 when they are gone."""
         total = 0
-        for pid in _family(self.pid):
+        for pid in marked(self._mark):
             with contextlib.suppress(OSError):  # gone since
                 total += resident_memory(pid)
         return total
+
+    def forget_log(self) -> None:
+        """Free the disk of what the server has written so far."""
+        self._log.truncate(0)
 
     def close(self) -> None:
         """End the server, within seconds even if it hangs, and wait until it is gone; safe to call again."""
@@ -114,26 +125,27 @@ class EmbeddedServer(ServerProcess):
         self._pictures: _Pictures | None = _Pictures.of_this_process()
         command = [sys.executable, "-m", "sb3_carla.server", "--port", "0", "--town", town]
         command += ["--parent-pid", str(os.getpid()), "--pictures", str(self._pictures.fd)]
-        with tempfile.TemporaryFile() as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                pass_fds=[self._pictures.fd],
-            )
-            super().__init__(process, "127.0.0.1", 0)
-            assert process.stdout is not None
-            ready = READY.search(_first_line(process.stdout, timeout))
-            if ready is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.5)  # what it wrote to has been closed a moment before it is gone
-                ended = not self.alive
-                self.close()
-                reason = _last_line(log) or ("it ended without a word" if ended else f"no answer within {timeout:g} s")
-                if "town" in reason.lower() or "opendrive" in reason.lower():
-                    raise MapError(f"The embedded server cannot load town {town!r}: {reason}")
-                raise ServerStartError(f"The embedded server did not start (exit status {process.poll()}): {reason}")
+        mark, log = secrets.token_hex(8), tempfile.TemporaryFile("a+b")  # noqa: SIM115 (open as long as the server)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            pass_fds=[self._pictures.fd],
+            env={**os.environ, MARK: mark},
+        )
+        super().__init__(process, mark, log)
+        assert process.stdout is not None
+        ready = READY.search(_first_line(process.stdout, timeout))
+        if ready is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)  # what it wrote to has been closed a moment before it is gone
+            silent = f"no answer within {timeout:g} s" if self.alive else "it ended without a word"
+            reason = _last_line(log) or silent
+            self.close()
+            if "town" in reason.lower() or "opendrive" in reason.lower():
+                raise MapError(f"The embedded server cannot load town {town!r}: {reason}")
+            raise ServerStartError(f"The embedded server did not start (exit status {process.poll()}): {reason}")
         self.host, self.port = ready.group(1).decode(), int(ready.group(2))
 
     def close(self) -> None:
@@ -159,23 +171,23 @@ class CommandServer(ServerProcess):
         _check_command(command)
         port = _free_ports()
         words = shlex.split(command.replace("{port}", str(port)))
-        with tempfile.TemporaryFile() as log:
-            process = subprocess.Popen(
-                [sys.executable, str(GUARD), str(os.getpid()), *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us, who then end it in order
-            )
-            super().__init__(process, "127.0.0.1", port)
-            deadline = time.monotonic() + timeout
-            while not _answers(self.host, port):
-                if not self.alive or time.monotonic() > deadline:
-                    status = process.poll()
-                    self.close()
-                    what = f"did not answer within {timeout:g} s" if status is None else f"ended with status {status}"
-                    raise ServerStartError(f"The server {shlex.join(words)} {what}. Its last line: {_last_line(log)!r}")
-                time.sleep(0.2)
+        mark, log = secrets.token_hex(8), tempfile.TemporaryFile("a+b")  # noqa: SIM115 (open as long as the server)
+        process = subprocess.Popen(
+            [sys.executable, guard.__file__, str(os.getpid()), mark, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us, who then end it in order
+        )
+        super().__init__(process, mark, log, port=port)
+        deadline = time.monotonic() + timeout
+        while not _answers(self.host, port):
+            if not self.alive or time.monotonic() > deadline:
+                status, last = process.poll(), _last_line(log)
+                self.close()
+                what = f"did not answer within {timeout:g} s" if status is None else f"ended with status {status}"
+                raise ServerStartError(f"The server {shlex.join(words)} {what}. Its last line: {last!r}")
+            time.sleep(0.2)
 
 
 class Supervisor:
@@ -209,6 +221,7 @@ class Supervisor:
         if self.server is None:
             return None
         self._episodes += 1
+        self.server.forget_log()
         memory = self.server.memory if self._most_memory is not None else 0
         if not self.server.alive:
             return "it has ended"
@@ -244,7 +257,8 @@ class _Pictures:
     _present: ClassVar[weakref.ref[_Pictures] | None] = None
 
     def __init__(self) -> None:
-        self.fd = _open_shared() or os.memfd_create(PICTURES)
+        shared = _open_shared()
+        self.fd = _memory() if shared is None else shared
         weakref.finalize(self, os.close, self.fd)
 
     @classmethod
@@ -260,7 +274,19 @@ class _Pictures:
 def share_pictures() -> None:
     """Have the servers of all processes below this one share one memory for the towns' pictures, until it ends."""
     if SHARED not in os.environ:
-        os.environ[SHARED] = f"/proc/{os.getpid()}/fd/{os.memfd_create(PICTURES)}"
+        os.environ[SHARED] = f"/proc/{os.getpid()}/fd/{_memory()}"
+
+
+def _memory() -> int:
+    return _above_streams(os.memfd_create(PICTURES))
+
+
+def _above_streams(file: int) -> int:
+    """The same file under a number above those of the standard streams, which are given out where these are closed."""
+    try:
+        return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(file)
 
 
 def _open_shared() -> int | None:
@@ -268,7 +294,7 @@ def _open_shared() -> int | None:
     path = os.environ.get(SHARED, "")
     with contextlib.suppress(OSError):
         if os.readlink(path).startswith(f"/memfd:{PICTURES}"):  # and no file of a later process of the same number
-            return os.open(path, os.O_RDWR)
+            return _above_streams(os.open(path, os.O_RDWR))
     return None
 
 
@@ -295,21 +321,6 @@ def _free_ports() -> int:
     raise ServerStartError(f"Found no {PORTS} free ports in a row on this machine")
 
 
-def _family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    family, parents = [pid], {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue  # gone since
-            parents[int(entry.name)] = int(fields[1])
-    for member in family:
-        family += [child for child, parent in parents.items() if parent == member]
-    return family
-
-
 def resident_memory(pid: int) -> int:
     """
     :param pid: of a process
@@ -321,9 +332,10 @@ def resident_memory(pid: int) -> int:
 
 def _first_line(stream: IO[bytes], timeout: float) -> bytes:
     deadline = time.monotonic() + timeout
-    line = b""
+    line, poll = b"", select.poll()  # not select(), which knows no file descriptors above 1023
+    poll.register(stream, select.POLLIN)
     while not line.endswith(b"\n"):
-        if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not poll.poll(1000.0 * max(0.0, deadline - time.monotonic())):
             break
         chunk = os.read(stream.fileno(), 4096)
         if not chunk:
@@ -333,26 +345,23 @@ def _first_line(stream: IO[bytes], timeout: float) -> bytes:
 
 
 def _last_line(log: IO[bytes]) -> str:
-    log.seek(0)
+    log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
     lines = log.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to a process and all that it has started."""
-    for pid in reversed(_family(process.pid)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], mark: str, log: IO[bytes], owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a fork of the process whose server it is
     if process.poll() is None:
         process.terminate()
         try:
             process.wait(STOP_GRACE)
         except subprocess.TimeoutExpired:
-            _kill(process)
+            process.kill()
+            process.wait()
+    guard.end(mark)  # what it has left behind
+    log.close()
     if process.stdout is not None:
         process.stdout.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import pytest
 import sb3_carla  # noqa: F401 (registers)
 from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.errors import ServerStartError, ServerTimeoutError
+from sb3_carla.guard import marked
 from sb3_carla.servers import STOP_GRACE, CommandServer, EmbeddedServer, Supervisor, _answers, resident_memory
 
 STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
@@ -172,6 +174,63 @@ def test_command_starts_a_server_and_its_end_ends_all_of_it() -> None:
     assert not server.alive
     assert server.memory == 0
     assert wait_until_gone(below, 1.0)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [f"timeout 100 {OURS}", f"sh -c 'setsid {OURS} & sleep 100'", f"sh -c 'trap \"\" TERM; setsid {OURS} & wait'"],
+)
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_server_that_leaves_the_group_of_its_command_ends_too(command: str, guarded: bool) -> None:
+    server = CommandServer(command)
+    processes = marked(server._mark)
+    assert len(processes) >= 2
+    assert server.memory > 20e6
+    if not guarded:
+        os.kill(server.pid, signal.SIGKILL)
+    server.close()
+    assert all(wait_until_gone(pid, 1.0) for pid in processes)
+
+
+def test_a_fork_leaves_the_server_alone(server: EmbeddedServer) -> None:
+    child = os.fork()
+    if child == 0:
+        server.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert server.alive
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_not_matter(closed: str) -> None:
+    """As in ``nohup python train.py <&- &``."""
+    code = "from sb3_carla.servers import EmbeddedServer; EmbeddedServer('Circuit01').close()"
+    subprocess.run(["bash", "-c", f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {closed}"], check=True)
+
+
+def test_many_open_files_do_not_matter() -> None:
+    """select() knows none above 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        with contextlib.ExitStack() as files:
+            for _ in range(1100):
+                files.enter_context(open("/dev/null"))
+            EmbeddedServer("Circuit01").close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_a_server_writes_does_not_pile_up() -> None:
+    supervisor = Supervisor(f"sh -c '{OURS} & yes'")
+    log = supervisor.start("Circuit01")._log
+    time.sleep(0.2)
+    size = os.fstat(log.fileno()).st_size
+    assert size > 100_000
+    os.kill(marked(supervisor.server._mark)[-1], signal.SIGSTOP)  # type: ignore[union-attr]
+    supervisor.begin_episode()
+    assert os.fstat(log.fileno()).st_size < size
+    supervisor.close()
 
 
 def test_what_ignores_sigterm_is_killed() -> None:
