@@ -304,7 +304,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if self._remains is not None:
             with contextlib.suppress(ServerError):  # it may have been silent for a while only
                 self._connect(None)
-        self._remains = None
+        self._remains = self._episode = None
         self._leave(server_lost=False)
 
     # --- for drivers that read the map -------------------------------------------------------------------------

@@ -260,6 +260,10 @@ def test_step_after_the_end_is_refused(env: CarlaLaneEnv) -> None:
     run_episode(env, lambda: np.array([0.6, 0.8]), seed=0)
     with pytest.raises(RuntimeError, match="call reset"):
         env.step(STRAIGHT_ON)
+    env.reset(seed=0)
+    env.close()
+    with pytest.raises(RuntimeError, match="call reset"):
+        env.step(np.zeros(2))
 
 
 def test_slow_driver_meets_the_time_limit() -> None:
