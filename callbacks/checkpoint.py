@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_carla.checkpoints import Checkpoints
 
-__all__ = ["ExactCheckpointCallback"]
+__all__ = ["ExactCheckpointCallback", "ModelCheckpointCallback"]
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +19,8 @@ class ExactCheckpointCallback(BaseCallback):
     """
     Writes a :class:`sb3_carla.checkpoints.Checkpoints` every so often, for any of SB3's off-policy algorithms.
 
-    A checkpoint that cannot be written is a warning, and those before it stay as they are.
+    A checkpoint that cannot be written is a warning, and those before it stay as they are. While the training runs, no
+    other process may write to the same folder.
 
     It acts before the first step of a rollout: there, other than after a step, the last transition is in the buffer and
     the update that it brought has been made.
@@ -39,6 +41,9 @@ class ExactCheckpointCallback(BaseCallback):
         self._root: BaseCallback = self
 
     def _on_training_start(self) -> None:
+        if not isinstance(self.model, OffPolicyAlgorithm):
+            raise TypeError(f"expected one of SB3's off-policy algorithms, got {type(self.model).__name__}")
+        self.checkpoints.claim()
         self._next = (self.num_timesteps // self.every + 1) * self.every
         self._root = self.locals.get("callback", self)  # all of the training's
 
@@ -55,3 +60,18 @@ class ExactCheckpointCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
+
+    def _on_training_end(self) -> None:
+        self.checkpoints.release()
+
+
+class ModelCheckpointCallback(CheckpointCallback):
+    """SB3's, for which a full disk is a warning."""
+
+    def _on_step(self) -> bool:
+        try:
+            return super()._on_step()
+        except OSError as error:
+            logger.warning("No model saved at step %d: %s", self.num_timesteps, error)
+            Path(self._checkpoint_path(extension="zip")).unlink(missing_ok=True)
+            return True

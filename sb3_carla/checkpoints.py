@@ -19,6 +19,8 @@ and ``model.zip`` are pickles: load only what you trust, as with every SB3 model
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -27,6 +29,7 @@ import os
 import pickle
 import random
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,11 +41,12 @@ from stable_baselines3 import HerReplayBuffer
 from sb3_carla.errors import CheckpointError
 from sb3_carla.provenance import versions
 
-__all__ = ["Checkpoints", "is_checkpoint", "restore", "restore_callbacks", "save_state"]
+__all__ = ["LATEST", "Checkpoints", "is_checkpoint", "restore", "restore_callbacks", "save_state"]
 
 logger = logging.getLogger(__name__)
 
 MODEL, STATE, MANIFEST, PIECES, LATEST = "model.zip", "state.pkl", "manifest.json", "pieces", "latest"
+LOCK = "lock"
 PIECE = 4 * 2**20
 """Size of the pieces of an array [bytes]."""
 FORMAT = 1
@@ -62,6 +66,35 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"keep: expected at least 1, got {keep!r}")
         self.folder, self.keep = Path(folder), keep
+        self._claim: weakref.finalize[..., Any] | None = None
+
+    def claim(self) -> None:
+        """
+        Keep other processes from writing here, until :meth:`release` or the end of this one.
+
+        :raises CheckpointError: if another process writes here
+        """
+        self.release()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        self._claim = weakref.finalize(self, os.close, file)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(file, 20).decode().strip()
+            self.release()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return  # a file system that knows no locks
+            raise CheckpointError(
+                f"{self.folder} belongs to a training that runs (process {owner}); give this one a folder of its own"
+            ) from error
+        os.truncate(file, 0)
+        os.write(file, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        """Let others write here; safe to call again."""
+        if self._claim is not None:
+            self._claim()
 
     def save(self, model: Any, callback: Any = None) -> Path:
         """
@@ -70,10 +103,26 @@ class Checkpoints:
         :param model: an SB3 off-policy model, between two updates
         :param callback: the training's callback, whose counters are kept
         :return: folder of the checkpoint
+        :raises OSError: if the disk is full, for instance; nothing of it is left there
         """
+        for draft in self.folder.glob(".step_*"):
+            shutil.rmtree(draft)  # of one that was killed
+        written: list[Path] = []
+        try:
+            final = self._write(model, callback, written)
+        except BaseException:
+            for path in (*self.folder.glob(".step_*"), *written):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            raise
+        self._point_to(final)
+        self._remove_ahead_of(final)
+        self._clean()
+        return final
+
+    def _write(self, model: Any, callback: Any, written: list[Path]) -> Path:
+        """Write a checkpoint; ``written`` gets the pieces that were not there."""
         name = f"step_{model.num_timesteps:09d}"
         draft = self.folder / f".{name}"
-        shutil.rmtree(draft, ignore_errors=True)
         (self.folder / PIECES).mkdir(parents=True, exist_ok=True)
         draft.mkdir()
         model.save(draft / MODEL)
@@ -85,7 +134,7 @@ class Checkpoints:
             "format": FORMAT,
             "versions": versions(),
             "files": {name: _sha256((draft / name).read_bytes()) for name in (MODEL, STATE)},
-            "arrays": [self._store(buffer.raw()) for buffer in buffers],
+            "arrays": [self._store(buffer.raw(), written) for buffer in buffers],
         }
         text = json.dumps(manifest)
         (draft / MANIFEST).write_text(json.dumps({**manifest, "sha256": _sha256(text.encode())}) + "\n")
@@ -95,12 +144,9 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
         _to_disk(self.folder)
-        self._point_to(final)
-        self._remove_ahead_of(final)
-        self._clean()
         return final
 
-    def _store(self, array: memoryview) -> list[Any]:
+    def _store(self, array: memoryview, written: list[Path]) -> list[Any]:
         """Write the pieces of an array that are not there; returns its size and their names."""
         names = []
         for start in range(0, array.nbytes, PIECE):
@@ -109,6 +155,7 @@ class Checkpoints:
             path = self.folder / PIECES / name
             if not path.exists():
                 draft = path.with_suffix(".draft")
+                written += draft, path
                 draft.write_bytes(piece)
                 _to_disk(draft)
                 draft.rename(path)
@@ -118,9 +165,12 @@ class Checkpoints:
     def _point_to(self, newest: Path) -> None:
         """``latest`` is a link to the newest checkpoint, replaced in one go."""
         link = self.folder / f".{LATEST}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(newest.name)
-        link.replace(self.folder / LATEST)
+        try:
+            link.unlink(missing_ok=True)
+            link.symlink_to(newest.name)
+            link.replace(self.folder / LATEST)
+        except OSError as error:  # file systems without links
+            logger.warning("Checkpoint without the link %r: %s", LATEST, error)
 
     def _remove_ahead_of(self, newest: Path) -> None:
         """One ahead is another training's, or damaged and passed over; it would be taken for the newest."""
@@ -154,11 +204,17 @@ class Checkpoints:
         :param first: checkpoint to try before the newest ones
         :param kwargs: of ``algorithm.load``
         :return: the model, whose ``learn(..., reset_num_timesteps=False)`` goes on; counters for ``restore_callbacks``
-        :raises CheckpointError: if there is none; it says what is wrong with each
+        :raises CheckpointError: if there is none; it says what is wrong with each; or if the training had more or fewer
+            environments
         """
         step, content, arrays = self._newest(first)
-        model = algorithm.load(step / MODEL, env=env, **kwargs)
         state = pickle.loads(content, buffers=arrays)
+        had = state["replay_buffer"].n_envs
+        if env.num_envs != had:
+            raise CheckpointError(
+                f"{step}: its training had n_envs: {had}, and goes on with {had} only, got {env.num_envs}"
+            )
+        model = algorithm.load(step / MODEL, env=env, **kwargs)
         restore(model, state)
         return model, state["callbacks"]
 

@@ -5,7 +5,7 @@ What makes rl-zoo3 find the environment, our TD3 and our hyperparameters, with n
 ``custom_envs`` wherever there is one (``rl_zoo3/import_envs.py``, beside pybullet, highway-env and the others). Ours is
 ``sb3_carla/zoo_hook/``; it calls :func:`install`. So does ``--gym-packages sb3_carla``, through ``import sb3_carla``.
 
-The zoo has a hook for environments, but none for algorithms and default hyperparameters. So seven methods of
+The zoo has a hook for environments, but none for algorithms and default hyperparameters. So eight methods of
 ``rl_zoo3.exp_manager.ExperimentManager`` (as of 2.9.2) are wrapped. For every environment that is not ours, a wrapper
 calls the original and does nothing else.
 
@@ -22,9 +22,11 @@ calls the original and does nothing else.
 4. ``hyperparameters_optimization``: the zoo's search space knows none of our options, lets a trial's ``policy_kwargs``
    replace the file's, and judges by the return. For ours, while it runs: the space and the lane score of
    :mod:`sb3_carla.search`.
-5. ``create_callbacks``: for ours ``--save-freq`` also writes checkpoints from which a training goes on exactly,
-   :mod:`sb3_carla.checkpoints`, to ``checkpoints/`` in the run's folder.
-6. ``_load_pretrained_agent`` and ``learn``: the zoo loads a model and counts from 0. For ours, after
+5. ``create_log_folder``: two runs that begin at the same moment get the same number. For ours: a folder each.
+6. ``create_callbacks``: for ours ``--save-freq`` also writes checkpoints from which a training goes on exactly,
+   :mod:`sb3_carla.checkpoints`, to ``checkpoints/`` in the run's folder; of a training that goes on, to where they
+   were, so that the same command takes it up however often it is killed. A full disk is a warning.
+7. ``_load_pretrained_agent`` and ``learn``: the zoo loads a model and counts from 0. For ours, after
    ``-i .../checkpoints/latest/model.zip`` the training goes on where it was, up to the ``n_timesteps`` of the file or
    ``-n``, with the hyperparameters that it had. Any other model continues as the zoo has it.
 
@@ -55,10 +57,6 @@ ALGORITHMS: dict[str, tuple[str, str]] = {"td3": ("sb3_carla.td3", "TD3")}
 
 _PATCHED = "__sb3_carla__"  # set on a wrapper, so that a second install() leaves it alone
 _EXP_MANAGER = "rl_zoo3.exp_manager"
-_METHODS = (
-    "__init__", "read_hyperparameters", "setup_experiment", "hyperparameters_optimization", "create_callbacks",
-    "_load_pretrained_agent", "learn",
-)  # fmt: skip
 _PARAMETERS = ("args", "algo", "env_id", "config")
 
 
@@ -117,16 +115,7 @@ def install() -> None:
     """
     importlib.import_module("sb3_carla")  # registers
     manager = _manager_class()
-    wrappers: dict[str, Callable[[Any], Any]] = {
-        "__init__": _with_default_config,
-        "read_hyperparameters": _with_merged_env_kwargs,
-        "setup_experiment": _with_our_algorithm,
-        "hyperparameters_optimization": _with_our_search,
-        "create_callbacks": _with_exact_checkpoints,
-        "_load_pretrained_agent": _with_exact_resume,
-        "learn": _with_learning_to_the_end,
-    }
-    for name, wrapper in wrappers.items():
+    for name, wrapper in _WRAPPERS.items():
         original = getattr(manager, name)
         if not hasattr(original, _PATCHED):
             patched = functools.wraps(original)(wrapper(original))
@@ -144,11 +133,11 @@ def _manager_class() -> Any:
     except ImportError as error:
         raise ZooPatchError(f"sb3_carla cannot hook into rl-zoo3: importing {_EXP_MANAGER} failed: {error}") from error
     manager = getattr(module, "ExperimentManager", None)
-    missing = [f"ExperimentManager.{name}" for name in _METHODS if not callable(getattr(manager, name, None))]
+    missing = [f"ExperimentManager.{name}" for name in _WRAPPERS if not callable(getattr(manager, name, None))]
     if manager is not None:
         known = inspect.signature(manager.__init__).parameters
         missing += [f"ExperimentManager.__init__({name}=)" for name in _PARAMETERS if name not in known]
-    missing += [name for name in ("TrialEvalCallback",) if not hasattr(module, name)]
+    missing += [name for name in ("TrialEvalCallback", "CheckpointCallback") if not hasattr(module, name)]
     for table in ("ALGOS", "HYPERPARAMS_SAMPLER"):
         missing += [f"{table}[{name!r}]" for name in ALGORITHMS if name not in getattr(module, table, {})]
     if missing:
@@ -248,14 +237,41 @@ def _with_our_search(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _with_exact_checkpoints(original: Callable[..., None]) -> Callable[..., None]:
     def create_callbacks(self: Any) -> None:
-        original(self)
-        if _replaces(self) and self.save_freq > 0:
-            callback = importlib.import_module("sb3_carla.callbacks").ExactCheckpointCallback
+        if not _replaces(self):
+            original(self)
+            return
+        ours = importlib.import_module("sb3_carla.callbacks.checkpoint")
+        with _swapped(vars(_tables()), "CheckpointCallback", ours.ModelCheckpointCallback):
+            original(self)
+        if self.save_freq > 0:
             # The zoo has divided its own by the number of environments by now.
-            every, folder = self.save_freq * self.n_envs, Path(self.save_path) / "checkpoints"
-            self.callbacks.append(callback(every, folder, verbose=1))
+            every, folder = self.save_freq * self.n_envs, _continued(self) or Path(self.save_path) / "checkpoints"
+            self.callbacks.append(ours.ExactCheckpointCallback(every, folder, verbose=1))
 
     return create_callbacks
+
+
+def _continued(manager: Any) -> Path | None:
+    """Folder of the checkpoints whose last one is taken up: theirs is the training that goes on, however often."""
+    checkpoints, given = importlib.import_module("sb3_carla.checkpoints"), Path(manager.trained_agent)
+    if manager.continue_training and checkpoints.is_checkpoint(given) and given.parent.name == checkpoints.LATEST:
+        return given.parent.parent
+    return None
+
+
+def _with_a_folder_of_its_own(original: Callable[..., None]) -> Callable[..., None]:
+    def create_log_folder(self: Any) -> None:
+        while _replaces(self):
+            try:
+                Path(self.save_path).mkdir(parents=True)
+                break
+            except FileExistsError:  # of a run that began at the same moment
+                number = _tables().get_latest_run_id(self.log_path, self.env_name) + 1
+                self.save_path = str(Path(self.log_path) / f"{self.env_name}_{number}")
+                self.params_path = f"{self.save_path}/{self.env_name}"
+        original(self)
+
+    return create_log_folder
 
 
 def _with_exact_resume(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -269,9 +285,20 @@ def _with_exact_resume(original: Callable[..., Any]) -> Callable[..., Any]:
             tensorboard_log=self.tensorboard_log, verbose=self.verbose, device=self.device,
         )  # fmt: skip
         print(f"Going on at step {model.num_timesteps}")
+        kept = [f"{key}: {getattr(model, key)}" for key, value in hyperparams.items() if _differs(model, key, value)]
+        if kept:
+            print(
+                f"With the hyperparameters that it had, not those of the file and the command line: {', '.join(kept)}"
+            )
         return model
 
     return _load_pretrained_agent
+
+
+def _differs(model: Any, key: str, value: Any) -> bool:
+    """Whether a number or a word in a model is another than was asked for."""
+    now = getattr(model, key, None)
+    return now != value and all(isinstance(each, (bool, int, float, str)) for each in (now, value))
 
 
 def _with_learning_to_the_end(original: Callable[..., None]) -> Callable[..., None]:
@@ -301,6 +328,19 @@ class _Continued:
         left = int(total_timesteps) - self._model.num_timesteps
         if left > 0:
             self._model.learn(left, reset_num_timesteps=False, **kwargs)
+
+
+_WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "__init__": _with_default_config,
+    "read_hyperparameters": _with_merged_env_kwargs,
+    "setup_experiment": _with_our_algorithm,
+    "hyperparameters_optimization": _with_our_search,
+    "create_log_folder": _with_a_folder_of_its_own,
+    "create_callbacks": _with_exact_checkpoints,
+    "_load_pretrained_agent": _with_exact_resume,
+    "learn": _with_learning_to_the_end,
+}
+"""By the name of the method."""
 
 
 def _replaces(manager: Any) -> bool:

@@ -51,10 +51,8 @@ class Chaos:
         self.trainer = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        latest = sorted(
-            self.folder.glob("logs/td3/CarlaLane-v0_*/checkpoints/latest"), key=lambda p: p.lstat().st_mtime
-        )
-        more = ["-i", str(latest[-1] / "model.zip")] if latest else []
+        latest = self.folder / "logs/td3/CarlaLane-v0_1/checkpoints/latest/model.zip"
+        more = ["-i", str(latest)] if latest.exists() else []
         environment = {**os.environ, MARK: self.mark, "OMP_NUM_THREADS": "1"}
         with (self.folder / "log.txt").open("ab") as log:
             return subprocess.Popen([*self._command, *more], cwd=self.folder, env=environment, stdout=log, stderr=log)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from tiny import STATE_CRITIC, SlidingBar, ToldBar
 
 from sb3_carla import checkpoints
 from sb3_carla.callbacks import ExactCheckpointCallback
+from sb3_carla.callbacks.checkpoint import ModelCheckpointCallback
 from sb3_carla.checkpoints import MANIFEST, PIECES, Checkpoints, is_checkpoint, restore_callbacks
 from sb3_carla.errors import CheckpointError
 from sb3_carla.provenance import versions
@@ -349,20 +352,84 @@ def test_what_a_crash_left_half_written_is_no_checkpoint(run: Path) -> None:
     assert not (run / PIECES / "abc.draft").exists()
 
 
-def test_a_full_disk_does_not_end_the_training(
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_does_not_end_the_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = TD3("LayerNormCnnPolicy", envs(), **SMALL)
+    exact, plain = tmp_path / "exact", tmp_path / "plain"
+    callbacks = [ExactCheckpointCallback(40, exact), ModelCheckpointCallback(20, str(plain))]  # 20 steps of two
+    model.learn(50, callback=callbacks)
+    before = [*tmp_path.rglob("*")]
+    room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, room[1]))
+    try:
+        model.learn(50, callback=callbacks, reset_num_timesteps=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, room)
+    for what in ("No checkpoint", "No model saved"):
+        assert f"{what} at step 80: [Errno 27] File too large" in caplog.text
+    caplog.clear()
+    gc.collect()  # SB3 leaves files open that it could not write
+    assert [*tmp_path.rglob("*")] == before, "and it is not filled by what failed"
+    assert Checkpoints(exact).resume(TD3, envs())[0].num_timesteps == 40
+
+
+def test_pieces_of_a_checkpoint_that_failed_go(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(run.rglob("*"))
+    model, _ = Checkpoints(run).resume(TD3, envs())
+    model.learn(20, reset_num_timesteps=False)
+
+    def full(path: Path) -> None:
+        if path.suffix != ".draft":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "_to_disk", full)
+    with pytest.raises(OSError, match="No space left"):
+        Checkpoints(run).save(model)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_two_trainings_do_not_write_to_one_folder(run: Path) -> None:
+    code = f"""
+import sys
+from sb3_carla.checkpoints import Checkpoints
+checkpoints = Checkpoints({str(run)!r})
+checkpoints.claim()
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+    model = TD3("LayerNormCnnPolicy", envs(), **SMALL)
+    streams: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **streams) as other:
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(CheckpointError, match=rf"belongs to a training that runs \(process {other.pid}\)"):
+            model.learn(50, callback=ExactCheckpointCallback(40, run))
+        other.kill()
+    model.learn(50, callback=ExactCheckpointCallback(40, run))
+
+
+def test_file_systems_without_links_keep_as_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", refused)
     model = TD3("LayerNormCnnPolicy", envs(), **SMALL)
-    model.learn(50, callback=ExactCheckpointCallback(40, tmp_path))
+    model.learn(130, callback=ExactCheckpointCallback(40, tmp_path))
+    assert "Checkpoint without the link 'latest': [Errno 1]" in caplog.text
+    assert len(Checkpoints(tmp_path).steps()) == 2
 
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Checkpoints, "_store", full)
-    model.learn(50, callback=ExactCheckpointCallback(40, tmp_path), reset_num_timesteps=False)
-    assert "No checkpoint at step 80: [Errno 28] No space left" in caplog.text
-    monkeypatch.undo()
-    assert Checkpoints(tmp_path).resume(TD3, envs())[0].num_timesteps == 40
+def test_another_number_of_environments_is_refused(run: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match="step_000000120: its training had n_envs: 2, and goes on with 2 only, got 3"
+    ):
+        Checkpoints(run).resume(TD3, envs(3))
+
+
+def test_only_off_policy_algorithms(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="expected one of SB3's off-policy algorithms, got PPO"):
+        stable_baselines3.PPO("MlpPolicy", "Pendulum-v1").learn(10, callback=ExactCheckpointCallback(40, tmp_path))
 
 
 def test_callbacks_count_on(tmp_path: Path) -> None:
@@ -398,8 +465,15 @@ def test_killed_zoo_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     killed.wait()
     log.close()
     assert not (latest.parents[1] / "CarlaLane-v0.zip").exists(), "it was killed before its end"
-    out = run_python(tmp_path, *train, "-f", "killed", "-i", str(latest / "model.zip"))
+    again = [option if option != "120" else "60" for option in train]
+    out = run_python(tmp_path, *again, "-f", "killed", "-i", str(latest / "model.zip"))
     assert "Going on at step 120" in out
+    assert "With the hyperparameters that it had" not in out
+    assert latest.resolve().name == "step_000000180", "checkpoints stay together"
+    shorter = [option if option != "batch_size:8" else "batch_size:16" for option in train]
+    out = run_python(tmp_path, *shorter, "-f", "killed", "-i", str(latest / "model.zip"))
+    assert "Going on at step 180" in out, "the same command again finds the newest"
+    assert "not those of the file and the command line: batch_size: 8\n" in out
     models = [
         TD3.load(tmp_path / folder / "CarlaLane-v0.zip")
         for folder in ("through/td3/CarlaLane-v0_1", "killed/td3/CarlaLane-v0_2")
