@@ -144,6 +144,22 @@ def test_experiment_manager_imported_first(tmp_path: Path) -> None:
     run_python(tmp_path, "-c", code)
 
 
+def test_runs_that_begin_at_the_same_moment_have_a_folder_each(tmp_path: Path) -> None:
+    code = """
+import argparse
+import rl_zoo3.train as zoo
+for env_id in ("CarlaLane-v0", "Pendulum-v1"):
+    managers = [zoo.ExperimentManager(argparse.Namespace(), "td3", env_id, "logs") for _ in range(3)]
+    for manager in managers:
+        manager.create_log_folder()
+        print(manager.save_path, manager.params_path)
+"""
+    lines = run_python(tmp_path, "-c", code).splitlines()[-6:]
+    ours = [f"logs/td3/CarlaLane-v0_{number}" for number in (1, 2, 3)]
+    assert lines[:3] == [f"{path} {path}/CarlaLane-v0" for path in ours]
+    assert lines[3:] == ["logs/td3/Pendulum-v1_1 logs/td3/Pendulum-v1_1/Pendulum-v1"] * 3, "as it was"
+
+
 def test_train_enjoy_record_and_continue(tmp_path: Path) -> None:
     common = ["--algo", "td3", "--env", "CarlaLane-v0", "-f", "logs"]
     small = ["-params", "n_envs:1", "learning_starts:20", "batch_size:8", "buffer_size:100"]
