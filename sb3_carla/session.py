@@ -33,6 +33,7 @@ from sb3_carla.errors import (
     VehicleLostError,
     VersionMismatchError,
 )
+from sb3_carla.opendrive_file import read_opendrive_file
 
 __all__ = ["CameraMount", "CarlaSession", "Remains", "VehicleState", "answering"]
 
@@ -207,10 +208,7 @@ class CarlaSession:
             self._remove_actors()
         self.client.set_timeout(LOAD_FACTOR * self._timeout)
         if town.endswith(".xodr") and not local_files:
-            try:
-                opendrive = Path(town).read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                raise MapError(f"OpenDRIVE file {town!r} cannot be read: {error}") from error
+            opendrive = read_opendrive_file(town)
             with answering(f"The server did not build a world from {town!r}"):
                 self.world = self.client.generate_opendrive_world(opendrive, reset_settings=False)
         else:

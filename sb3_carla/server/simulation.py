@@ -10,9 +10,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
 
 from sb3_carla.errors import MapError, TownNotFoundError
+from sb3_carla.opendrive_file import read_opendrive_file
 from sb3_carla.server import payload
 from sb3_carla.server.log import report
 from sb3_carla.server.registry import CallError
@@ -177,7 +177,7 @@ class Simulation:
         town = self._towns.pop(entry, None)
         if town is None:
             if key.endswith(".xodr"):
-                _try_out(key, _read(key))
+                _try_out(key, read_opendrive_file(key))
             town = _painted(Town.load(key, self._pictures))
         self._towns[entry] = town
         while len(self._towns) > TOWN_CACHE:
@@ -273,13 +273,6 @@ class Simulation:
     def describe(self, actor: Actor) -> list[object]:
         """``Actor`` as the client expects it."""
         return actor_to(actor, self.stream_port)
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MapError(f"OpenDRIVE file {path!r} cannot be read: {error}") from error
 
 
 def _painted(town: Town) -> Town:

@@ -11,6 +11,7 @@ from typing import Any
 import carla
 
 from sb3_carla.errors import MapError
+from sb3_carla.opendrive_file import read_opendrive_file
 from sb3_carla.simulator.dynamics import Ground
 from sb3_carla.simulator.geometry import Pose, wrap_angle
 from sb3_carla.simulator.lanes import lane_waypoints
@@ -65,13 +66,9 @@ class Town:
         """
         if not name_or_path.endswith(".xodr"):
             return cls.from_opendrive(name_or_path, built_in_opendrive(name_or_path), pictures)
-        path = Path(name_or_path)
+        text = read_opendrive_file(name_or_path)
         try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MapError(f"OpenDRIVE file {name_or_path!r} cannot be read: {error}") from error
-        try:
-            return cls.from_opendrive(path.stem, text, pictures)
+            return cls.from_opendrive(Path(name_or_path).stem, text, pictures)
         except MapError as error:
             raise MapError(f"{name_or_path}: {error}") from error
 

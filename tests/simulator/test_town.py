@@ -11,6 +11,7 @@ from painted import Road, crossing_town, straight_town, town
 
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.dynamics import Ground
+from sb3_carla.simulator.opendrive import built_in_opendrive
 from sb3_carla.simulator.town import Town
 
 REAL_MAPS = Path(__file__).resolve().parents[3] / "shared" / "maps"
@@ -52,6 +53,16 @@ def test_ground_of_a_bridge_is_found_by_height() -> None:
     assert crossing.ground(150.0, 1.75, 8.3).z == pytest.approx(8.0)
 
 
+@pytest.mark.parametrize(("declared", "encoding"), [("ISO-8859-1", "latin-1"), ("UTF-8", "utf-8-sig"), (None, "utf-8")])
+def test_files_are_read_in_the_encoding_that_they_declare(
+    declared: str | None, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declaration = '<?xml version="1.0"?>' if declared is None else f'<?xml version="1.0" encoding="{declared}"?>'
+    text = built_in_opendrive("Circuit01").partition("?>")[2].replace('name="Road 1"', 'name="Straße"', 1)
+    (tmp_path / "road.xodr").write_bytes((declaration + text).encode(encoding))
+    assert "Straße" in Town.load(str(tmp_path / "road.xodr")).opendrive
+
+
 def test_useless_maps_are_named(tmp_path: Path) -> None:
     cases = {"none.xodr": None, "text.xodr": "hello", "other.xodr": "<svg/>", "empty.xodr": "<OpenDRIVE/>"}
     for name, text in cases.items():
@@ -62,6 +73,9 @@ def test_useless_maps_are_named(tmp_path: Path) -> None:
             Town.load(str(path))
     with pytest.raises(MapError, match="Atlantis"):
         Town.load("Atlantis")
+    (tmp_path / "odd.xodr").write_text('<?xml version="1.0" encoding="klingon"?><OpenDRIVE/>')
+    with pytest.raises(MapError, match=r"odd\.xodr' cannot be read: unknown encoding: klingon"):
+        Town.load(str(tmp_path / "odd.xodr"))
 
 
 DAMAGES = [
