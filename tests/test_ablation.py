@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import re
 import shutil
@@ -20,15 +21,19 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import NatureCNN
 from tiny import BarEnv, SlidingBar
 
+from sb3_carla import zoo
 from sb3_carla.ablation import variants
 from sb3_carla.ablation.published import PublishedTD3
 from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, as_lines, read_runs, thinned_curves
 from sb3_carla.ablation.report import draw, families, table
 from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, _settings, run_all
-from sb3_carla.ablation.variants import load_variant, variant_names
+from sb3_carla.ablation.variants import ENV_ID, load_variant, variant_names
 from sb3_carla.diagnostics.event_logs import RunLog, Series
+from sb3_carla.entries import read_entry
+from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.lane_state import LANE_STATE_SIZE
 from sb3_carla.policies import LayerNormNatureCNN
+from sb3_carla.towns import HELD_OUT_TOWNS, expand_towns
 
 SMALL: dict[str, Any] = {"buffer_size": 200, "batch_size": 16, "seed": 3, "device": "cpu", "autocast": False}
 PLAIN = {"features_extractor_class": NatureCNN}
@@ -117,10 +122,27 @@ def test_every_variant_trains(name: str) -> None:
     assert plain is (re.fullmatch("stock|ours-without-layer-norm|published(?!-layer|-repaired).*", name) is not None)
 
 
-def test_variants_differ_from_ours_in_what_their_titles_say() -> None:
-    ours = load_variant("ours").hyperparameters
-    without = load_variant("ours-without-clipping").hyperparameters
-    assert {key for key in ours if ours[key] != without[key]} == {"actor_max_grad_norm", "critic_max_grad_norm"}
+def flat(settings: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Hyperparameters by their dotted path."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return found
+
+
+@pytest.mark.parametrize("name", variant_names())
+def test_a_variant_differs_in_what_its_file_says_and_in_nothing_else(name: str) -> None:
+    file = variants._content(name)
+    base = variants._resolve(file["like"], ())[1] if "like" in file else read_entry(zoo.default_config("td3"), ENV_ID)
+    own, before = flat(variants._resolve(name, ())[1]), flat(base)
+    missing = {key for key in before if key not in own}
+    assert {key for key in own if own[key] != before.get(key, own)} == set(flat(file.get("but", {})))
+    assert {key for key in missing if not any(key.startswith(path) for path in file.get("without", []))} == set()
+    assert load_variant(name).hyperparameters["env_kwargs"].keys() <= inspect.signature(CarlaLaneEnv).parameters.keys()
+    assert not set(HELD_OUT_TOWNS) & set(expand_towns([load_variant(name).hyperparameters["env_kwargs"]["town"]]))
+
+
+def test_layer_norm_and_algorithm_are_those_of_the_title() -> None:
     normed, plain = (load_variant(f"published{end}") for end in ("-layer-norm", ""))
     assert normed.hyperparameters["policy_kwargs"]["features_extractor_class"] is LayerNormNatureCNN
     assert plain.hyperparameters["policy_kwargs"]["features_extractor_class"] is NatureCNN

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import carla
 import pytest
 from elsewhere import run_python
 
@@ -88,6 +89,7 @@ def test_the_traffic_preset_is_the_default_among_cars_and_in_weather() -> None:
     traffic = read_entry(zoo.presets("td3")["traffic"], "CarlaLane-v0")
     assert traffic["env_kwargs"]["n_npcs"] > 0
     assert not {"HardRainNoon", "ClearSunset"} & set(traffic["env_kwargs"]["weather"])  # left for evaluation
+    assert set(traffic["env_kwargs"]["weather"]) <= {name for name in dir(carla.WeatherParameters) if name[0].isupper()}
     changed = {"env_kwargs": 0}
     assert {**traffic, **changed} == {**default, **changed}
     beside = {"n_npcs": 0, "weather": 0}

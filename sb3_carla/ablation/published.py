@@ -80,9 +80,8 @@ class PublishedTD3(TD3):
             super()._step(name)
             return
         if limit is not None and self.clipping != "none":
-            encoder = list(network.features_extractor.parameters())
-            known = {id(parameter) for parameter in encoder}
-            nn.utils.clip_grad_norm_([p for p in self._trained[name] if id(p) not in known], limit, foreach=True)
+            parts = {group["name"]: group["params"] for group in network.optimizer.param_groups}
+            nn.utils.clip_grad_norm_(parts["mlp"], limit, foreach=True)
             if self.clipping == "parts":
-                nn.utils.clip_grad_norm_(encoder, limit, foreach=True)
+                nn.utils.clip_grad_norm_(parts["cnn"], limit, foreach=True)
         network.optimizer.step()

@@ -7,27 +7,59 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sb3_carla.diagnostics.event_logs import RunLog, Series
 
-__all__ = ["CURVES", "RESULT", "Run", "as_lines", "read_runs", "thinned_curves"]
+__all__ = ["CURVES", "RESULT", "Curve", "Run", "as_lines", "read_runs", "thinned_curves"]
 
 RESULT = "result.json"
 """Written when a run is complete; a folder without it is begun anew."""
-CURVES: Mapping[str, tuple[str, ...]] = {
-    "actor_features": ("debug/actor_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm"),
-    "critic_features": ("debug/critic_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm"),
-    "critic_cnn_gradient": ("gradients/critic_cnn_norm",),
-    "q": ("debug/monte_carlo_q", "train/q1_value"),
-    "monte_carlo_return": ("debug/monte_carlo_return",),
-    "actor_loss": ("train/actor_loss",),
-    "action_saturation": ("debug/action_saturation",),
-    "episode_length": ("train/episode_length", "rollout/ep_len_mean"),
+
+
+class Curve(NamedTuple):
+    """
+    :param head: in the table
+    :param title: of the figure's panel
+    :param tags: that may hold it: the first of them that the run's log has
+    :param magnitude: the panel shows absolute values
+    """
+
+    head: str
+    title: str
+    tags: tuple[str, ...]
+    magnitude: bool = False
+
+
+CURVES: Mapping[str, Curve] = {
+    "actor_features": Curve(
+        "actor features",
+        "norm of the actor's CNN features",
+        ("debug/actor_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm"),
+    ),
+    "critic_features": Curve(
+        "critic features",
+        "norm of the critic's CNN features",
+        ("debug/critic_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm"),
+    ),
+    "critic_cnn_gradient": Curve(
+        "critic CNN gradient", "norm of the critic CNN's gradient, before clipping", ("gradients/critic_cnn_norm",)
+    ),
+    "q": Curve("Q", "critic's Q", ("debug/monte_carlo_q", "train/q1_value")),
+    "monte_carlo_return": Curve(
+        "Monte-Carlo return", "Monte-Carlo return that Q stands for", ("debug/monte_carlo_return",)
+    ),
+    "actor_loss": Curve("actor loss", "magnitude of the actor's loss", ("train/actor_loss",), magnitude=True),
+    "action_saturation": Curve("saturated actions", "share of actions at their limits", ("debug/action_saturation",)),
+    "episode_length": Curve(
+        "episode length",
+        "length of an episode in training [decisions]",
+        ("train/episode_length", "rollout/ep_len_mean"),
+    ),
 }
-"""Name of a curve, and the tags that hold it: the first of them that the run's log has."""
+"""By name."""
 MOST_POINTS = 100
 """Of a curve; a longer one is thinned."""
 TAIL = 0.1
@@ -40,8 +72,8 @@ def thinned_curves(log: RunLog) -> dict[str, dict[str, list[Any]]]:
     :return: for each of ``CURVES`` that the log has: steps, and values to five digits, None where not finite
     """
     found: dict[str, dict[str, list[Any]]] = {}
-    for name, tags in CURVES.items():
-        series = next((log.scalars[tag] for tag in tags if tag in log.scalars), None)
+    for name, curve in CURVES.items():
+        series = next((log.scalars[tag] for tag in curve.tags if tag in log.scalars), None)
         if series is not None:
             last = len(series.values) - 1
             chosen = np.unique(np.linspace(0, last, min(last + 1, MOST_POINTS)).round().astype(int))

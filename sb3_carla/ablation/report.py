@@ -12,22 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sb3_carla.ablation.records import Run
+from sb3_carla.ablation.records import CURVES, Run
 from sb3_carla.markup import markdown_table
 
 __all__ = ["draw", "families", "table"]
 
-CURVES = {
-    "actor_features": ("actor features", "norm of the actor's CNN features"),
-    "critic_features": ("critic features", "norm of the critic's CNN features"),
-    "critic_cnn_gradient": ("critic CNN gradient", "norm of the critic CNN's gradient, before clipping"),
-    "q": ("Q", "critic's Q"),
-    "monte_carlo_return": ("Monte-Carlo return", "Monte-Carlo return that Q stands for"),
-    "actor_loss": ("actor loss", "magnitude of the actor's loss"),
-    "action_saturation": ("saturated actions", "share of actions at their limits"),
-    "episode_length": ("episode length", "length of an episode in training [decisions]"),
-}
-"""Head in the table, and title of the panel."""
 LOGARITHMIC_LIMIT = 200.0
 """A panel is logarithmic where its values reach this."""
 
@@ -40,7 +29,7 @@ def table(runs: dict[str, list[Run]]) -> str:
     :return: the table
     """
     heads = ["variant", "seeds", "success", "route completion", "lateral mean [m]"]
-    rows = [heads + [head for head, _ in CURVES.values()]]
+    rows = [heads + [curve.head for curve in CURVES.values()]]
     for members in sorted(runs.values(), key=lambda found: -_median(_scores(found, "success_rate"))):
         diverged = sum(run.diverged for run in members)
         seeds = str(len(members)) + (f", {diverged} to NaN" if diverged else "")
@@ -77,8 +66,8 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     axes = [figure.add_subplot(grid[divmod(place, 4)]) for place in range(len(CURVES))]
     names = sorted(runs)
     colours = dict(zip(names, _colours(len(names)), strict=True))
-    for axis, (name, (_, title)) in zip(axes, CURVES.items(), strict=True):
-        _draw_panel(axis, title, name, runs, colours)
+    for axis, name in zip(axes, CURVES, strict=True):
+        _draw_panel(axis, name, runs, colours)
     scores = {"success_rate": "success on held-out towns [%]", "route_completion": "route completion [%]"}
     for place, (name, title) in enumerate(scores.items()):
         axis = figure.add_subplot(grid[2, 2 * place : 2 * place + 2])
@@ -86,20 +75,20 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     return figure
 
 
-def _draw_panel(axis: Axes, title: str, curve: str, runs: dict[str, list[Run]], colours: dict[str, Any]) -> None:
-    largest = 0.0
-    for name, members in runs.items():
+def _draw_panel(axis: Axes, name: str, runs: dict[str, list[Run]], colours: dict[str, Any]) -> None:
+    curve, largest = CURVES[name], 0.0
+    for variant, members in runs.items():
         for run in members:
-            series = run.curve(curve)
+            series = run.curve(name)
             if series is None:
                 continue
             finite = np.isfinite(series.values)
-            values = np.abs(series.values[finite]) if "loss" in title else series.values[finite]
-            axis.plot(series.steps[finite], values, color=colours[name], linewidth=0.9, alpha=0.8)
+            values = np.abs(series.values[finite]) if curve.magnitude else series.values[finite]
+            axis.plot(series.steps[finite], values, color=colours[variant], linewidth=0.9, alpha=0.8)
             largest = max(largest, float(np.abs(values).max(initial=0.0)))
     if largest > LOGARITHMIC_LIMIT:
         axis.set_yscale("symlog", linthresh=1.0)
-    axis.set_title(title, fontsize=10)
+    axis.set_title(curve.title, fontsize=10)
     axis.set_xlabel("decisions", fontsize=8)
     axis.grid(alpha=0.25)
     axis.tick_params(labelsize=8)

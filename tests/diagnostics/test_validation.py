@@ -38,7 +38,7 @@ def test_a_good_log_passes(tmp_path: Path, profile: str) -> None:
     found = report(tmp_path, profile)
     assert failed(found) == set()
     assert found.status == 0, str(found)
-    assert str(found).endswith("GO")
+    assert str(found).endswith("\nGO")
 
 
 def with_value(values: np.ndarray, index: int, value: float) -> np.ndarray:

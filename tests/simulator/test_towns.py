@@ -316,7 +316,7 @@ def _lane_ends(name: str) -> list[Any]:
 @pytest.mark.parametrize("name", BUILT_IN_TOWNS)
 def test_town_has_scenarios(name: str) -> None:
     scenarios = Scenarios(load(name), 300.0)
-    assert all(240.0 < scenarios[number].length < 360.0 for number in range(20))
+    assert all(299.0 < scenarios[number].length < 303.0 for number in range(20))
 
 
 def test_carla_draws_clothoids_where_we_do() -> None:
