@@ -39,6 +39,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.resources
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -173,10 +174,25 @@ def _with_default_config(original: Callable[..., None]) -> Callable[..., None]:
         if is_ours(given["env_id"]):
             word = given.get("config")
             known = {} if word is None else presets(given["algo"])
+            if word is not None and word not in known and not _is_config(word):
+                choices = ", ".join(sorted(known))
+                raise ValueError(
+                    f"--conf-file: expected a .yml or .py file, a module, or one of {choices}, got {word!r}"
+                )
             given["config"] = default_config(given["algo"]) if word is None else known.get(word, word)
         original(*bound.args, **bound.kwargs)
 
     return __init__
+
+
+def _is_config(word: str) -> bool:
+    """Whether the zoo finds hyperparameters there."""
+    if word.endswith((".yml", ".yaml", ".py")):
+        return Path(word).is_file()
+    try:
+        return importlib.util.find_spec(word) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _with_merged_env_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -35,6 +35,8 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         {"env_id": "CarlaLane-v0", "hyperparams": {"buffer_size": 100, "n_envs": 2, "vec_env": "supervised"}},
         {"env_id": "CarlaLane-v0", "config": "user.yml", "hyperparams": {"n_stepz": 3}},
         {"env_id": "CarlaLane-v0", "config": "list.yml"},
+        {"env_id": "CarlaLane-v0", "config": "drqv3"},
+        {"env_id": "CarlaLane-v0", "config": "missing.yml"},
     ]
     found: list[dict[str, Any]] = json.loads(run_python(folder, str(PROBE), json.dumps(cases)).splitlines()[-1])
     return found
@@ -79,6 +81,8 @@ def test_command_line_goes_over_the_file_key_by_key(probed: list[dict[str, Any]]
 def test_mistakes_are_told_with_their_file(probed: list[dict[str, Any]]) -> None:
     assert probed[5]["refused"] == "user.yml: CarlaLane-v0: n_stepz: no hyperparameter of TD3; n_steps?"
     assert probed[6]["refused"].startswith("list.yml: expected environments and hyperparameters of each")
+    for found, word in zip(probed[7:], ("drqv3", "missing.yml"), strict=True):
+        assert found["refused"].endswith(f"or one of drqv2, paper, sb3, spinningup, traffic, got {word!r}")
 
 
 RATES = {"drqv2": 1e-4, "paper": 3e-4, "sb3": 1e-3, "spinningup": 1e-3}

@@ -27,11 +27,19 @@ def set_up(env_id: str, config: str | None = None, steps: int = 0, **options: An
 
     args = argparse.Namespace(env_kwargs=options.get("env_kwargs"))
     hyperparams = options.pop("hyperparams", {"buffer_size": 100, "n_envs": 1})
-    manager = zoo.ExperimentManager(
-        args, "td3", env_id, "logs", eval_freq=-1, n_timesteps=10, config=config, hyperparams=hyperparams, **options
-    )
     with contextlib.redirect_stdout(io.StringIO()):
         try:
+            manager = zoo.ExperimentManager(
+                args,
+                "td3",
+                env_id,
+                "logs",
+                eval_freq=-1,
+                n_timesteps=10,
+                config=config,
+                hyperparams=hyperparams,
+                **options,
+            )
             model, _ = manager.setup_experiment()
         except ValueError as error:
             return {"refused": str(error)}
