@@ -8,7 +8,7 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback
+from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback
 
 __all__ = ["ActionSaturationCallback"]
 
@@ -45,7 +45,7 @@ class ActionSaturationCallback(ProbeCallback):
         actor = getattr(self.model.policy, "actor", None)
         self._actor = actor if isinstance(actor, nn.Module) else None
         if self._actor is not None:
-            self._handles.append(self._actor.register_forward_hook(self._keep))
+            self._handles.append(self._actor.register_forward_hook(Hook(self._keep)))
         self._handles.append(BeforeDump(self.logger, self._record))
 
     def _detach(self) -> None:

@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_getattr
 
-from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, networks
+from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback, networks
 from sb3_carla.callbacks.verdicts import WINDOW, Evidence, Verdict, judge
 from sb3_carla.schedules import ScaledSchedule
 
@@ -101,7 +101,7 @@ class DivergenceGuard(ProbeCallback):
         self._stop = False
         self._handles.append(BeforeDump(self.logger, self._judge, last=True))
         if isinstance(self.model, OnPolicyAlgorithm) and self.response != "warn":
-            self._handles.append(self.model.policy.optimizer.register_step_pre_hook(self._stepping))
+            self._handles.append(self.model.policy.optimizer.register_step_pre_hook(Hook(self._stepping)))
 
     def _detach(self) -> None:
         if self._handles:

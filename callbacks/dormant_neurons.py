@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch as th
 from torch import nn
 
-from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, hidden_activations, networks
+from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback, hidden_activations, networks
 
 __all__ = ["DormantNeuronsCallback", "dormant"]
 
@@ -38,7 +36,7 @@ class DormantNeuronsCallback(ProbeCallback):
             for number, activation in enumerate(hidden_activations(module)):
                 if activation not in seen:
                     seen.add(activation)
-                    self._handles.append(activation.register_forward_hook(partial(self._keep, (network, number))))
+                    self._handles.append(activation.register_forward_hook(Hook(self._keep, (network, number))))
         self._handles.append(BeforeDump(self.logger, self._record))
 
     def _detach(self) -> None:

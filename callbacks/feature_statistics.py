@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch as th
 from torch import nn
 
-from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, encoders, networks
+from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback, encoders, networks
 
 __all__ = ["FeatureStatisticsCallback", "feature_rank"]
 
@@ -46,7 +45,7 @@ class FeatureStatisticsCallback(ProbeCallback):
                 name = network if len(found) == 1 else ("critic" if "vf_" in path else "actor")
                 named.setdefault(encoder, name)
         for encoder, name in named.items():
-            self._handles.append(encoder.register_forward_hook(partial(self._keep, name)))
+            self._handles.append(encoder.register_forward_hook(Hook(self._keep, name)))
         self._handles.append(BeforeDump(self.logger, self._record))
 
     def _detach(self) -> None:

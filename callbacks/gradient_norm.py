@@ -9,7 +9,7 @@ from typing import Any
 import torch as th
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, encoders, networks
+from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback, encoders, networks
 from sb3_carla.diagnostics.limits import GRADIENT_NORM
 
 __all__ = ["ALERTS", "GradientNormCallback"]
@@ -75,8 +75,8 @@ class GradientNormCallback(ProbeCallback):
                     parameters[id(parameter)] = parameter
             trained |= own
         for parameter in parameters.values():
-            self._handles.append(parameter.register_post_accumulate_grad_hook(self._accumulated))
-        self._handles.append(register_optimizer_step_pre_hook(self._stepping))
+            self._handles.append(parameter.register_post_accumulate_grad_hook(Hook(self._accumulated)))
+        self._handles.append(register_optimizer_step_pre_hook(Hook(self._stepping)))
         self._handles.append(BeforeDump(self.logger, self._record))
 
     def _detach(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakMethod
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -11,7 +12,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["BeforeDump", "ProbeCallback", "encoders", "hidden_activations", "networks"]
+__all__ = ["BeforeDump", "Hook", "ProbeCallback", "encoders", "hidden_activations", "networks"]
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh)
 
@@ -62,20 +63,41 @@ def hidden_activations(network: nn.Module) -> list[nn.Module]:
     ]
 
 
+class Hook:
+    """
+    Calls a callback's method, as long as the callback is there. Its copies, in those of a policy, do nothing.
+
+    :param method: of the callback; None for nothing
+    :param first: arguments before those of the caller
+    """
+
+    def __init__(self, method: Callable[..., None] | None = None, *first: Any) -> None:
+        self._method = None if method is None else WeakMethod(method)
+        self._first = first
+
+    def __call__(self, *args: Any) -> None:
+        method = None if self._method is None else self._method()
+        if method is not None:
+            method(*self._first, *args)
+
+    def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
+        return Hook, ()
+
+
 class BeforeDump(KVWriter):
     """
-    Calls a function each time just before a logger writes, until it is removed.
+    Calls a callback's method each time just before a logger writes, until it is removed.
 
-    It stands before the logger's outputs, so that they write what the function records.
+    It stands before the logger's outputs, so that they write what the method records.
 
     :param logger: the model's logger
-    :param function: records what is to be written
+    :param method: records what is to be written
     :param last: call it after all others of this kind, so that it sees what they recorded
     """
 
-    def __init__(self, logger: Logger, function: Callable[[], None], *, last: bool = False) -> None:
+    def __init__(self, logger: Logger, method: Callable[[], None], *, last: bool = False) -> None:
         self._logger = logger
-        self._function = function
+        self._hook = Hook(method)
         self._last = last
         others = [output for output in logger.output_formats if isinstance(output, BeforeDump)]
         logger.output_formats.insert(sum(last or not other._last for other in others), self)
@@ -86,7 +108,7 @@ class BeforeDump(KVWriter):
         :param key_excluded: not used
         :param step: not used
         """
-        self._function()
+        self._hook()
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -99,9 +121,10 @@ class BeforeDump(KVWriter):
 
 class ProbeCallback(BaseCallback):
     """
-    A callback that hooks into a model while it trains, and leaves nothing behind.
+    A callback that hooks into a model while it trains, and leaves nothing behind. Only where the training ends with an
+    exception its hooks stay, until the callback's next training; with the callback gone, they do nothing.
 
-    Subclasses add what has to be removed again to ``self._handles`` in :meth:`_attach`.
+    Subclasses register each :class:`Hook` in :meth:`_attach`, and add what removes it to ``self._handles``.
     """
 
     def __init__(self, verbose: int = 0) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from gymnasium import spaces
 from sb3_contrib import ARS, QRDQN, TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
 from stable_baselines3 import TD3 as StockTD3
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import CSVOutputFormat
 from tiny import BarEnv, train
 from torch.optim.optimizer import _global_optimizer_pre_hooks
@@ -199,6 +203,38 @@ def test_nothing_is_left_behind_or_saved(tmp_path: Path) -> None:
     assert [type(output) for output in model.logger.output_formats] == [CSVOutputFormat]
     assert not _global_optimizer_pre_hooks
     TD3.load(tmp_path / "midway.zip")
+
+
+class Fail(BaseCallback):
+    def _on_step(self) -> bool:
+        if self.n_calls == 60:
+            raise ZeroDivisionError
+        return True
+
+
+def test_hooks_that_an_exception_leaves_go_with_their_callback() -> None:
+    model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL)
+    callback = DiagnosticsCallback("rollback")
+    gone = [weakref.ref(each) for each in callback.callbacks]
+    with pytest.raises(ZeroDivisionError):
+        model.learn(100, callback=[callback, Fail()])
+    del callback
+    gc.collect()
+    assert [each() for each in gone] == [None] * len(gone)
+    model.learn(60, log_interval=1)
+
+
+def test_a_policy_can_be_copied_while_it_trains() -> None:
+    class Copy(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.n_calls == 60:
+                copied = copy.deepcopy(self.model.policy).train()
+                copied.predict_values(copied.obs_to_tensor(self.model._last_obs)[0])
+            return True
+
+    model = PPO("CnnPolicy", BarEnv(), n_steps=32, batch_size=16, n_epochs=1)
+    model.learn(70, callback=[DiagnosticsCallback(), Copy()])
+    ARS("MlpPolicy", "CartPole-v1", n_delta=2).learn(300, callback=DiagnosticsCallback())
 
 
 def test_driving_metrics_are_means_over_episodes(tmp_path: Path) -> None:
