@@ -130,10 +130,10 @@ class ValueBiasCallback(ProbeCallback):
         gamma, usable = self._gamma, len(episode.rewards)
         key, end = _state_key(self.model), None
         if info.get("TimeLimit.truncated", False):
-            last = info["terminal_observation"]
+            last = info.get("terminal_observation")
             end = (last, last if key is None else info.get(key))
-            if end[1] is None:
-                return  # the environment's process is gone, and its last state with it
+            if any(part is None for part in end):
+                return  # nobody tells, or the environment's process is gone, and its last state with it
             unseen = math.ceil(math.log(UNSEEN) / math.log(gamma)) if 0.0 < gamma < 1.0 else usable
             usable = max(1, usable - unseen + 1)
         candidates = [state for state in episode.states if state[0] < usable]
@@ -189,7 +189,7 @@ def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarra
 
     :param model: any SB3 model with a critic
     :param observations: shape (n, ...), or a dict of such, as the critic gets them: with ``critic_state`` states
-    :param actions: shape (n, action_dim), scaled to -1..1; (n,) where they are discrete; not used by V(s)
+    :param actions: shape (n, *action shape), scaled to -1..1; (n,) where they are discrete; not used by V(s)
     :return: Q(s, a), or V(s) where the model has no Q: shape (n,)
     """
     policy: Any = model.policy
@@ -199,7 +199,8 @@ def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarra
         states = th.as_tensor(observations, device=model.device, dtype=th.float32)
     critic = getattr(policy, "critic", None)
     if isinstance(critic, th.nn.Module):
-        found = critic(states, th.as_tensor(actions, device=model.device, dtype=th.float32))
+        flat = th.as_tensor(actions, device=model.device, dtype=th.float32).reshape(len(actions), -1)  # (n, action_dim)
+        found = critic(states, flat)
         found = (
             th.cat(found, dim=1) if isinstance(found, tuple) else found
         )  # (n, n_critics) or (n, n_critics, quantiles)

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 from tiny import STATE_CRITIC, BarEnv, SlidingBar, train
 
 from sb3_carla.callbacks import (
@@ -156,6 +157,33 @@ def test_bias_of_a_critic_that_is_known(tmp_path: Path, terminates: bool) -> Non
     assert last["debug/monte_carlo_q"] == pytest.approx(10.0)
     assert last["debug/q_bias"] == pytest.approx(10.0 - np.mean(returns))
     assert last["debug/q_bias_normalized"] == pytest.approx((10.0 - np.mean(returns)) / np.mean(returns))
+
+
+class Grid(Pushes):
+    """Its actions have two dimensions, and nobody tells its last observations."""
+
+    def __init__(self) -> None:
+        super().__init__(terminates=False)
+        self.action_space = spaces.Box(-1.0, 1.0, (2, 2), np.float32)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_bias_where_actions_have_dimensions_or_last_observations_are_not_told(tmp_path: Path, told: bool) -> None:
+    class Untold(VecEnvWrapper):
+        def reset(self) -> Any:
+            return self.venv.reset()
+
+        def step_wait(self) -> Any:
+            *rest, infos = self.venv.step_wait()
+            for info in infos if not told else []:
+                info.pop("terminal_observation", None)
+            return *rest, infos
+
+    model = PPO("MlpPolicy", Untold(DummyVecEnv([Grid])), n_steps=32, batch_size=16, n_epochs=1, device="cpu")
+    if told:
+        model = SAC("MlpPolicy", Grid(), learning_starts=20, device="cpu")
+    rows = train(model, tmp_path, [ValueBiasCallback(), ActionSaturationCallback()], steps=60)
+    assert ("debug/q_bias" in rows[-1]) == told
 
 
 class CountingBar(SlidingBar):
