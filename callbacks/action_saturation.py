@@ -21,8 +21,8 @@ class ActionSaturationCallback(ProbeCallback):
     TD3, SAC, TQC), its own output counts, before exploration noise; else the actions that were taken (PPO, A2C).
 
     Tags (over the steps since the last dump): ``debug/action_saturation`` over all dimensions, and, where there are
-    several, ``debug/action_saturation_<name>``. The names are the environment's ``action_names``, if it has them, else
-    numbers.
+    several, ``debug/action_saturation_<name>``. The names are the environment's ``action_names``, if it has a list or
+    tuple of as many, else numbers.
 
     :param limit: an action a with abs(a) > limit is saturated, on a scale of -1 to 1 [-]
     :param verbose: not used
@@ -94,5 +94,7 @@ def action_names(env: Any, number: int) -> list[str]:
     :param number: of its action's dimensions
     :return: what the environment calls them; else "0", "1", ...
     """
-    names = env.get_attr("action_names", [0])[0] if env.has_attr("action_names") else ()
-    return list(names) if len(names) == number else [str(index) for index in range(number)]
+    names = env.get_attr("action_names", [0])[0] if env.has_attr("action_names") else None
+    if isinstance(names, (list, tuple)) and len(names) == number:
+        return list(names)
+    return [str(index) for index in range(number)]

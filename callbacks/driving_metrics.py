@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
@@ -19,6 +21,8 @@ EPISODE_TAGS = {
     "is_success": "driving/success",
 }
 """Key in the ``info`` of an episode's last step -> tag."""
+MONITOR_TAGS = {"r": "train/episode_reward", "l": "train/episode_length"}
+"""The same of what SB3's ``Monitor`` says there."""
 
 
 class DrivingMetricsCallback(BaseCallback):
@@ -27,7 +31,7 @@ class DrivingMetricsCallback(BaseCallback):
 
     Tags: ``train/episode_reward``, ``train/episode_length``, those of ``EPISODE_TAGS``, ``reward/<term>``. TensorBoard
     gets a point for each episode, when it ends; the logger's other outputs get the mean of those between two dumps.
-    Infos that lack a key are passed over: it does no harm elsewhere.
+    Infos that lack a key, or have no number there, are passed over: it does no harm elsewhere.
     """
 
     def __init__(self, verbose: int = 0) -> None:
@@ -44,17 +48,16 @@ class DrivingMetricsCallback(BaseCallback):
         steps = zip(self.locals.get("infos", []), self.locals.get("dones", []), strict=True)
         for index, (info, ended) in enumerate(steps):
             self._steps[index] += 1
-            for term, value in info.get("reward_terms", {}).items():
+            for term, value in _numbers(info.get("reward_terms")).items():
                 self._sums[index][term] += value
             if ended:
                 self._record(index, info)
         return True
 
     def _record(self, index: int, info: dict[str, Any]) -> None:
-        values = {tag: float(info[key]) for key, tag in EPISODE_TAGS.items() if key in info}
-        if "episode" in info:
-            values["train/episode_reward"] = float(info["episode"]["r"])
-            values["train/episode_length"] = float(info["episode"]["l"])
+        values: dict[str, float] = {}
+        for tags, place in ((EPISODE_TAGS, info), (MONITOR_TAGS, info.get("episode"))):
+            values |= {tags[key]: value for key, value in _numbers(place).items() if key in tags}
         for term, total in self._sums.pop(index, {}).items():
             values[f"reward/{term}"] = total / self._steps[index]
         self._steps[index] = 0
@@ -63,3 +66,10 @@ class DrivingMetricsCallback(BaseCallback):
         for output in self.logger.output_formats:
             if isinstance(output, TensorBoardOutputFormat):
                 output.write(values, dict.fromkeys(values, ()), self.num_timesteps)
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    """Those of a mapping's values that are a number, or an array of one; none of anything else."""
+    items = values.items() if isinstance(values, Mapping) else ()
+    arrays = {key: np.asarray(value) for key, value in items if isinstance(value, (int, float, np.generic, np.ndarray))}
+    return {key: float(array.item()) for key, array in arrays.items() if array.size == 1 and array.dtype.kind in "biuf"}

@@ -22,6 +22,7 @@ from tiny import BarEnv, train
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from sb3_carla.callbacks import (
+    ActionSaturationCallback,
     DiagnosticsCallback,
     DrivingMetricsCallback,
     FeatureStatisticsCallback,
@@ -256,6 +257,33 @@ def test_driving_metrics_are_means_over_episodes(tmp_path: Path) -> None:
     assert rows[-1]["driving/lateral_deviation_m"] == pytest.approx(0.3)
     assert rows[-1]["driving/success"] == 0.0
     assert rows[-1]["train/episode_length"] == 10.0
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"collisions": [1, 2], "lane_invasions": ["Broken"], "is_success": None, "reward_terms": None},
+        {"collisions": None, "is_success": np.array([True]), "reward_terms": {"a": None, "b": np.float32(2.0)}},
+        {"collisions": np.array(["x"]), "reward_terms": [1.0]},
+    ],
+)
+@pytest.mark.parametrize("names", [None, 3.0, ("a", "b"), BarEnv.step])
+def test_what_foreign_environments_mean_by_the_same_names_is_passed_over(
+    tmp_path: Path, foreign: dict[str, Any], names: Any
+) -> None:
+    class Foreign(BarEnv):
+        action_names = names
+
+        def step(self, action: np.ndarray) -> Any:
+            *rest, info = super().step(action)
+            return *rest, {**info, **foreign}
+
+    model = A2C("CnnPolicy", Foreign(), device="cpu", policy_kwargs={"features_extractor_kwargs": {"features_dim": 8}})
+    rows = train(model, tmp_path, [DrivingMetricsCallback(), ActionSaturationCallback()], steps=20)
+    seen = {
+        tag: value for tag, value in rows[-1].items() if tag.startswith(("driving/", "reward/", "train/collisions"))
+    }
+    assert seen == ({"driving/success": 1.0, "reward/b": 2.0} if foreign["collisions"] is None else {})
 
 
 def test_alerts_are_raised_by_exploding_gradients_only(tmp_path: Path) -> None:
