@@ -72,9 +72,10 @@ class ActionSaturationCallback(ProbeCallback):
         if self._actor is not None:
             output, self._output = self._output, None
             return None if output is None else output.reshape(-1, len(self._names))
-        if "actions" not in self.locals:
+        taken = self.locals.get("clipped_actions", self.locals.get("actions"))  # PPO's "actions" may be scaled already
+        if taken is None:
             return None
-        actions = th.as_tensor(self.locals["actions"], dtype=th.float32).reshape(-1, len(self._names)).cpu()
+        actions = th.as_tensor(taken, dtype=th.float32).reshape(-1, len(self._names)).cpu()
         return 2.0 * (actions - self._low) / (self._high - self._low) - 1.0
 
     def _record(self) -> None:

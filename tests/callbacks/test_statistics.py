@@ -106,14 +106,15 @@ class Pushes(gym.Env[np.ndarray, np.ndarray]):
         return np.zeros(3, np.float32), 1.0, ended and self._terminates, ended and not self._terminates, {}
 
 
-def test_saturation_of_actions_taken_is_scaled_and_named(tmp_path: Path) -> None:
-    class Fixed(ActionSaturationCallback):
-        def _on_step(self) -> bool:
-            self.locals = {**self.locals, "actions": np.array([[1.99, 4.0]], np.float32)}
-            return super()._on_step()
-
-    model = PPO("MlpPolicy", Pushes(), n_steps=32, batch_size=16, n_epochs=1, device="cpu")
-    rows = train(model, tmp_path, [Fixed()], steps=70)
+@pytest.mark.parametrize(("squashed", "middle"), [(False, 4.0), (True, 0.0)])
+def test_saturation_of_actions_taken_is_scaled_and_named(tmp_path: Path, squashed: bool, middle: float) -> None:
+    arguments: dict[str, Any] = {"n_steps": 32, "batch_size": 16, "n_epochs": 1, "learning_rate": 0.0, "device": "cpu"}
+    policy_kwargs = {"squash_output": squashed, "log_std_init": -5.0}
+    model = PPO("MlpPolicy", Pushes(), use_sde=squashed, policy_kwargs=policy_kwargs, **arguments)
+    with th.no_grad():
+        model.policy.action_net.weight.zero_()
+        model.policy.action_net.bias.copy_(th.tensor([9.0, middle]))
+    rows = train(model, tmp_path, [ActionSaturationCallback()], steps=70)
     assert rows[-1]["debug/action_saturation"] == 0.5
     assert rows[-1]["debug/action_saturation_left"] == 1.0
     assert rows[-1]["debug/action_saturation_right"] == 0.0
