@@ -28,8 +28,8 @@ class FeatureStatisticsCallback(ProbeCallback):
     between.
 
     Tags: ``debug/cnn_feature_{l2_norm,mean,std,max,min,rank}`` over all extractors, and, where there are several,
-    ``debug/<network>_cnn_feature_*`` for each. ``l2_norm`` is the batch mean of each sample's norm; ``rank`` is
-    :func:`feature_rank`, of several extractors the lowest.
+    ``debug/<network>_cnn_feature_*`` for each; of extractors whose ``features_dim`` differ only these. ``l2_norm`` is
+    the batch mean of each sample's norm; ``rank`` is :func:`feature_rank`, of several extractors the lowest.
     """
 
     def __init__(self, verbose: int = 0) -> None:
@@ -61,7 +61,8 @@ class FeatureStatisticsCallback(ProbeCallback):
             return
         features = {name: output.float() for name, output in self._features.items()}
         ranks = {name: feature_rank(batch) for name, batch in features.items()}
-        self._record_one("debug/cnn_feature", th.cat(list(features.values())), min(ranks.values()))
+        if len({batch.shape[1:] for batch in features.values()}) == 1:
+            self._record_one("debug/cnn_feature", th.cat(list(features.values())), min(ranks.values()))
         if len(features) > 1:
             for name, batch in features.items():
                 self._record_one(f"debug/{name}_cnn_feature", batch, ranks[name])

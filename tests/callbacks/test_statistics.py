@@ -14,7 +14,9 @@ from gymnasium import spaces
 from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
+from stable_baselines3.td3.policies import CnnPolicy
 from tiny import STATE_CRITIC, BarEnv, SlidingBar, train
 
 from sb3_carla.callbacks import (
@@ -73,6 +75,17 @@ def test_rank_and_dormant_units_of_a_crippled_network(tmp_path: Path) -> None:
     # Units of the critic: 32 + 64 + 64 channels, 512 features, twice 2 * 256.
     assert last["debug/critic_dormant_ratio"] >= 128 / (160 + 512 + 1024)
     assert {"debug/dormant_ratio", "debug/actor_dormant_ratio"} <= set(last)
+
+
+def test_extractors_of_different_sizes_are_not_thrown_together(tmp_path: Path) -> None:
+    class Uneven(CnnPolicy):
+        def make_critic(self, features_extractor: Any = None) -> Any:
+            return super().make_critic(NatureCNN(self.observation_space, features_dim=64))
+
+    rows = train(DDPG(Uneven, BarEnv(), learning_starts=20), tmp_path, [FeatureStatisticsCallback()], steps=40)
+    assert {tag for tag in rows[-1] if tag.endswith("_rank")} == {
+        "debug/actor_cnn_feature_rank", "debug/critic_cnn_feature_rank"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("bias", "expected"), [(0.0, 0.0), (20.0, 1.0)])
