@@ -8,7 +8,7 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback
+from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback, outside_table
 
 __all__ = ["ActionSaturationCallback"]
 
@@ -85,7 +85,8 @@ class ActionSaturationCallback(ProbeCallback):
         self.logger.record("debug/action_saturation", sum(shares) / len(shares))
         if len(shares) > 1:
             for name, share in zip(self._names, shares, strict=True):
-                self.logger.record(f"debug/action_saturation_{name}", share)
+                tag = f"debug/action_saturation_{name}"
+                self.logger.record(tag, share, exclude=outside_table(tag))
         self._saturated, self._steps = None, 0
 
 

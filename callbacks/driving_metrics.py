@@ -10,6 +10,8 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
+from sb3_carla.callbacks.parts import outside_table
+
 __all__ = ["DrivingMetricsCallback"]
 
 EPISODE_TAGS = {
@@ -62,7 +64,7 @@ class DrivingMetricsCallback(BaseCallback):
             values[f"reward/{term}"] = total / self._steps[index]
         self._steps[index] = 0
         for tag, value in values.items():
-            self.logger.record_mean(tag, value, exclude="tensorboard")
+            self.logger.record_mean(tag, value, exclude=("tensorboard", *outside_table(tag)))
         for output in self.logger.output_formats:
             if isinstance(output, TensorBoardOutputFormat):
                 output.write(values, dict.fromkeys(values, ()), self.num_timesteps)

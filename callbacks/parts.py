@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["BeforeDump", "Hook", "ProbeCallback", "encoders", "hidden_activations", "networks"]
+__all__ = ["BeforeDump", "Hook", "ProbeCallback", "encoders", "hidden_activations", "networks", "outside_table"]
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh)
 
@@ -61,6 +61,17 @@ def hidden_activations(network: nn.Module) -> list[nn.Module]:
         for path, module in network.named_modules()
         if isinstance(module, ACTIVATIONS) and id(module) not in outputs and "target" not in path
     ]
+
+
+def outside_table(tag: str) -> tuple[str, ...]:
+    """
+    Where not to write a tag that is named by the environment. SB3's table cuts names to 36 characters with their
+    indentation of 3, and where that makes two alike it ends the training.
+
+    :param tag: "group/name"
+    :return: for ``exclude`` of the logger's methods
+    """
+    return ("stdout", "log") if len(tag.partition("/")[2]) > 33 else ()
 
 
 class Hook:

@@ -17,7 +17,7 @@ from sb3_contrib import ARS, QRDQN, TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
 from stable_baselines3 import TD3 as StockTD3
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import CSVOutputFormat
+from stable_baselines3.common.logger import CSVOutputFormat, configure
 from tiny import BarEnv, train
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
@@ -284,6 +284,29 @@ def test_what_foreign_environments_mean_by_the_same_names_is_passed_over(
         tag: value for tag, value in rows[-1].items() if tag.startswith(("driving/", "reward/", "train/collisions"))
     }
     assert seen == ({"driving/success": 1.0, "reward/b": 2.0} if foreign["collisions"] is None else {})
+
+
+def test_long_names_that_begin_alike_are_left_out_of_the_table(tmp_path: Path) -> None:
+    class Robot(BarEnv):
+        action_names = ("right_front_shoulder_pitch", "right_front_shoulder_roll")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+        def step(self, action: np.ndarray) -> Any:
+            *rest, info = super().step(action)
+            terms = [f"distance_of_the_right_front_foot_to_{goal}" for goal in ("ground", "target")]
+            return *rest, {**info, "reward_terms": dict.fromkeys(terms, 1.0)}
+
+    model = DDPG("CnnPolicy", Robot(), learning_starts=5, buffer_size=50, batch_size=2, device="cpu")
+    model.set_logger(configure(str(tmp_path), ["log", "csv"]))
+    model.learn(21, callback=DiagnosticsCallback(), log_interval=1)
+    model.logger.close()
+    assert "episode_reward" in (tmp_path / "log.txt").read_text()
+    header = (tmp_path / "progress.csv").read_text().partition("\n")[0]
+    assert "roll" in header
+    assert "to_target" in header
 
 
 def test_alerts_are_raised_by_exploding_gradients_only(tmp_path: Path) -> None:
