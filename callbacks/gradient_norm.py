@@ -59,7 +59,8 @@ class GradientNormCallback(ProbeCallback):
         super().__init__(verbose)
         self._part: dict[int, tuple[str, str]] = {}
         self._updates: dict[str, Update] = defaultdict(Update)
-        self._norms: dict[str, dict[tuple[int, ...], list[th.Tensor]]] = defaultdict(lambda: defaultdict(list))
+        # (network, part) -> sum and largest of its norms before and after clipping, shape (2,); number of updates
+        self._norms: dict[tuple[str, str], tuple[th.Tensor, th.Tensor, int]] = {}
 
     def _attach(self) -> None:
         parameters: dict[int, th.nn.Parameter] = {}
@@ -109,46 +110,34 @@ class GradientNormCallback(ProbeCallback):
             after[id(parameter)] = norm if id(parameter) not in after else th.maximum(norm, after[id(parameter)])
 
     def _finish(self, network: str) -> None:
-        """A network's update is complete: keep the norms of its parameters."""
+        """A network's update is complete: add the norms of its parts, the L2 norms of their parameters' norms."""
         update = self._updates.pop(network, Update())
-        known = tuple(key for key in update.after if key in update.before)
-        if known:
-            norms = [update.before[key] for key in known] + [update.after[key] for key in known]
-            self._norms[network][known].append(th.stack(norms))
+        known = sorted((key for key in update.after if key in update.before), key=lambda key: self._part[key][1])
+        if not known:
+            return
+        n_cnn = sum(self._part[key][1] == "cnn" for key in known)
+        norms = th.stack([kind[key] for kind in (update.before, update.after) for key in known])
+        norms = norms.reshape(2, -1)  # (before and after, parameters), the CNN's first
+        for part, columns in {"all": norms, "cnn": norms[:, :n_cnn], "mlp": norms[:, n_cnn:]}.items():
+            if columns.numel():
+                norm = th.linalg.vector_norm(columns, dim=1)  # (2,)
+                total, largest, number = self._norms.get((network, part), (th.zeros_like(norm), norm, 0))
+                self._norms[network, part] = (total + norm, th.maximum(largest, norm), number + 1)
 
     def _record(self) -> None:
         for network in list(self._updates):
             if self._updates[network].after:
                 self._finish(network)
-        for network, found in self._norms.items():
-            norms = self._combined(found)
-            for kind, values in norms.items():
-                self.logger.record(TAGS[kind].format(network), float(values.mean()))
-            before, after = norms["all_before"].mean(), norms["all_after"].mean()
-            self.logger.record(f"debug/{network}_grad_clip_ratio", float(after / before.clamp(min=1e-12)))
-            largest = float(norms["all_before"].max())
-            for tag, limit in ALERTS.items():
-                if not largest <= limit:  # NaN, too
-                    self.logger.record(tag, 1)
+        for (network, part), (total, largest, number) in self._norms.items():
+            before, after = (total / number).tolist()
+            self.logger.record(TAGS[f"{part}_before"].format(network), before)
+            self.logger.record(TAGS[f"{part}_after"].format(network), after)
+            if part == "all":
+                self.logger.record(f"debug/{network}_grad_clip_ratio", after / max(before, 1e-12))
+                for tag, limit in ALERTS.items():
+                    if not largest[0] <= limit:  # NaN, too
+                        self.logger.record(tag, 1)
         self._norms.clear()
-
-    def _combined(self, found: dict[tuple[int, ...], list[th.Tensor]]) -> dict[str, th.Tensor]:
-        """
-        The norms of a network's parts: L2 norms of the parameters' (3, 5, 8 give 9.9, not 16).
-
-        :param found: ids of the parameters of an update -> their norms before, then after: shape (2 * parameters,)
-        :return: kind of ``TAGS`` -> shape (updates,)
-        """
-        parts: dict[str, list[th.Tensor]] = defaultdict(list)
-        for keys, rows in found.items():
-            norms = th.stack(rows).reshape(len(rows), 2, len(keys))  # (updates, 2, parameters)
-            for part in ("all", "cnn", "mlp"):
-                columns = [column for column, key in enumerate(keys) if part in ("all", self._part[key][1])]
-                if columns:
-                    combined = th.linalg.vector_norm(norms[:, :, columns], dim=2)  # (updates, 2)
-                    parts[f"{part}_before"].append(combined[:, 0])
-                    parts[f"{part}_after"].append(combined[:, 1])
-        return {kind: th.cat(values) for kind, values in parts.items()}
 
 
 def _trained(network: th.nn.Module) -> set[int]:

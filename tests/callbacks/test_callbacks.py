@@ -72,6 +72,19 @@ def test_actor_is_not_written_where_it_was_not_updated(tmp_path: Path) -> None:
     assert all(row["debug/actor_grad_norm_AFTER_clip"] > 0.0 for row in with_actor)
 
 
+def test_what_is_kept_between_dumps_does_not_grow() -> None:
+    kept = []
+
+    class Count(GradientNormCallback):
+        def _on_rollout_start(self) -> None:
+            if self.num_timesteps in (20, 40):
+                kept.append(sum(type(each) is th.Tensor for each in gc.get_objects()))
+
+    model = DDPG("CnnPolicy", BarEnv(), learning_starts=10, buffer_size=50, batch_size=2, device="cpu")
+    model.learn(41, callback=Count(), log_interval=10**9)
+    assert kept[1] < kept[0] + 10
+
+
 class SecondOptimizerTD3(TD3):
     """The published bug: the actor's CNN has an optimizer of its own, which steps before the gradients are clipped."""
 
