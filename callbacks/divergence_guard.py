@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
+import pickle
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import torch as th
@@ -19,6 +25,8 @@ from sb3_carla.callbacks.verdicts import WINDOW, Evidence, Verdict, judge
 from sb3_carla.schedules import ScaledSchedule
 
 __all__ = ["DivergenceGuard"]
+
+logger = logging.getLogger(__name__)
 
 RESPONSES = ("rollback", "stop", "warn")
 
@@ -34,19 +42,20 @@ class DivergenceGuard(ProbeCallback):
     ``alerts/verdicts``.
 
     It keeps the last good weights (and optimizers): saved every ``save_freq`` steps, and good once as many steps more
-    have passed without a verdict; until then, the weights of the training's start. On a critical verdict (NaN, Inf,
-    gradient norms beyond 100 000, exponential growth) it responds:
+    have passed without a verdict; until then, the weights of the training's start. Where saving fails, that is a
+    warning. On a critical verdict (NaN, Inf, gradient norms beyond 100 000, exponential growth) it responds:
 
     - "rollback": goes on from the last good weights with learning rates times ``lr_factor``; after
-      ``max_rollbacks`` of them, or where the environment is at fault, stops;
+      ``max_rollbacks`` of them, or where the environment is at fault or nothing could be saved, stops;
     - "stop": puts the last good weights back, so that what is saved next is sound, and ends the training;
-    - "warn": does nothing but say so.
+    - "warn": does nothing but say so, and saves nothing.
 
     Tags: ``alerts/divergence_warning``, ``alerts/divergence_critical``: 1 at each dump where it holds.
 
     :param response: see above
     :param save_freq: steps between savings, and until one counts as good
-    :param save_path: folder of ``last_good.zip``; None for the logger's
+    :param save_path: folder of ``last_good.zip``; None for the logger's, or if it has none, one that goes with the
+        training
     :param max_rollbacks: see above
     :param lr_factor: of the learning rates at a rollback [-]
     :param verbose: not used
@@ -85,6 +94,7 @@ class DivergenceGuard(ProbeCallback):
         self._largest_reward = 0.0
         self._stop = False
         self._stale_dump = False
+        self._store: GoodWeights | None = None  # of a training where it may respond
 
     # --- what it sees ------------------------------------------------------------------------------------------
 
@@ -95,17 +105,19 @@ class DivergenceGuard(ProbeCallback):
             name: [p for key, p in network.named_parameters() if p.requires_grad and "target" not in key][-1:]
             for name, network in networks(self.model).items()
         }
-        self._store = GoodWeights(self.model, Path(self.save_path or self.logger.get_dir() or "."))
-        self._store.save(self.num_timesteps)
-        self._store.promote()
+        if self.response != "warn":
+            self._store = GoodWeights(self.model, self.save_path or self.logger.get_dir())
+            self._store.save(self.num_timesteps)
+            self._store.promote()
         self._stop = False
         self._handles.append(BeforeDump(self.logger, self._judge, last=True))
-        if isinstance(self.model, OnPolicyAlgorithm) and self.response != "warn":
+        if isinstance(self.model, OnPolicyAlgorithm) and self._store is not None:
             self._handles.append(self.model.policy.optimizer.register_step_pre_hook(Hook(self._stepping)))
 
     def _detach(self) -> None:
-        if self._handles:
+        if self._store is not None:
             self._store.discard()
+            self._store = None
         super()._detach()
         self._last_weights = {}
         self._history.clear()
@@ -151,12 +163,14 @@ class DivergenceGuard(ProbeCallback):
     def _on_rollout_start(self) -> None:
         self._check_weights()
         self._respond()
-        if not self._active and not self._stop and self.num_timesteps - self._store.candidate_step >= self.save_freq:
+        if self._store is None or self._active or self._stop:
+            return
+        if self.num_timesteps - self._store.candidate_step >= self.save_freq:
             self._store.promote()
             self._store.save(self.num_timesteps)
 
     def _on_training_end(self) -> None:
-        if self._stop:
+        if self._stop and self._store is not None:
             self._store.restore()  # of an update that was under way when it stopped
         self._check_weights()
         self._respond()
@@ -193,7 +207,8 @@ class DivergenceGuard(ProbeCallback):
     def _announce(self, verdict: Verdict) -> None:
         level = "critical" if verdict.critical else "warning"
         self.logger.record(f"alerts/divergence_{level}", 1)
-        self._store.discard()
+        if self._store is not None:
+            self._store.discard()
         if verdict.critical:
             self._pending.append(verdict)
         if verdict.rule not in self._active or verdict.critical > self._active[verdict.rule]:
@@ -209,11 +224,11 @@ class DivergenceGuard(ProbeCallback):
 
     def _respond(self) -> None:
         critical, self._pending = self._pending, []
-        if not critical or self.response == "warn" or self._stop:
+        if not critical or self._store is None or self._stop:
             return
         step = self._store.restore()
         where = "the weights of the start" if step == self._store.first_step else f"the weights of step {step}"
-        curable = all(verdict.curable for verdict in critical)
+        curable = step is not None and all(verdict.curable for verdict in critical)
         if self.response == "rollback" and curable and self.rollbacks < self.max_rollbacks:
             self.rollbacks += 1
             _scale_learning_rates(self.model, self.lr_factor)
@@ -222,7 +237,11 @@ class DivergenceGuard(ProbeCallback):
             self._say(f"back to {where}, learning rates times {self.lr_factor:g} (rollback {self.rollbacks})")
         else:
             self._stop = True
-            self._say(f"stops the training, with {where}, which are also in {self._store.path}")
+            if step is None:
+                where = "nothing to go back to, as no weights could be saved"
+            elif self._store.stays:
+                where += f", which are also in {self._store.path}"
+            self._say(f"stops the training, with {where}")
             self.logger.dump(self.num_timesteps)
 
 
@@ -231,24 +250,37 @@ class GoodWeights:
     Two generations of a model's weights and optimizers on disk: a candidate, and the last that proved good.
 
     :param model: whose they are
-    :param folder: for ``last_good.zip``; made if it is not there
+    :param folder: for ``last_good.zip``; made if it is not there; None for one that is removed with this object
     """
 
-    def __init__(self, model: BaseAlgorithm, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "last_good.zip"
-        self.candidate_step = self.first_step = self._good_step = model.num_timesteps
+    def __init__(self, model: BaseAlgorithm, folder: str | None) -> None:
+        self.stays = folder is not None
+        if folder is None:
+            folder = tempfile.mkdtemp(prefix="last_good_")
+            finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.path = Path(folder) / "last_good.zip"
+        self.candidate_step = self.first_step = model.num_timesteps
+        self._good_step: int | None = None
         self._model = model
-        self._candidate = folder / "last_good.candidate.zip"
+        self._candidate = Path(folder) / "last_good.candidate.zip"
+        self._warned = False
 
     def save(self, step: int) -> None:
         """
-        Save a candidate.
+        Save a candidate. Where that fails there is none, and the first time a warning.
 
         :param step: now
         """
-        self._model.save(self._candidate)
         self.candidate_step = step
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._candidate.open("w+b") as file:  # SB3 leaves it open where it fails
+                self._model.save(file)
+        except (OSError, TypeError, AttributeError, pickle.PicklingError) as error:  # a full disk, or no way to pickle
+            self.discard()
+            if not self._warned:
+                self._warned = True
+                logger.warning("The weights of step %d could not be saved: %s", step, error)
 
     def promote(self) -> None:
         """The candidate, if there is one, has proved good."""
@@ -258,11 +290,14 @@ class GoodWeights:
 
     def discard(self) -> None:
         """The candidate may be ill already: wait for another."""
-        self._candidate.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._candidate.unlink(missing_ok=True)
         self.candidate_step = self._model.num_timesteps
 
-    def restore(self) -> int:
-        """:return: step of the weights that the model has now"""
+    def restore(self) -> int | None:
+        """:return: step of the weights that the model has now; None where none were saved, and it stays as it is"""
+        if self._good_step is None:
+            return None
         _, parameters, variables = load_from_zip_file(self.path, device=self._model.device)
         self._model.set_parameters(parameters, exact_match=True, device=self._model.device)
         for name, saved in (variables or {}).items():

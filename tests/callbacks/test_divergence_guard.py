@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import DDPG, DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import BarEnv
 from torch.nn.utils import parameters_to_vector
@@ -150,6 +151,40 @@ def test_warn_changes_nothing(tmp_path: Path) -> None:
     assert model.num_timesteps == 260
     assert not is_sound(model)
     assert sum(verdict.rule == "weights" for _, verdict in guard.verdicts) == 1
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def full_disk(*args: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("fault", [{"save": full_disk}, {"mine": threading.Lock()}])
+def test_weights_that_cannot_be_saved_are_a_warning(
+    tmp_path: Path, fault: dict[str, Any], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "last_good.zip").write_text("of another training")
+    model = DDPG("MlpPolicy", "Pendulum-v1", learning_starts=20, device="cpu")
+    vars(model).update(fault)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(150, callback=[DivergenceGuard(save_freq=40), Inject(poison_critic, 120)])
+    model.logger.close()
+    assert model.num_timesteps < 150
+    (record,) = caplog.records
+    assert "weights of step 0 could not be saved" in record.getMessage()
+    assert "nothing to go back to, as no weights could be saved" in capsys.readouterr().out
+
+
+def test_without_a_log_the_weights_go_with_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = DDPG("MlpPolicy", "Pendulum-v1", learning_starts=20, device="cpu")
+    model.set_logger(Logger(None, []))
+    model.learn(150, callback=[DivergenceGuard("stop", save_freq=40), Inject(poison_critic, 120)])
+    assert is_sound(model)
+    assert "with the weights of step 40\n" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["rewards", "observations"])
