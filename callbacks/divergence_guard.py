@@ -109,10 +109,10 @@ class DivergenceGuard(ProbeCallback):
             self._store = GoodWeights(self.model, self.save_path or self.logger.get_dir())
             self._store.save(self.num_timesteps)
             self._store.promote()
+            for optimizer in _risky_optimizers(self.model):
+                self._handles.append(optimizer.register_step_pre_hook(Hook(self._stepping)))
         self._stop = False
         self._handles.append(BeforeDump(self.logger, self._judge, last=True))
-        if isinstance(self.model, OnPolicyAlgorithm) and self._store is not None:
-            self._handles.append(self.model.policy.optimizer.register_step_pre_hook(Hook(self._stepping)))
 
     def _detach(self) -> None:
         if self._store is not None:
@@ -146,8 +146,8 @@ class DivergenceGuard(ProbeCallback):
     def _stepping(self, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """
         Leave out an update whose gradient is not finite. PPO and A2C raise an error at the next minibatch after one, in
-        the middle of their train step, and wait for each minibatch anyway; elsewhere the weights tell, and no update
-        has to wait.
+        the middle of their train step, and wait for each minibatch anyway; SAC and TQC do so at the next of several
+        updates. Elsewhere the weights tell, and no update has to wait.
         """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if gradients and not th.stack(th._foreach_norm(gradients)).isfinite().all():
@@ -303,6 +303,15 @@ class GoodWeights:
         for name, saved in (variables or {}).items():
             recursive_getattr(self._model, name).data = saved.data
         return self._good_step
+
+
+def _risky_optimizers(model: Any) -> list[th.optim.Optimizer]:
+    """Those after whose bad update the next one ends in an error, within the same train step."""
+    several = hasattr(model, "ent_coef_optimizer") and model.gradient_steps != 1  # SAC, TQC
+    if not several and not isinstance(model, OnPolicyAlgorithm):
+        return []
+    found = [getattr(network, "optimizer", None) for network in networks(model).values()]
+    return [each for each in [*found, getattr(model, "ent_coef_optimizer", None)] if each is not None]
 
 
 def _scale_learning_rates(model: Any, factor: float) -> None:

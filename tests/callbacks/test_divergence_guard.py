@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib import TQC
 from stable_baselines3 import DDPG, DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, configure
@@ -272,6 +273,21 @@ def test_ppo_rolls_back_too(tmp_path: Path, fault: Callable[[Any], None], rollba
     assert is_sound(model)
     assert model.num_timesteps == 640
     assert model.lr_schedule(1.0) == pytest.approx(3e-4 / 2**rollbacks)
+
+
+@pytest.mark.parametrize("algorithm", [SAC, pytest.param(TQC, marks=pytest.mark.slow)])
+def test_no_error_between_several_updates_of_a_stochastic_actor(tmp_path: Path, algorithm: Any) -> None:
+    def poison(model: Any) -> None:
+        model.replay_buffer.rewards[:] = 3e38
+
+    model = algorithm("MlpPolicy", "Pendulum-v1", learning_starts=20, gradient_steps=4, seed=0, device="cpu")
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    guard = DivergenceGuard(save_freq=40)
+    model.learn(200, callback=[Inject(poison, 150), guard])
+    model.logger.close()
+    assert guard.rollbacks == 3  # the buffer still holds the cause
+    assert model.num_timesteps < 160
+    assert is_sound(model)
 
 
 def words(values: dict[str, float], **evidence: Any) -> list[str]:
