@@ -32,6 +32,7 @@ robot learning, RSS 2018.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space, preprocess_obs
+from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch import nn
 from torch.nn import functional as F
@@ -475,12 +477,15 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         :param exclude: as in SB3
         :param include: as in SB3
         """
-        super().save(path, exclude, include)
+        whole = io.BytesIO()  # a zip is added to by reading it, which a file that is open to be written does not allow
+        super().save(whole, exclude, include)
         arguments = arguments_of(self.policy, self.policy_kwargs)
         if arguments is not None:
-            if isinstance(path, (str, Path)):
-                path = Path(path) if Path(path).suffix else Path(f"{path}.zip")
-            write_arguments(path, arguments)
+            write_arguments(whole, arguments)
+        file = open_path(path, "w", suffix="zip")
+        file.write(whole.getbuffer())
+        if isinstance(path, (str, Path)):
+            file.close()
 
     def _excluded_save_params(self) -> list[str]:
         excluded = [*super()._excluded_save_params(), "_trained", "_online", "_targets", "_sums", "_counts", "_rates"]

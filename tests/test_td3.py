@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from sb3_carla.noise import LinearNormalNoise
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.td3 import TD3
 from sb3_carla.tensors import InvertingTanh
+from sb3_carla.weights import load_policy
 
 OFF = {"actor_max_grad_norm": None, "critic_max_grad_norm": None, "autocast": False}
 NOT_SIGN_LIKE = {"optimizer_kwargs": {"eps": 1e-4}}  # Adam's default makes steps of full size from gradients of 1e-8
@@ -223,6 +225,21 @@ def test_saved_model_plays_the_same_in_both_libraries_and_without_ours_imported(
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert float(shown) == pytest.approx(float(expected[0]), rel=1e-6)
+
+
+def test_saved_through_an_open_file_it_is_the_same_model(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL)
+    model.save(tmp_path / "path")
+    with (tmp_path / "file.zip").open("wb") as file:
+        model.save(file)
+    memory = io.BytesIO()
+    model.save(memory)
+    (tmp_path / "memory.zip").write_bytes(memory.getvalue())
+    observation = BarEnv().reset(seed=5)[0]
+    expected = model.predict(observation)[0]
+    for name in ("path", "file", "memory"):
+        for load in (TD3.load, load_policy):
+            np.testing.assert_array_equal(load(tmp_path / f"{name}.zip").predict(observation)[0], expected)
 
 
 def test_stock_training_of_a_critic_encoder_leaves_the_actor_detached() -> None:
