@@ -1,8 +1,8 @@
 """
 TD3 for images: gradient clipping, rates by part, random shift, and a train step that can be read line by line.
 
-With clipping, shift and autocast off it computes what ``stable_baselines3.TD3`` computes (a test holds this). What
-differs beyond that is a choice:
+With clipping, shift and autocast off it computes what ``stable_baselines3.TD3`` computes: bit for bit with SB3's own
+policies, up to rounding with ``LayerNormCnnPolicy`` (tests hold both). What differs beyond that is a choice:
 
 1. ``actor_max_grad_norm``, ``critic_max_grad_norm``: one global L2 norm over all of a network's gradients.
 2. ``actor_learning_rate`` and the like: rates of the optimizers' parameter groups, which survive SB3's schedule update.
@@ -445,7 +445,8 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
     @th.no_grad()
     def update_targets(self) -> None:
         """Move the target networks towards the others by ``tau``; batch-norm statistics are copied."""
-        th._foreach_lerp_(self._targets, self._online, self.tau)
+        th._foreach_mul_(self._targets, 1.0 - self.tau)  # SB3 rounds twice, and so differs from one lerp
+        th._foreach_add_(self._targets, self._online, alpha=self.tau)
         for online, target in (
             (self.critic_batch_norm_stats, self.critic_batch_norm_stats_target),
             (self.actor_batch_norm_stats, self.actor_batch_norm_stats_target),

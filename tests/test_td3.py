@@ -61,6 +61,20 @@ def test_without_its_options_it_computes_what_sb3_computes(policy: Any, n_steps:
         th.testing.assert_close(ours[name], stock[name], rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.parametrize(
+    ("policy", "env", "n_envs"),
+    [("MlpPolicy", "Pendulum-v1", 1), ("MlpPolicy", "Pendulum-v1", 4), ("CnnPolicy", BarEnv, 1)],
+)
+def test_sb3s_policies_learn_bit_for_bit_what_sb3_teaches_them(policy: str, env: Any, n_envs: int) -> None:
+    kwargs = {**SMALL, "train_freq": 1, "gradient_steps": -1, "policy_kwargs": {"net_arch": [64, 64]}}
+    models = [
+        algorithm(policy, make_vec_env(env, n_envs, seed=1), **kwargs, **options).learn(100)
+        for algorithm, options in ((stable_baselines3.TD3, {}), (TD3, OFF))
+    ]
+    stock, ours = map(parameters, models)
+    assert [name for name in stock if not th.equal(stock[name], ours[name])] == []
+
+
 def test_clipping_bounds_the_whole_gradient_of_each_network() -> None:
     model = filled(TD3, actor_max_grad_norm=1e-3, critic_max_grad_norm=1e-2)
     seen: dict[str, list[float]] = {"actor": [], "critic": []}
