@@ -192,6 +192,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
                 **{**given, "n_steps": self.n_steps, "gamma": self.gamma, "seed": self.seed,
                    "state": self.critic_state},
             )  # fmt: skip
+            self.optimize_memory_usage = False  # of SB3's own buffer, which a loaded model would have
         super()._setup_model()
         if (self.critic_state is not None) != isinstance(self.critic, StateCritic):
             raise ValueError(

@@ -441,7 +441,15 @@ class PrefersZero(th.nn.Module):
 
 def test_deduplicated_frames_train_save_and_load(tmp_path: Path) -> None:
     env = make_vec_env(SlidingBar, 2)
-    model = TD3("LayerNormCnnPolicy", env, n_steps=3, deduplicate_frames=True, random_shift=2, **SMALL)
+    model = TD3(
+        "LayerNormCnnPolicy",
+        env,
+        n_steps=3,
+        deduplicate_frames=True,
+        random_shift=2,
+        optimize_memory_usage=True,
+        **SMALL,
+    )
     model.learn(120)
     assert isinstance(model.replay_buffer, FrameReplayBuffer)
     assert (model.replay_buffer.n_steps, model.replay_buffer.gamma) == (3, model.gamma)
