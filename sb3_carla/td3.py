@@ -334,6 +334,9 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         if self.critic_state is not None:
             assert isinstance(self.replay_buffer, FrameReplayBuffer)
             data, *states = self.replay_buffer.sample_with_states(batch_size, env=self.normalizer)
+            told, expected = states[0].shape[1], self.policy.state_size
+            if told != expected:
+                raise ValueError(f"state_size: expected {told}, as info[{self.critic_state!r}] has, got {expected}")
         else:
             data = self.replay_buffer.sample(batch_size, env=self.normalizer)
         discounts = self.gamma if data.discounts is None else data.discounts

@@ -402,6 +402,12 @@ def test_an_environment_that_tells_no_state_is_named(callbacks: list[Any]) -> No
         TD3("LayerNormCnnPolicy", SlidingBar(), **{**SMALL, **STATE_CRITIC}).learn(5, callback=callbacks)
 
 
+def test_a_wrong_size_of_the_state_is_named() -> None:
+    wrong = {**STATE_CRITIC, "policy_kwargs": {"encoder": "actor", "state_size": 7}}
+    with pytest.raises(ValueError, match=r"state_size: expected 1, as info\['bar'\] has, got 7"):
+        TD3("LayerNormCnnPolicy", ToldBar(), **SMALL, **wrong).learn(60)
+
+
 def test_inverting_tanh_by_hand() -> None:
     outputs = th.tensor([-8.0, 0.0, 0.5, 8.0, -8.0, 8.0], requires_grad=True)
     down, up = 1.0, -1.0  # of the loss: a descent lowers the action, or raises it
