@@ -178,7 +178,10 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         if deduplicate_frames and kwargs.get("replay_buffer_class") is not None:
             raise ValueError("expected deduplicate_frames or replay_buffer_class, got both")
         # SB3's own TD3 loads the model too, and would hand replay_buffer_kwargs to its own buffer.
-        self._frame_buffer_kwargs = dict(kwargs.get("replay_buffer_kwargs") or {}) if deduplicate_frames else {}
+        self._frame_buffer_kwargs = dict(kwargs.pop("replay_buffer_kwargs", None) or {}) if deduplicate_frames else {}
+        for key, argument in {"n_steps": "n_steps", "gamma": "gamma", "seed": "seed", "state": "critic_state"}.items():
+            if key in self._frame_buffer_kwargs:
+                raise ValueError(f"replay_buffer_kwargs: expected no {key!r}: TD3 sets it, by its argument {argument}")
         super().__init__(policy, env, learning_rate, **kwargs)
 
     # --- set-up ------------------------------------------------------------------------------------------------

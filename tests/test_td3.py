@@ -289,6 +289,10 @@ def test_metrics_are_written_at_the_dump(tmp_path: Path) -> None:
         ({"exploration_noise": (0.1, 0.2)}, "exploration_noise"),
         ({"noise_spread": 0.5, "exploration_noise": (0.1, 0.1, 1)}, "noise_spread: expected at least 1"),
         ({"noise_spread": 2.0}, "and exploration_noise, got 2.0"),
+        (
+            {"deduplicate_frames": True, "replay_buffer_kwargs": {"gamma": 0.5}},
+            "expected no 'gamma': TD3 sets it, by its",
+        ),
         ({"policy_kwargs": {"encoder": "both"}}, "encoder: expected one of separate, critic, actor, got 'both'"),
         ({"critic_state": "bar"}, "critic_state: expected deduplicate_frames=True"),
         ({"critic_state": "bar", "deduplicate_frames": True}, "critic_state: expected with policy_kwargs={'encoder'"),
