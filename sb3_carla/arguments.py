@@ -13,6 +13,7 @@ from sb3_carla.towns import expand_towns
 __all__ = [
     "check_image_size",
     "check_limits",
+    "check_noise",
     "check_positive",
     "check_scenario",
     "check_whole",
@@ -49,6 +50,18 @@ def check_limits(**values: object) -> None:
     :raises ValueError: if one is something else than None or a finite number above 0
     """
     check_positive(**{name: value for name, value in values.items() if value is not None})
+
+
+def check_noise(name: str, value: object) -> None:
+    """
+    :param name: of the argument
+    :param value: standard deviation at the start, at the end, and after how many steps the end is reached
+    :raises ValueError: if it is something else, or a standard deviation is negative, or the steps are less than 1
+    """
+    parts = value if isinstance(value, Sequence) else ()
+    fine = len(parts) == 3 and all(isinstance(part, numbers.Real) and 0.0 <= float(part) < math.inf for part in parts)
+    if not fine or parts[2] < 1:
+        raise ValueError(f"{name}: expected (start, end, steps), at least 0, 0 and 1, got {value!r}")
 
 
 def frame_ages(value: Any) -> tuple[int, ...]:

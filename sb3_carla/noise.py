@@ -18,7 +18,7 @@ class LinearNormalNoise(ActionNoise):
     Random numbers come from NumPy's global generator, as in SB3's own noise: SB3 seeds it, and copies the noise for
     each environment of a vector.
 
-    :param size: number of actions
+    :param size: number of actions, or their shape
     :param start: first standard deviation [action units], >= 0
     :param end: last standard deviation [action units], >= 0
     :param calls: number of calls until ``end`` is reached, > 0
@@ -26,7 +26,7 @@ class LinearNormalNoise(ActionNoise):
     :raises ValueError: if a number is outside its range
     """
 
-    def __init__(self, size: int, start: float, end: float, calls: int, count: int = 0) -> None:
+    def __init__(self, size: int | tuple[int, ...], start: float, end: float, calls: int, count: int = 0) -> None:
         if start < 0.0 or end < 0.0 or calls <= 0:
             raise ValueError(f"expected start >= 0, end >= 0 and calls > 0, got {start}, {end}, {calls}")
         super().__init__()
@@ -44,19 +44,19 @@ class LinearNormalNoise(ActionNoise):
         return self._start + (self._end - self._start) * min(self._count / self._calls, 1.0)
 
     def __call__(self) -> NDArray[np.float32]:
-        """:return: shape (size,), float32"""
+        """:return: one for each action, float32"""
         noise = np.random.normal(0.0, self.sigma, self._size).astype(np.float32)  # noqa: NPY002 (see the docstring)
         self._count += 1
         return noise
 
 
 def exploration_noise(
-    size: int, schedule: Sequence[float], n_envs: int = 1, spread: float = 1.0, steps: int = 0
+    size: int | tuple[int, ...], schedule: Sequence[float], n_envs: int = 1, spread: float = 1.0, steps: int = 0
 ) -> VectorizedActionNoise:
     """
     Noise of a vector of environments.
 
-    :param size: number of actions
+    :param size: number of actions, or their shape
     :param schedule: first and last standard deviation, and after how many steps of all environments the last is reached
     :param n_envs: number of environments
     :param spread: the last environment has so many times the noise, the first so many times less; 1: all alike

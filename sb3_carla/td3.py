@@ -43,12 +43,13 @@ import torch as th
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.policies import BaseModel, BasePolicy
-from stable_baselines3.common.preprocessing import get_action_dim, is_image_space, preprocess_obs
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_carla.arguments import check_limits, check_noise, check_whole
 from sb3_carla.augmentation import random_shift
 from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import LinearNormalNoise, exploration_noise
@@ -239,26 +240,35 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         if self._noise_settings != settings:
             before = self.action_noise.noises if isinstance(self.action_noise, VectorizedActionNoise) else []
             steps = sum(noise.count for noise in before if isinstance(noise, LinearNormalNoise))
-            size = get_action_dim(self.action_space)
-            self.action_noise = exploration_noise(size, schedule, self.n_envs, self.noise_spread, steps)
+            shape = self.action_space.shape
+            assert shape is not None
+            self.action_noise = exploration_noise(shape, schedule, self.n_envs, self.noise_spread, steps)
             self._noise_settings = settings
 
     def _check_arguments(self) -> None:
-        for name in ("actor_max_grad_norm", "critic_max_grad_norm"):
-            norm = getattr(self, name)
-            if norm is not None and not norm > 0.0:
-                raise ValueError(f"{name}: expected a positive number or None, got {norm!r}")
-        for name in ("random_shift", "pre_activation_penalty", "action_smoothness"):
+        check_limits(actor_max_grad_norm=self.actor_max_grad_norm, critic_max_grad_norm=self.critic_max_grad_norm)
+        check_whole("random_shift", self.random_shift, 0)
+        for name in ("pre_activation_penalty", "action_smoothness"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)!r}")
-        if self.random_shift > 0 and not is_image_space(self.observation_space, check_channels=False):
-            raise ValueError(f"random_shift: expected images to shift, got {self.observation_space}")
+        if self.random_shift > 0:
+            space, scaled = self.observation_space, not self.policy_kwargs.get("normalize_images", True)
+            if not is_image_space(space, check_channels=False, normalized_image=scaled):
+                raise ValueError(
+                    "random_shift: expected images to shift, uint8 in 0 to 255 or with normalize_images=False in "
+                    f"policy_kwargs, got {space}"
+                )
+            assert space.shape is not None
+            if self.random_shift >= min(space.shape[1:]):
+                raise ValueError(
+                    f"random_shift: expected less than the image's sides, got {self.random_shift} on {space}"
+                )
+        if self.exploration_noise is not None:
+            check_noise("exploration_noise", self.exploration_noise)
         if not self.noise_spread >= 1.0 or (self.noise_spread > 1.0 and self.exploration_noise is None):
             raise ValueError(f"noise_spread: expected at least 1, and exploration_noise, got {self.noise_spread!r}")
         if self.critic_state is not None and not self.deduplicate_frames:
             raise ValueError("critic_state: expected deduplicate_frames=True, whose replay buffer keeps the states")
-        if self.exploration_noise is not None and len(self.exploration_noise) != 3:
-            raise ValueError(f"exploration_noise: expected (start, end, steps), got {self.exploration_noise!r}")
 
     def _describe(self, name: str) -> str:
         """One line about an optimizer: tensors, parameters and rate of each of its groups."""

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import stable_baselines3
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -282,11 +284,17 @@ def test_metrics_are_written_at_the_dump(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"actor_max_grad_norm": 0.0}, "actor_max_grad_norm: expected a positive number or None, got 0.0"),
-        ({"random_shift": -1}, "random_shift"),
+        ({"actor_max_grad_norm": 0.0}, "actor_max_grad_norm: expected a finite positive number, got 0.0"),
+        ({"critic_max_grad_norm": "1"}, "critic_max_grad_norm: expected a finite positive number, got '1'"),
+        ({"random_shift": -1}, "random_shift: expected a whole number of at least 0, got -1"),
+        ({"random_shift": 1.5}, "random_shift: expected a whole number of at least 0, got 1.5"),
+        ({"random_shift": 36}, "random_shift: expected less than the image's sides, got 36"),
         ({"action_smoothness": -0.1}, "action_smoothness: expected at least 0, got -0.1"),
         ({"pre_activation_penalty": -1.0}, "pre_activation_penalty: expected at least 0, got -1.0"),
-        ({"exploration_noise": (0.1, 0.2)}, "exploration_noise"),
+        ({"exploration_noise": (0.1, 0.2)}, r"exploration_noise: expected \(start, end, steps\)"),
+        ({"exploration_noise": 0.1}, r"exploration_noise: .* got 0.1"),
+        ({"exploration_noise": (0.1, 0.1, 0)}, r"exploration_noise: .* got \(0.1, 0.1, 0\)"),
+        ({"exploration_noise": (0.1, float("nan"), 9)}, r"exploration_noise: .* got \(0.1, nan, 9\)"),
         ({"noise_spread": 0.5, "exploration_noise": (0.1, 0.1, 1)}, "noise_spread: expected at least 1"),
         ({"noise_spread": 2.0}, "and exploration_noise, got 2.0"),
         (
@@ -306,6 +314,11 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
         TD3("LayerNormCnnPolicy", BarEnv(), **arguments)
 
 
+def test_only_images_are_shifted() -> None:
+    with pytest.raises(ValueError, match=r"expected images to shift, uint8 in 0 to 255 or .*, got Box"):
+        TD3("MlpPolicy", make_vec_env("MountainCarContinuous-v0"), random_shift=2)
+
+
 def test_unknown_arguments_are_not_swallowed() -> None:
     with pytest.raises(TypeError, match="actor_max_norm"):
         TD3("LayerNormCnnPolicy", BarEnv(), actor_max_norm=1.0)
@@ -320,6 +333,41 @@ def test_noise_falls_linearly() -> None:
     assert sigmas[::5] == pytest.approx([0.4, 0.25, 0.1])
     noise.reset()
     assert noise.sigma == pytest.approx(0.1)  # a new episode does not begin the schedule again
+
+
+class Grid(gym.ActionWrapper[Any, Any, Any]):
+    """The bar is matched by the first of 2 x 3 actions."""
+
+    action_space = spaces.Box(-1.0, 1.0, (2, 3))
+
+    def action(self, action: np.ndarray) -> np.ndarray:
+        return action[0, :1]
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_actions_of_any_shape_are_explored(n_envs: int) -> None:
+    env = make_vec_env(lambda: Grid(BarEnv()), n_envs)
+    model = TD3("LayerNormCnnPolicy", env, exploration_noise=(0.4, 0.1, 300), **SMALL).learn(60)
+    assert model.action_noise().shape == (n_envs, 2, 3)
+
+
+class ScaledBar(gym.ObservationWrapper[Any, Any, Any]):
+    """Pixels in 0 to 1."""
+
+    observation_space = spaces.Box(0.0, 1.0, (2, 36, 36))
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return observation.astype(np.float32) / 255.0
+
+
+def test_scaled_images_are_shifted_too() -> None:
+    model = TD3(
+        "LayerNormCnnPolicy", ScaledBar(BarEnv()), random_shift=2, policy_kwargs={"normalize_images": False}, **SMALL
+    )
+    model.learn(60)
+    sampled = model._sample(16).observations
+    assert sampled.shape == (16, 2, 36, 36)
+    assert sampled.unique().tolist() == [0.0, 1.0]
 
 
 def test_environments_explore_by_different_amounts() -> None:
