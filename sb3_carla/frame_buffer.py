@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
+import weakref
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -55,8 +58,8 @@ class FrameReplayBuffer(ReplayBuffer):
     :param gamma: discount within them
     :param frame_stack: frames in an observation; None: one a channel
     :param storage: folder for the frames, memory-mapped there instead of held in memory; made if it is not there. Each
-        buffer makes a file of its own there when it gets its first frame. A pickled buffer needs that file, and goes on
-        in it
+        buffer makes a file of its own there, of full size, when it gets its first frame. A pickled buffer needs that
+        file, and goes on in it; while another buffer still uses it, in a copy
     :param state: key of the infos under which the environment tells its state, always as many numbers, for
         :meth:`sample_with_states`; None: no states. The first observation of an episode comes without an info: with
         states, its step is not sampled
@@ -128,9 +131,28 @@ class FrameReplayBuffer(ReplayBuffer):
             return np.zeros(shape, self.observation_space.dtype)
         self._storage.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix="frames-", suffix=".npy", dir=self._storage)
-        os.close(handle)
         self._file = Path(name).absolute()
-        return np.lib.format.open_memmap(self._file, "w+", self.observation_space.dtype, shape)
+        self._lock(handle)
+        try:
+            frames = np.lib.format.open_memmap(self._file, "w+", self.observation_space.dtype, shape)
+            # All of the room: a full disk is noticed here, where later it would end the process without a word.
+            os.posix_fallocate(handle, 0, self._file.stat().st_size)
+        except OSError as error:
+            self._file.unlink()
+            size = shape[0] * np.empty(shape[1], self.observation_space.dtype).nbytes
+            free = shutil.disk_usage(self._storage).free
+            wanted = f"expected room for {size / 1e9:.3g} GB of frames in {self._storage}, {free / 1e9:.3g} GB are free"
+            raise OSError(error.errno, f"FrameReplayBuffer: {wanted}: {error.strerror}") from error
+        return frames
+
+    def _lock(self, handle: int) -> bool:
+        """Have an open file for this buffer alone, for as long as it lives; False where another has it."""
+        weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # or where the file system knows no locks
+            return False
+        return True
 
     def _held(self) -> Any:
         """
@@ -412,6 +434,9 @@ class FrameReplayBuffer(ReplayBuffer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({"_frames": None, **state})
         if self._file is not None and self._file.exists():
-            self._frames = np.lib.format.open_memmap(self._file, "r+")
+            self._frames = frames = np.lib.format.open_memmap(self._file, "r+")
+            if not self._lock(os.open(self._file, os.O_RDWR)):
+                self._frames = self._allocate()
+                self._frames[:] = frames
         elif self._on_device:
             self._frames = th.from_numpy(self._frames).to(self.device)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -223,13 +227,46 @@ def test_frames_in_a_file(tmp_path: Path) -> None:
     assert th.equal(in_memory.observations, in_file.observations)
     pickled = pickle.dumps(buffers[1])
     assert len(pickled) < 60_000  # without the frames
+    (file,) = (tmp_path / "new/folder").iterdir()
+    assert file.stat().st_blocks * 512 > 200 * 36 * 36  # all of it there, though it was not filled
+    del buffers[1], buffer
     back = pickle.loads(pickled)
     assert th.equal(back.sample(64).observations, buffers[0].sample(64).observations)
-    (file,) = (tmp_path / "new/folder").iterdir()
-    assert file.stat().st_size > 200 * 36 * 36
+    assert [file] == list(file.parent.iterdir())
     file.unlink()
     with pytest.raises(FileNotFoundError, match=f"expected its frames in {file}"):
         pickle.loads(pickled).sample(64)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in-another-process"])
+def test_a_file_in_use_is_copied(tmp_path: Path, elsewhere: bool) -> None:
+    writer = FrameReplayBuffer(
+        200, spaces.Box(0, 255, (4, 36, 36), np.uint8), ACTIONS, "cpu", 2, seed=5, storage=str(tmp_path)
+    )
+    fill(writer, 60)
+    pickled = pickle.dumps(writer)
+    before = pickle.loads(pickled).sample(64).observations
+    if elsewhere:
+        code = "import pickle, sys; pickle.load(sys.stdin.buffer).put_back(7)"
+        subprocess.run([sys.executable, "-c", code], input=pickled, check=True)
+    else:
+        pickle.loads(pickled).put_back(np.array(7))
+    assert th.equal(writer.sample(64).observations, before)
+
+
+def test_a_full_disk_is_an_error_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    space = spaces.Box(0, 255, (4, 36, 36), np.uint8)
+    buffer = FrameReplayBuffer(10_000, space, ACTIONS, "cpu", 2, storage=str(tmp_path))
+    with pytest.raises(
+        OSError, match=f"room for 0.0137 GB of frames in {tmp_path}, .* GB are free: No space"
+    ) as caught:
+        fill(buffer, 1)
+    assert caught.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
 
 
 def test_loading_a_model_leaves_the_frames_of_another_alone(tmp_path: Path) -> None:
