@@ -57,6 +57,7 @@ def main() -> None:
     reports = [judge(run, options.profile, limits) for run in runs]
     if options.json is not None:
         found = [report.to_dict() for report in reports if report is not None]
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     statuses = {2 if report is None else report.status for report in reports}
     sys.exit(1 if 1 in statuses else max(statuses))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import astuple, replace
@@ -270,6 +271,20 @@ def test_models_are_named_by_the_command_line(tmp_path: Path) -> None:
         named(str(paths[0]), str(paths[0]))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.zip"):
         named("nowhere.zip")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--env-kwargs", "[1]"], r"--env-kwargs: expected a JSON object, got \[1\]"),
+        (["--env-kwargs", '{"nonsense": 1}'], "unexpected keyword argument 'nonsense'"),
+        (["--video"], "--video: expected --output"),
+    ],
+)
+def test_bad_options_are_named(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main(["--model", "none", *options])
+    assert re.search(message, f"{caught.value} {capsys.readouterr().err}")
 
 
 def test_missing_models_are_named(tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--video", action="store_true", help="film the worst episode of the first driver")
     parser.add_argument("--output", type=Path, help="JSON file; the page lies beside it (default: beside the model)")
     options = parser.parse_args(argv)
+    if not isinstance(options.env_kwargs, dict):
+        parser.error(f"--env-kwargs: expected a JSON object, got {options.env_kwargs!r}")
+    if options.video and options.model == ["none"] and options.output is None:
+        parser.error("--video: expected --output, beside which the film lies, as there is no model")
     options.towns = expand_towns(options.towns)
     return options
 
@@ -118,7 +122,10 @@ def main(argv: list[str] | None = None) -> None:
         options.towns, options.episodes, first_seed=options.seed, scenarios=options.scenarios, weathers=options.weathers
     )
     print(f"{', '.join(map(str, models.values())) or 'no model'} in {', '.join(options.towns)}: {kwargs}")
-    env = gym.make("CarlaLane-v0", disable_env_checker=True, **kwargs)
+    try:
+        env = gym.make("CarlaLane-v0", disable_env_checker=True, **kwargs)
+    except TypeError as error:  # an argument that it does not have
+        sys.exit(f"error: {error}")
     try:
         with tqdm(total=len(policies) * len(to_drive), unit="episode") as bar:
             result = evaluate(env, policies, to_drive, models=list(models), on_episode=bar.update)

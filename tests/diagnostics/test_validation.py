@@ -156,11 +156,11 @@ def test_commands_over_a_real_training(tmp_path: Path) -> None:
     model.logger.close()
     for profile in ("smoke", "gradients"):
         status, out, err = command(
-            "validate_training.py", tmp_path, "--profile", profile, "--json", tmp_path / "r.json"
+            "validate_training.py", tmp_path, "--profile", profile, "--json", tmp_path / "new" / "r.json"
         )
         assert (status, err) == (0, ""), out
         assert "GO" in out
-        assert json.loads((tmp_path / "r.json").read_text())[0]["status"] == 0
+        assert json.loads((tmp_path / "new" / "r.json").read_text())[0]["status"] == 0
     event_file = next((tmp_path / "TD3_1").glob("*tfevents*"))
     assert command("validate_gradients.py", event_file)[0] == 0
     assert command("validate_training.py", tmp_path, "--profile", "5k")[0] == 2
