@@ -84,6 +84,9 @@ class LayerNormCnnPolicy(TD3Policy):
     they only need while training; the actor's encoder is the only one, and is trained by the policy's loss. Loaded with
     ``stable_baselines3.TD3``, the model plays; only :class:`sb3_carla.TD3` trains it (``critic_state``).
 
+    What to trace or export (``torch.jit.trace``, ``torch.export``) is the whole policy, not its actor, to which the
+    critic's encoder does not belong. It returns actions in -1 to 1; ``predict`` scales them to the action space.
+
     :param observation_space: image, channels first
     :param action_space: box
     :param lr_schedule: learning rate of all groups until the algorithm sets theirs

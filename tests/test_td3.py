@@ -258,6 +258,16 @@ def test_saved_through_an_open_file_it_is_the_same_model(tmp_path: Path) -> None
             np.testing.assert_array_equal(load(tmp_path / f"{name}.zip").predict(observation)[0], expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("options", [{}, {"policy_kwargs": CRITIC}, STATE_CRITIC], ids=["separate", "critic", "actor"])
+def test_traced_policy_acts_as_the_model_does(options: dict[str, Any]) -> None:
+    model = TD3("LayerNormCnnPolicy", ToldBar(), **SMALL, **options)
+    model.policy.set_training_mode(False)
+    images = np.stack([model.observation_space.sample() for _ in range(5)])
+    traced = th.jit.trace(model.policy, th.as_tensor(images[:2]))
+    np.testing.assert_allclose(traced(th.as_tensor(images)).detach(), model.predict(images)[0], atol=1e-6)
+
+
 def test_stock_training_of_a_critic_encoder_leaves_the_actor_detached() -> None:
     model = filled(stable_baselines3.TD3, LayerNormCnnPolicy, policy_kwargs={"encoder": "critic"})
     before = parameters(model)
