@@ -14,9 +14,9 @@ calls the original and does nothing else.
    file.
 2. ``read_hyperparameters``: the zoo *replaces* the file's ``env_kwargs`` by ``--env-kwargs``, and evaluates with no
    ``env_kwargs`` at all if they stand in the file alone. For ours: the command line goes over the file key by key,
-   evaluation uses the result (``--eval-env-kwargs`` over it), and ``args.yml`` records it, because that is the only
-   place where ``rl_zoo3.record_video`` looks. ``vec_env: supervised`` in the file (or ``-params``) has the environments
-   in processes of their own, :class:`sb3_carla.SupervisedVecEnv`.
+   evaluation uses the result without practice (``--eval-env-kwargs`` over it), and so does ``args.yml``, because that
+   is where ``rl_zoo3.enjoy`` and ``record_video`` look. ``vec_env: supervised`` in the file (or ``-params``) has the
+   environments in processes of their own, :class:`sb3_carla.SupervisedVecEnv`.
 3. ``setup_experiment`` and ``hyperparameters_optimization``: both look the class up in the shared dict ``ALGOS`` (a new
    model, ``--trained-agent``, each trial). For ours: the entry is swapped while they run, and put back.
 4. ``hyperparameters_optimization``: the zoo's search space knows none of our options, lets a trial's ``policy_kwargs``
@@ -210,9 +210,9 @@ def _with_merged_env_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
             raise ValueError(f"{self.config}: {self.env_name.gym_id}: {error}") from error
         merged = {**hyperparams.get("env_kwargs", {}), **given}
         hyperparams["env_kwargs"] = saved["env_kwargs"] = merged
-        honest = {"practice": 0.0} if "practice" in merged else {}  # evaluation goes anywhere
-        self.eval_env_kwargs = {**merged, **honest, **(self._eval_env_kwargs_args or {})}
-        self.args.env_kwargs = dict(merged)
+        anywhere = {**merged, "practice": 0.0} if "practice" in merged else merged  # practice is for training alone
+        self.eval_env_kwargs = {**anywhere, **(self._eval_env_kwargs_args or {})}
+        self.args.env_kwargs = dict(anywhere)
         vector = hyperparams.pop("vec_env", None)
         if vector == "supervised":
             self.vec_env_class = importlib.import_module("sb3_carla.vec_env").SupervisedVecEnv

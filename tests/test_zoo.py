@@ -48,10 +48,10 @@ def test_ours(probed: list[dict[str, Any]]) -> None:
     assert Path(found["config"]).parts[-2:] == ("hyperparams", "td3.yml")
     assert "rl_zoo3" not in found["config"]
     # The zoo itself evaluates without the file's env_kwargs, and does not record them.
-    assert found["env_kwargs"] == found["recorded"]
     assert found["env_kwargs"]["town"] == "training"
     assert found["env_kwargs"]["practice"] > 0.0
-    assert found["eval_env_kwargs"] == {**found["env_kwargs"], "practice": 0.0}, "evaluation goes anywhere"
+    anywhere = {**found["env_kwargs"], "practice": 0.0}
+    assert found["eval_env_kwargs"] == found["recorded"] == anywhere, "evaluation, enjoy and record_video"
 
 
 def test_other_environments_are_left_alone(probed: list[dict[str, Any]]) -> None:
