@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakMethod
+from weakref import ref
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -82,14 +82,16 @@ class Hook:
     :param first: arguments before those of the caller
     """
 
-    def __init__(self, method: Callable[..., None] | None = None, *first: Any) -> None:
-        self._method = None if method is None else WeakMethod(method)
+    def __init__(self, method: Any = None, *first: Any) -> None:
+        # No WeakMethod: torch.compile does not see through that, and would cut a network in two at each hook.
+        self._method = None if method is None else (ref(method.__self__), method.__func__)
         self._first = first
 
     def __call__(self, *args: Any) -> None:
-        method = None if self._method is None else self._method()
-        if method is not None:
-            method(*self._first, *args)
+        if self._method is not None:
+            callback, function = self._method[0](), self._method[1]
+            if callback is not None:
+                function(callback, *self._first, *args)
 
     def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
         return Hook, ()

@@ -18,7 +18,7 @@ from sb3_carla.zoo import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"policies": "sb3_carla.policies", "callbacks": "sb3_carla.callbacks", "hyperparams": "sb3_carla.hyperparams"}
-BASICS = {"sb3_carla.errors", "sb3_carla.towns"}
+BASICS = {"sb3_carla.errors", "sb3_carla.opendrive_file", "sb3_carla.towns"}
 # Room -> modules of ours that it may import, by prefix (the "Rooms" table of the design).
 MAY_IMPORT = {
     "sb3_carla.simulator": {"sb3_carla.simulator", *BASICS},
