@@ -413,7 +413,7 @@ def test_file_systems_without_links_keep_as_many(
     def refused(*_: Any, **__: Any) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(os, "symlink", refused)
+    monkeypatch.setattr(Path, "symlink_to", refused)
     model = TD3("LayerNormCnnPolicy", envs(), **SMALL)
     model.learn(130, callback=ExactCheckpointCallback(40, tmp_path))
     assert "Checkpoint without the link 'latest': [Errno 1]" in caplog.text
