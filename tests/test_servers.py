@@ -409,13 +409,14 @@ def test_server_that_never_comes_back_is_an_error_after_some_tries(monkeypatch: 
 
 @contextlib.contextmanager
 def another(lost: EmbeddedServer, after: float = 0.0) -> Iterator[None]:
-    """A server in the place of a lost one, that comes up so many seconds later."""
+    """A server in the place of a lost one, that comes up so many seconds later; its ports may be taken for a moment."""
     command = shlex.split(OURS.replace("{port}", str(lost.port)))
-    with subprocess.Popen(["sh", "-c", 'sleep "$0"; exec "$@"', str(after), *command]) as process:
+    script = ["sh", "-c", 'sleep "$0"; until "$@"; do sleep 0.2; done', str(after), *command]
+    with subprocess.Popen(script, start_new_session=True) as process:
         try:
             yield
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def test_server_of_somebody_else_is_waited_for(server: EmbeddedServer) -> None:
