@@ -25,12 +25,14 @@ class Curve(NamedTuple):
     :param title: of the figure's panel
     :param tags: that may hold it: the first of them that the run's log has
     :param magnitude: the panel shows absolute values
+    :param beside: tag without which there is no such curve: of a critic that sees no pictures
     """
 
     head: str
     title: str
     tags: tuple[str, ...]
     magnitude: bool = False
+    beside: str | None = None
 
 
 CURVES: Mapping[str, Curve] = {
@@ -43,6 +45,7 @@ CURVES: Mapping[str, Curve] = {
         "critic features",
         "norm of the critic's CNN features",
         ("debug/critic_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm"),
+        beside="gradients/critic_cnn_norm",
     ),
     "critic_cnn_gradient": Curve(
         "critic CNN gradient", "norm of the critic CNN's gradient, before clipping", ("gradients/critic_cnn_norm",)
@@ -74,7 +77,7 @@ def thinned_curves(log: RunLog) -> dict[str, dict[str, list[Any]]]:
     found: dict[str, dict[str, list[Any]]] = {}
     for name, curve in CURVES.items():
         series = next((log.scalars[tag] for tag in curve.tags if tag in log.scalars), None)
-        if series is not None:
+        if series is not None and (curve.beside is None or curve.beside in log.scalars):
             last = len(series.values) - 1
             chosen = np.unique(np.linspace(0, last, min(last + 1, MOST_POINTS)).round().astype(int))
             values = [float(f"{value:.5g}") if math.isfinite(value) else None for value in series.values[chosen]]
