@@ -248,11 +248,16 @@ class CarlaSession:
         blueprint = library.find(VEHICLE)
         blueprint.set_attribute("role_name", "hero")
         places = self.world.get_map().get_spawn_points()
-        vehicle = next((v for p in places if (v := self.world.try_spawn_actor(blueprint, p)) is not None), None)
-        if vehicle is None:
+        for place in places:
+            try:
+                self.vehicle = self.world.spawn_actor(blueprint, place)
+                break
+            except RuntimeError as error:  # try_spawn_actor() does not tell a taken place from a server that is gone
+                if "collision" not in str(error):
+                    raise
+        else:
             raise ServerError(f"None of the {len(places)} spawn points has room for a {VEHICLE}")
-        self.vehicle = vehicle
-        self._actors.append(vehicle)
+        self._actors.append(self.vehicle)
         collision = self.world.spawn_actor(
             library.find("sensor.other.collision"), carla.Transform(), attach_to=self.vehicle
         )

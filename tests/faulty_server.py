@@ -1,8 +1,8 @@
 """
 The packaged server with a camera that goes wrong: ``faulty_server.py PORT FAULT FRAME [SECONDS]``.
 
-From the FRAME-th picture on (or at it) it does what FAULT says. All else, client and connection included, is the real
-thing.
+From the FRAME-th picture on (or at it) it does what FAULT says; with "spawn" it hangs when the first actor appears. All
+else, client and connection included, is the real thing.
 """
 
 from __future__ import annotations
@@ -45,5 +45,12 @@ def wrong(self: Any, sensor: Any) -> None:
             right(self, sensor)
 
 
+def lost(*_: Any) -> None:
+    """Never to be heard of again."""
+    time.sleep(1000.0)
+
+
 simulation.Simulation._publish_sensor = wrong  # type: ignore[method-assign]
+if FAULT == "spawn":
+    simulation.World._enter = lost  # type: ignore[method-assign]
 sys.exit(main(["--port", PORT]))

@@ -66,9 +66,12 @@ def test_a_picture_that_is_lost_truncates_and_is_never_an_old_one(fault: str) ->
     [
         ("never 1", ServerTimeoutError, "sent no image for frame"),
         ("size 1", FrameError, "The camera sent 12 x 16 pixels, expected 84 x 84"),
+        ("spawn 0", ServerTimeoutError, "stopped answering: time-out of 1000ms"),
     ],
 )
-def test_a_camera_that_never_works_is_an_error(fault: str, error: type[Exception], message: str) -> None:
+def test_a_camera_that_never_works_or_a_car_that_never_comes_is_an_error(
+    fault: str, error: type[Exception], message: str
+) -> None:
     begun = time.monotonic()
     with (
         CarlaLaneEnv(server_command=faulty(fault), timeout=1.0, server_memory=8.0) as env,
