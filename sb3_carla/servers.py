@@ -22,14 +22,13 @@ import tempfile
 import time
 import weakref
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 import carla
 
 from sb3_carla import guard
 from sb3_carla.arguments import check_limits
 from sb3_carla.errors import MapError, ServerStartError
-from sb3_carla.guard import MARK, marked
 
 __all__ = [
     "CommandServer",
@@ -63,22 +62,21 @@ class ServerProcess:
     """
     A running server. It ends with :meth:`close`, when this object is collected, and when the interpreter exits.
 
-    :param process: the child process
-    :param mark: by which it and all that it starts are known (``guard.py``)
-    :param log: what it writes
-    :param host: address of its ports
+    :param command: that runs it
+    :param mark: by which all its processes are known (``guard.py``)
     :param port: of the calls
+    :param options: of ``subprocess.Popen``
     """
 
     local_files = False
     """Whether it reads OpenDRIVE files of this machine by their path."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], mark: str, log: IO[bytes], host: str = "127.0.0.1", port: int = 0
-    ) -> None:
-        self._process, self._mark, self._log = process, mark, log
-        self._finalizer = weakref.finalize(self, _stop, process, mark, log, os.getpid())
-        self.host, self.port = host, port
+    def __init__(self, command: list[str], mark: str, port: int = 0, **options: Any) -> None:
+        self._mark, self._log = mark, tempfile.TemporaryFile("a+b")  # noqa: SIM115 (open as long as the server)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": self._log, "stderr": self._log}
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(command, **{**streams, **options})
+        self._finalizer = weakref.finalize(self, _stop, self._process, mark, self._log, os.getpid())
+        self.host, self.port = "127.0.0.1", port
 
     @property
     def pid(self) -> int:
@@ -94,7 +92,7 @@ class ServerProcess:
     def memory(self) -> int:
         """Resident memory of the server's processes [bytes]; 0 when they are gone."""
         total = 0
-        for pid in marked(self._mark):
+        for pid in guard.marked(self._mark):
             with contextlib.suppress(OSError):  # gone since
                 total += resident_memory(pid)
         return total
@@ -125,27 +123,21 @@ class EmbeddedServer(ServerProcess):
         self._pictures: _Pictures | None = _Pictures.of_this_process()
         command = [sys.executable, "-m", "sb3_carla.server", "--port", "0", "--town", town]
         command += ["--parent-pid", str(os.getpid()), "--pictures", str(self._pictures.fd)]
-        mark, log = secrets.token_hex(8), tempfile.TemporaryFile("a+b")  # noqa: SIM115 (open as long as the server)
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            pass_fds=[self._pictures.fd],
-            env={**os.environ, MARK: mark},
-        )
-        super().__init__(process, mark, log)
-        assert process.stdout is not None
-        ready = READY.search(_first_line(process.stdout, timeout))
+        mark = secrets.token_hex(8)
+        environment = {**os.environ, guard.MARK: mark}
+        super().__init__(command, mark, stdout=subprocess.PIPE, pass_fds=[self._pictures.fd], env=environment)
+        assert self._process.stdout is not None
+        ready = READY.search(_first_line(self._process.stdout, timeout))
         if ready is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.5)  # what it wrote to has been closed a moment before it is gone
+                self._process.wait(0.5)  # what it wrote to has been closed a moment before it is gone
             silent = f"no answer within {timeout:g} s" if self.alive else "it ended without a word"
-            reason = _last_line(log) or silent
+            reason = _last_line(self._log) or silent
             self.close()
             if "town" in reason.lower() or "opendrive" in reason.lower():
                 raise MapError(f"The embedded server cannot load town {town!r}: {reason}")
-            raise ServerStartError(f"The embedded server did not start (exit status {process.poll()}): {reason}")
+            status = self._process.poll()
+            raise ServerStartError(f"The embedded server did not start (exit status {status}): {reason}")
         self.host, self.port = ready.group(1).decode(), int(ready.group(2))
 
     def close(self) -> None:
@@ -171,19 +163,13 @@ class CommandServer(ServerProcess):
         _check_command(command)
         port = _free_ports()
         words = shlex.split(command.replace("{port}", str(port)))
-        mark, log = secrets.token_hex(8), tempfile.TemporaryFile("a+b")  # noqa: SIM115 (open as long as the server)
-        process = subprocess.Popen(
-            [sys.executable, guard.__file__, str(os.getpid()), mark, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us, who then end it in order
-        )
-        super().__init__(process, mark, log, port=port)
+        mark = secrets.token_hex(8)
+        guarded = [sys.executable, guard.__file__, str(os.getpid()), mark, *words]
+        super().__init__(guarded, mark, port, start_new_session=True)  # Ctrl-C is for us, who then end it in order
         deadline = time.monotonic() + timeout
         while not _answers(self.host, port):
             if not self.alive or time.monotonic() > deadline:
-                status, last = process.poll(), _last_line(log)
+                status, last = self._process.poll(), _last_line(self._log)
                 self.close()
                 what = f"did not answer within {timeout:g} s" if status is None else f"ended with status {status}"
                 raise ServerStartError(f"The server {shlex.join(words)} {what}. Its last line: {last!r}")

@@ -138,7 +138,9 @@ def _manager_class() -> Any:
     if manager is not None:
         known = inspect.signature(manager.__init__).parameters
         missing += [f"ExperimentManager.__init__({name}=)" for name in _PARAMETERS if name not in known]
-    missing += [name for name in ("TrialEvalCallback", "CheckpointCallback") if not hasattr(module, name)]
+    missing += [
+        name for name in ("TrialEvalCallback", "CheckpointCallback", "get_latest_run_id") if not hasattr(module, name)
+    ]
     for table in ("ALGOS", "HYPERPARAMS_SAMPLER"):
         missing += [f"{table}[{name!r}]" for name in ALGORITHMS if name not in getattr(module, table, {})]
     if missing:
