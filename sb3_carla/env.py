@@ -100,7 +100,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `route_length` | 300.0 | [m] |
     | `frame_stack` | 4 | frames in an observation: how many of the last, or how old each is: `[9, 4, 1, 0]` |
     | `image_size` | (84, 84) | height and width [px] |
-    | `action_repeat` | 1 | simulation ticks of 0.05 s a decision |
+    | `action_repeat` | 1 | simulation ticks of 0.05 s a decision, its last one too |
     | `steering_rate` | None | fastest change of the steering, full actions a second; None: at once |
     | `lateral_acceleration` | None | that full steering makes at speed [m/s^2]; None: 40 degrees at any speed |
     | `speed_control` | False | the second action is a speed, and a controller works the pedals |
@@ -271,13 +271,13 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._so_far["actions"].append((steering, drive))
         try:
             with answering("The CARLA server stopped answering"):
-                ticks = self._drive(steering, drive)
+                self._drive(steering, drive)
                 frame = self._grey()
         except LOST as error:
             return self._server_lost(error)
         self._frames[:-1] = self._frames[1:]
         self._frames[-1] = frame
-        terms = self._reward(before, ticks, abs(self._steering - steering_before))
+        terms = self._reward(before, abs(self._steering - steering_before))
         if self.render_mode == "human":
             self.render()
         failed, ended = self._episode.failed, bool(self._episode.end_reason)
@@ -390,7 +390,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self._leave(server_lost=False)
         server = supervisor.start(town) if supervisor is not None else None
         session = self._session or self._connect(server)
-        if session.load_town(town, local_files=server is not None and server.local_files):
+        if session.load_town(town):
             self._traffic = self._weather = None  # a new world has its own weather
             try:
                 if session.town not in self._scenarios:
@@ -409,18 +409,18 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         host, port = (str(self._host), self._port) if server is None else (server.host, server.port)
         mounts = [self._camera] if self.render_mode is None else [self._camera, RENDER_MOUNT]
         self._session = CarlaSession(
-            host, port, mounts, timeout=self._timeout, delta_seconds=self.delta_seconds, remains=self._remains
-        )
+            host, port, mounts, timeout=self._timeout, delta_seconds=self.delta_seconds,
+            ticks_per_image=self._action_repeat, packaged=server is not None and server.packaged,
+            remains=self._remains,
+        )  # fmt: skip
         self._connected, self._remains = True, None
         return self._session
 
-    def _drive(self, steering: float, drive: float) -> int:
-        """Hold the action until the episode ends, at most ``action_repeat`` ticks; returns how many."""
+    def _drive(self, steering: float, drive: float) -> None:
+        """Hold the action for ``action_repeat`` ticks, also where the episode ends before the last of them."""
         assert self._session is not None
         assert self._episode is not None
-        ticks = 0
-        while ticks < self._action_repeat and not self._episode.end_reason:
-            ticks += 1
+        for _ in range(self._action_repeat):
             if self._traffic is not None:
                 self._traffic.step(self.vehicle_state)
             low, high = self._steering - self._steering_step, self._steering + self._steering_step
@@ -431,8 +431,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self._look()
             blocked = IntelligentDriver().following_speed(self._gap[0]) < STANDING_SPEED
             collisions = self._session.collisions()
-            self._episode.update(self.vehicle_state, self.lane_pose, collisions, blocked=blocked)
-        return ticks
+            if not self._episode.end_reason:
+                self._episode.update(self.vehicle_state, self.lane_pose, collisions, blocked=blocked)
 
     def _pedal(self, drive: float) -> float:
         """What the second action comes to at the present speed."""
@@ -455,11 +455,11 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self._view = self._session.image(RENDER_MOUNT)
         return cv2.cvtColor(self._session.image(self._camera), cv2.COLOR_BGRA2GRAY)  # type: ignore[return-value]
 
-    def _reward(self, station: float, ticks: int, steering_change: float) -> dict[str, float]:
+    def _reward(self, station: float, steering_change: float) -> dict[str, float]:
         assert self._episode is not None
         pose, speed = self.lane_pose, self.vehicle_state.speed
         motion = Motion(
-            progress_speed=(pose.station - station) / (ticks * self.delta_seconds),
+            progress_speed=(pose.station - station) / self.decision_seconds,
             speed=speed,
             recommended_speed=recommended_speed(self.route, pose.station, speed, self.target_speed, self._gap[0]),
             lateral_offset=pose.lateral_offset,

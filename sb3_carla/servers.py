@@ -68,8 +68,8 @@ class ServerProcess:
     :param options: of ``subprocess.Popen``
     """
 
-    local_files = False
-    """Whether it reads OpenDRIVE files of this machine by their path."""
+    packaged = False
+    """Whether it is ours: it reads OpenDRIVE files of this machine by their path, and its sensors keep exact time."""
 
     def __init__(self, command: list[str], mark: str, port: int = 0, **options: Any) -> None:
         self._mark, self._log = mark, tempfile.TemporaryFile("a+b")  # noqa: SIM115 (open as long as the server)
@@ -117,7 +117,7 @@ class EmbeddedServer(ServerProcess):
     :raises ServerStartError: if it ends, or is not ready in time
     """
 
-    local_files = True
+    packaged = True
 
     def __init__(self, town: str, *, timeout: float = 30.0) -> None:
         self._pictures: _Pictures | None = _Pictures.of_this_process()

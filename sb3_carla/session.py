@@ -9,6 +9,7 @@ the last tick.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -48,7 +49,7 @@ WHEELBASE = 2.875
 LOAD_FACTOR = 3.0
 """How much longer than any other answer the loading of a town may take."""
 SETTLE_TICKS = 10
-"""Ticks after a teleport: long enough for any steering to be back at its centre and for the body to settle."""
+"""Least ticks after a teleport: long enough for any steering to be back at its centre and for the body to settle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,9 @@ class CarlaSession:
     :param cameras: mounts of the cameras on the car
     :param timeout: for every answer of the server [s]
     :param delta_seconds: simulated time of a tick [s]
+    :param ticks_per_image: after how many ticks a picture is asked for, every time; :meth:`place` ends with one
+    :param packaged: the server is ours: it draws these pictures alone, and reads OpenDRIVE files by their path. CARLA
+        draws one each tick, since its ``sensor_tick`` is not exact
     :param remains: of a session that lost this server: if the server lives on, they are removed
     :raises ServerTimeoutError: if no server answers
     :raises VersionMismatchError: if it speaks another version
@@ -150,10 +154,13 @@ class CarlaSession:
         *,
         timeout: float = 20.0,
         delta_seconds: float = 0.05,
+        ticks_per_image: int = 1,
+        packaged: bool = False,
         remains: Remains | None = None,
     ) -> None:
         self.delta_seconds = delta_seconds
         self._timeout = timeout
+        self._ticks_per_image, self._packaged = ticks_per_image, packaged
         self._mounts = tuple(cameras)
         self._actors: list[Any] = []
         self._streams: dict[CameraMount, CameraStream] = {}
@@ -165,7 +172,7 @@ class CarlaSession:
             if remains is not None:
                 self._take_over(remains)
         self.vehicle: Any = None
-        self.frame = 0
+        self.frame = self._first_frame = 0
         self.town = ""
         """The one that is loaded, and of a file the version."""
         self.half_width = 0.0
@@ -190,12 +197,11 @@ class CarlaSession:
         with answering("The CARLA server did not list its towns"):
             return sorted(Path(name).name for name in self.client.get_available_maps())
 
-    def load_town(self, town: str, *, local_files: bool) -> bool:
+    def load_town(self, town: str) -> bool:
         """
         Make a town the current one, with a new car in it; nothing happens if it is that already.
 
         :param town: name that the server knows, or path of an OpenDRIVE file, which may have been written anew
-        :param local_files: the server reads paths of this machine itself (the embedded one does)
         :return: whether it had to be loaded
         :raises TownNotFoundError: if the server does not know the name
         :raises MapError: if the file cannot be read
@@ -207,7 +213,7 @@ class CarlaSession:
         with answering("The CARLA server did not remove the actors"):
             self._remove_actors()
         self.client.set_timeout(LOAD_FACTOR * self._timeout)
-        if town.endswith(".xodr") and not local_files:
+        if town.endswith(".xodr") and not self._packaged:
             opendrive = read_opendrive_file(town)
             with answering(f"The server did not build a world from {town!r}"):
                 self.world = self.client.generate_opendrive_world(opendrive, reset_settings=False)
@@ -216,6 +222,8 @@ class CarlaSession:
         self.client.set_timeout(self._timeout)
         self._synchronise()
         self._spawn_car()
+        self.tick()
+        self._first_frame = self.frame  # from which the cameras count
         self.town = version
         return True
 
@@ -271,7 +279,10 @@ class CarlaSession:
 
     def _spawn_camera(self, mount: CameraMount) -> Any:
         blueprint = self.world.get_blueprint_library().find("sensor.camera.rgb")
-        for name, value in (("image_size_x", mount.width), ("image_size_y", mount.height), ("fov", mount.fov)):
+        attributes = {"image_size_x": mount.width, "image_size_y": mount.height, "fov": mount.fov}
+        if self._packaged and self._ticks_per_image > 1:
+            attributes["sensor_tick"] = self._ticks_per_image * self.delta_seconds
+        for name, value in attributes.items():
             blueprint.set_attribute(name, str(value))
         pose = carla.Transform(carla.Location(x=mount.x, z=mount.z), carla.Rotation(pitch=mount.pitch))
         sensor = self.world.spawn_actor(blueprint, pose, attach_to=self.vehicle)
@@ -309,7 +320,7 @@ class CarlaSession:
 
     def place(self, x: float, y: float, z: float, heading: float) -> None:
         """
-        Teleport the car to a standstill and let it settle.
+        Teleport the car to a standstill and let it settle; the last tick is one with a picture.
 
         :param x: [m]
         :param y: [m]
@@ -320,7 +331,9 @@ class CarlaSession:
         self.vehicle.apply_control(carla.VehicleControl(brake=1.0, hand_brake=True))
         self.vehicle.set_target_velocity(carla.Vector3D())
         self.vehicle.set_transform(pose)
-        for _ in range(SETTLE_TICKS):
+        for ticks in itertools.count():
+            if ticks >= SETTLE_TICKS and (self.frame - self._first_frame) % self._ticks_per_image == 0:
+                break
             self.tick()
         self.collisions()
 
@@ -350,7 +363,7 @@ class CarlaSession:
 
     def image(self, mount: CameraMount) -> NDArray[np.uint8]:
         """
-        What a camera saw at the last tick.
+        What a camera saw at the last tick, which is to be ``ticks_per_image`` after the last one with a picture.
 
         :param mount: one of the session's cameras
         :return: shape (height, width, 4), uint8 BGRA, read-only

@@ -238,7 +238,7 @@ class Simulation:
         world, streams = self.world, self.streams
         for stream_id in streams.ids():
             sensor = world.actors.get(stream_id)
-            if isinstance(sensor, Sensor) and sensor.due(world.time):
+            if isinstance(sensor, Sensor) and sensor.due(world.time, world.delta):
                 try:
                     self._publish_sensor(sensor)
                 except Exception as error:  # a fault in one sensor must not end everybody's session

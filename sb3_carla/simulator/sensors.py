@@ -19,13 +19,13 @@ __all__ = ["CameraSensor", "GnssReading", "GnssSensor", "ImuReading", "ImuSensor
 
 MAX_PIXELS = 4096 * 2160
 GRAVITY = 9.81
-TIME_TOLERANCE = 1e-6
-"""Part of a period by which a sensor may fire early [s]: simulation time is a sum of rounded steps."""
+EARLY = 1e-3
+"""Part of a period by which a sensor may fire early [-]: simulation time is a sum of rounded steps."""
 
 
 class Sensor(Actor):
     """
-    A sensor that answers every ``sensor_tick`` seconds, at every simulation step by default.
+    A sensor that answers every ``sensor_tick`` seconds, counted from its first simulation step, or at every step.
 
     The collision and the lane-invasion sensor are plain ones: the first is told by the world, the second computed
     by CARLA's client.
@@ -36,7 +36,7 @@ class Sensor(Actor):
     ) -> None:
         super().__init__(actor_id, type_id, attributes, pose, parent)
         self.period = max(0.0, self.number("sensor_tick", 0.0))
-        self._next = -math.inf
+        self._first: float | None = None
         self.reseed(0)
 
     def reseed(self, seed: int) -> None:
@@ -51,21 +51,28 @@ class Sensor(Actor):
         """A numeric attribute."""
         return float(self.attributes.get(name, default))
 
-    def due(self, time: float) -> bool:
+    def begin(self, time: float) -> None:
         """
-        Whether the sensor fires now; at most once a simulation step.
+        Have its first simulation step behind it; from there on it counts.
 
         :param time: simulation time [s]
         """
+        self._first = time
+
+    def due(self, time: float, delta: float) -> bool:
+        """
+        Whether the sensor fires at a simulation step, whether or not anybody listened before.
+
+        :param time: simulation time at its end [s]
+        :param delta: its duration [s]
+        """
         if self.period == 0.0:
             return True
-        if time < self._next - TIME_TOLERANCE:
+        if self._first is None:
             return False
-        self._next += self.period
-        if self._next <= time:
-            # The first time, or after a pause in which nobody listened.
-            self._next = time + self.period
-        return True
+        # Whole periods, and not a sum of them, which would drift away from the time's own sum.
+        before, now = (math.floor((t - self._first) / self.period + EARLY) for t in (time - delta, time))
+        return now > before
 
 
 class CameraSensor(Sensor):

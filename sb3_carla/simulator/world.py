@@ -65,6 +65,7 @@ class World:
         self._vehicles: list[VehicleActor] = []
         self._bodies: list[Actor] = []
         self._mounted: list[Actor] = []
+        self._new_sensors: list[Sensor] = []
         start = town.spawn_points[0] if town.spawn_points else Pose()
         self.spectator = Actor(
             self._take_id(), "spectator", {"role_name": "spectator"}, Pose(start.x, start.y, start.z + 10.0)
@@ -121,6 +122,7 @@ class World:
             self._vehicles.append(actor)
         if isinstance(actor, Sensor):
             actor.reseed(self.seed)
+            self._new_sensors.append(actor)
         if actor.parent is not None:
             self._mounted.append(actor)
         self.actors[self._take_id()] = actor
@@ -166,6 +168,9 @@ class World:
             collisions = resolve_contacts([body for body in self._bodies if body.collisions_enabled])
         for actor in self._mounted:
             actor.update_pose()
+        for sensor in self._new_sensors:
+            sensor.begin(self.time)
+        self._new_sensors.clear()
         return collisions
 
     def render(self, sensor: Actor) -> NDArray[np.uint8]:

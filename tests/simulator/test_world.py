@@ -254,8 +254,22 @@ def test_sensor_tick_counts_simulated_time(world: World) -> None:
     fired = []
     for _ in range(41):
         world.tick(DT)
-        fired.append(sensor.due(world.time))
+        fired.append(sensor.due(world.time, DT))
     assert fired == [True, False] * 20 + [True]
+
+
+def test_sensor_tick_does_not_drift_and_goes_on_while_nobody_listens(world: World) -> None:
+    sensor = world.spawn("sensor.camera.rgb", {"sensor_tick": "0.2"}, Pose())
+    assert isinstance(sensor, CameraSensor)
+    sensor.begin(0.05)
+    time, fired = 0.05, 0
+    for step in range(1, 2_000_000):
+        time += 0.05  # as the world's clock, whose rounding adds up to microseconds
+        if step < 1_000_000 or step % 1000 > 498:
+            due = sensor.due(time, 0.05)
+            assert due == (step % 4 == 0), step
+            fired += due
+    assert fired == 249_999 + 125_000
 
 
 def test_imu_feels_gravity_and_the_engine(world: World) -> None:
