@@ -18,6 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from sb3_carla import arguments
+from sb3_carla.controls import Controls
 from sb3_carla.episode import Episode
 from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError, VehicleLostError
 from sb3_carla.lane_state import lane_state
@@ -25,7 +26,7 @@ from sb3_carla.practice import Place, Practice
 from sb3_carla.rewards import STANDING_SPEED, Motion, RewardWeights, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
 from sb3_carla.servers import ServerProcess, supervisor
-from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE, CameraMount, CarlaSession, Remains, VehicleState, answering
+from sb3_carla.session import CameraMount, CarlaSession, Remains, VehicleState, answering
 from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead, recommended_speed
 from sb3_carla.window import close_windows, show
 
@@ -39,8 +40,6 @@ RENDER_MOUNT = CameraMount(width=640, height=384, x=-6.0, z=3.2, pitch=-14.0)
 """The camera of ``render()``, behind and above the car."""
 TIME_LIMIT_FACTOR = 3.0
 """Time limit of an episode as a multiple of the time that its route takes at target speed."""
-SPEED_GAIN = 0.3
-"""Pedal for each m/s that the car is too slow, of the speed controller [s/m]."""
 LOST = (ServerTimeoutError, ServerStartError, FrameError, VehicleLostError)
 """What another server, or connecting anew, may cure."""
 ATTEMPTS = 3
@@ -185,10 +184,11 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._scenarios: dict[str, Scenarios] = {}  # of the last towns
         self._frames = np.zeros((ages[0] + 1, height, width), np.uint8)  # the last ones, oldest first
         self._seen = [ages[0] - age for age in ages]  # of them, those in an observation
-        self._steering = self._full_steering = 0.0
         self._gap = math.inf, 0.0  # to the car in front [m], infinite with nobody there, and its speed [m/s]
-        self._steering_step = (math.inf if steering_rate is None else steering_rate) * self.delta_seconds
-        self._lateral_acceleration = math.inf if lateral_acceleration is None else lateral_acceleration
+        self._controls = Controls(
+            target_speed, steering_rate=steering_rate, lateral_acceleration=lateral_acceleration,
+            speed_control=speed_control, delta_seconds=self.delta_seconds,
+        )  # fmt: skip
         self.speed_control = speed_control
         self.action_names = ("steering", "speed") if speed_control else ("steering", "pedal")
         self._episode: Episode | None = None
@@ -267,7 +267,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if numbers.shape != (2,) or not np.isfinite(numbers).all():
             raise ValueError(f"action: expected 2 finite numbers {self.action_names}, got {action!r}")
         steering, drive = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
-        before, steering_before = self.lane_pose.station, self._steering
+        before, steering_before = self.lane_pose.station, self._controls.steering
         self._so_far["actions"].append((steering, drive))
         try:
             with answering("The CARLA server stopped answering"):
@@ -277,7 +277,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             return self._server_lost(error)
         self._frames[:-1] = self._frames[1:]
         self._frames[-1] = frame
-        terms = self._reward(before, abs(self._steering - steering_before))
+        terms = self._reward(before, abs(self._controls.steering - steering_before))
         if self.render_mode == "human":
             self.render()
         failed, ended = self._episode.failed, bool(self._episode.end_reason)
@@ -328,8 +328,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     @property
     def max_wheel_angle(self) -> float:
         """Wheel angle of full steering at the present speed [rad]."""
-        squared = max(self.vehicle_state.speed**2, 1e-6)
-        return min(MAX_WHEEL_ANGLE, math.atan(WHEELBASE * self._lateral_acceleration / squared))
+        return self._controls.full_steering(self.vehicle_state.speed)
 
     def safe_speed(self) -> float:
         """Speed that keeps the distance to the car in front [m/s]; infinite with nobody there."""
@@ -377,7 +376,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         session.place(x, y, z, heading)
         limit = TIME_LIMIT_FACTOR * self.route.length / self.target_speed
         self._episode = Episode(self.route.length, limit, session.half_width, self.delta_seconds)
-        self._steering = 0.0
+        self._controls.restart()
         self._look()
         self._frames[:] = self._grey()
 
@@ -423,23 +422,13 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         for _ in range(self._action_repeat):
             if self._traffic is not None:
                 self._traffic.step(self.vehicle_state)
-            low, high = self._steering - self._steering_step, self._steering + self._steering_step
-            self._steering = min(max(steering, low), high)
-            self._full_steering = self.max_wheel_angle
-            self._session.steer(self._steering * self._full_steering / MAX_WHEEL_ANGLE, self._pedal(drive))
+            self._session.steer(*self._controls.act(steering, drive, self.vehicle_state.speed))
             self._session.tick()
             self._look()
             blocked = IntelligentDriver().following_speed(self._gap[0]) < STANDING_SPEED
             collisions = self._session.collisions()
             if not self._episode.end_reason:
                 self._episode.update(self.vehicle_state, self.lane_pose, collisions, blocked=blocked)
-
-    def _pedal(self, drive: float) -> float:
-        """What the second action comes to at the present speed."""
-        if not self.speed_control:
-            return drive
-        wanted = 0.5 * (drive + 1.0) * self.target_speed
-        return min(max(SPEED_GAIN * (wanted - self.vehicle_state.speed), -1.0), 1.0)
 
     def _look(self) -> None:
         assert self._session is not None
@@ -477,7 +466,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             "speed_mps": self.vehicle_state.speed,
             "lateral_offset_m": self.lane_pose.lateral_offset,
             "heading_error_rad": self.lane_pose.heading_error,
-            "wheel_angle_rad": self._steering * self._full_steering,
+            "wheel_angle_rad": self._controls.wheel_angle,
             "route_completion": episode.route_completion,
             "distance_m": episode.distance,
             "reward_terms": terms,
@@ -485,7 +474,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             "scenario": self._number,
             "lane_state": lane_state(
                 self.route, self.lane_pose, self.vehicle_state, gap=self._gap, target_speed=self.target_speed,
-                steering=self._steering, stuck=episode.stuck,
+                steering=self._controls.steering, stuck=episode.stuck,
             ),
         }  # fmt: skip
         if episode.end_reason:
