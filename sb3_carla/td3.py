@@ -54,9 +54,9 @@ from sb3_carla.augmentation import random_shift
 from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import LinearNormalNoise, exploration_noise
 from sb3_carla.overlap import OverlappingUpdates
+from sb3_carla.part_rates import PartRates
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.policies.td3 import DetachedActor, StateCritic
-from sb3_carla.schedules import ScaledSchedule, rate_schedule
 from sb3_carla.tensors import InvertingTanh, bf16_is_native, frozen
 from sb3_carla.weights import arguments_of, write_arguments
 
@@ -91,7 +91,7 @@ class Batch:
     next_states: Any
 
 
-class TD3(OverlappingUpdates, stable_baselines3.TD3):
+class TD3(OverlappingUpdates, PartRates, stable_baselines3.TD3):
     """
     Twin Delayed DDPG with what learning from images needs. The list above the code says what differs from SB3's.
 
@@ -223,8 +223,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         )
         if self.exploration_noise is not None:
             self._make_noise(self.exploration_noise)
-        self._rates = {part: self._schedule(part) for part in ("actor", "critic", "actor_cnn", "critic_cnn")}
-        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        self._setup_rates()
         if self.compile_step:
             # CUDA graphs spare the processor the launch of each of some hundred small kernels.
             mode = "reduce-overhead" if self.device.type == "cuda" else None
@@ -280,43 +279,6 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
         ]
         clip = getattr(self, f"{name}_max_grad_norm")
         return f"{name} optimizer ({type(optimizer).__name__}): {'; '.join(parts)}; clipped at {clip}"
-
-    def _schedule(self, part: str) -> Schedule | None:
-        """A part's own schedule, None if it follows the network's or ``learning_rate``."""
-        value = getattr(self, f"{part}_learning_rate")
-        if value is None:
-            return None
-        network = part.removesuffix("_cnn")
-        names = [group.get("name") for group in getattr(self, network).optimizer.param_groups]
-        if part != network and "cnn" not in names:
-            raise ValueError(
-                f"{part}_learning_rate: expected a {network} optimizer with a parameter group named 'cnn', got none: "
-                "LayerNormCnnPolicy has one in each network that trains an encoder"
-            )
-        return rate_schedule(value)
-
-    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
-        """Set every group's own rate; SB3 would give all of them the same."""
-        # Several environments step past the end by a few; there a linear schedule would be below zero.
-        progress = max(self._current_progress_remaining, 0.0)
-        for name in ("actor", "critic"):
-            rate = (self._rates[name] or self.lr_schedule)(progress)
-            cnn_schedule = self._rates[f"{name}_cnn"]
-            cnn_rate = rate if cnn_schedule is None else cnn_schedule(progress)
-            for group in getattr(self, name).optimizer.param_groups:
-                group["lr"] = cnn_rate if group.get("name") == "cnn" else rate
-
-    def scale_learning_rates(self, factor: float) -> None:
-        """
-        Multiply all learning rates, of parts too, from the next update on.
-
-        :param factor: of the rates [-]
-        """
-        self.learning_rate = self.lr_schedule = ScaledSchedule(self.lr_schedule, factor)
-        for part, schedule in self._rates.items():
-            if schedule is not None:
-                self._rates[part] = ScaledSchedule(schedule, factor)
-                setattr(self, f"{part}_learning_rate", self._rates[part])
 
     # --- the train step ----------------------------------------------------------------------------------------
 
@@ -506,7 +468,7 @@ class TD3(OverlappingUpdates, stable_baselines3.TD3):
             file.close()
 
     def _excluded_save_params(self) -> list[str]:
-        excluded = [*super()._excluded_save_params(), "_trained", "_online", "_targets", "_sums", "_counts", "_rates"]
+        excluded = [*super()._excluded_save_params(), "_trained", "_online", "_targets", "_sums", "_counts"]
         excluded += COMPILED
         if self.deduplicate_frames or (self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer):
             # Chosen for n_steps, and chosen again on loading. SB3 saves it, and then warns that it ignores n_steps.

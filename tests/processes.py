@@ -1,0 +1,50 @@
+"""What tests of servers share: processes, and which of them is whose."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_carla.env import CarlaLaneEnv
+
+STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
+OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
+SCRIPT = f"sh -c '{OURS} & wait'"
+"""Like CarlaUE4.sh: the server is a child of what is started."""
+
+
+def children() -> set[int]:
+    listing = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    return {int(pid) for pid in listing.split()}
+
+
+def wait_until_gone(pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def server_below(pid: int) -> int:
+    """The last of the descendants: the server itself."""
+    while below := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(below[-1])
+    return pid
+
+
+def server_of(env: CarlaLaneEnv) -> Any:
+    assert env._supervisor is not None
+    assert env._supervisor.server is not None
+    return env._supervisor.server
