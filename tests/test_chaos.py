@@ -195,7 +195,7 @@ def test_two_minutes_of_chaos(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_half_an_hour_of_chaos(tmp_path: Path) -> None:
-    chaos = survive(tmp_path, 60_000, every=5000, pause=(5.0, 20.0), limit=5400.0)
+    chaos = survive(tmp_path, 100_000, every=5000, pause=(5.0, 20.0), limit=7200.0)
     tenth = len(chaos.memory) // 10
     early, late = (float(np.median(part)) for part in (chaos.memory[tenth : 3 * tenth], chaos.memory[-2 * tenth :]))
     print(f"{len(chaos.done)} deeds, the last trainer's memory: {early / 1e6:.1f} MB, later {late / 1e6:.1f} MB")
