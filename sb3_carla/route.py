@@ -30,6 +30,8 @@ SAME_CORNER = math.radians(60.0)
 """The same for branches that turn off."""
 SHORT_ROUTE = 120.0
 """Length of a route that is begun at a given place [m]."""
+OUTLOOK = 40.0
+"""How far the lane is known beyond a route's end [m]: as far as anything looks ahead."""
 START_SPACING = 10.0
 """Distance between two numbered starts on a lane [m]."""
 
@@ -116,9 +118,10 @@ class LaneRoute:
     A lane's centre line from a start, and a cursor that follows a car along it.
 
     :param waypoints: at least two ``carla.Waypoint``, about ``SPACING`` apart
+    :param length: of what is to be driven [m]; the rest is there to be looked at. None: all of it
     """
 
-    def __init__(self, waypoints: list[Waypoint]) -> None:
+    def __init__(self, waypoints: list[Waypoint], length: float = math.inf) -> None:
         if len(waypoints) < 2:
             raise ValueError(f"a route needs at least 2 waypoints, got {len(waypoints)}")
         places = [_location(waypoint) for waypoint in waypoints]
@@ -131,6 +134,8 @@ class LaneRoute:
         lengths = np.hypot(steps[:, 0], steps[:, 1])
         self.stations: NDArray[np.float64] = np.concatenate(([0.0], np.cumsum(lengths)))
         """Distance from the start at each point: shape (n,), float64 [m]."""
+        self.length = min(length, float(self.stations[-1]))
+        """Length of what is to be driven [m]."""
         self.headings: NDArray[np.float64] = np.arctan2(steps[:, 1], steps[:, 0])
         """Direction of each segment: shape (n - 1,), float64 [rad]."""
         self._half_widths = [0.5 * waypoint.lane_width for waypoint in self.waypoints]
@@ -145,11 +150,6 @@ class LaneRoute:
         self._headings: list[float] = self.headings.tolist()
         self._stations: list[float] = self.stations.tolist()
         self._segment = 0
-
-    @property
-    def length(self) -> float:
-        """Length of the whole route [m]."""
-        return self._stations[-1]
 
     def restart(self) -> None:
         """Put the cursor back to the start."""
@@ -203,15 +203,16 @@ class LaneRoute:
         :param station: distance from the start [m], clipped to the route
         :return: x, y, z [m], heading, pitch [rad]
         """
+        station = min(station, self._stations[-1])
         segment = self._segment_at(station)
         heading = self._direction(segment, station - self._stations[segment])
         return *self._place(segment, station), heading, self._pitches[segment]
 
     def position(self, station: float) -> tuple[float, float, float]:
         """
-        Point of the centre line.
+        Point of the centre line; beyond its end, where the lane ends too, straight on.
 
-        :param station: distance from the start [m], clipped to the route
+        :param station: distance from the start [m], at least 0
         :return: x, y, z [m]
         """
         return self._place(self._segment_at(station), station)
@@ -220,7 +221,7 @@ class LaneRoute:
         return min(max(bisect_left(self._stations, station) - 1, 0), len(self._headings) - 1)
 
     def _place(self, segment: int, station: float) -> tuple[float, float, float]:
-        share = min(max((station - self._stations[segment]) / self._lengths[segment], 0.0), 1.0)
+        share = max((station - self._stations[segment]) / self._lengths[segment], 0.0)
         x, y, z = (
             axis[segment] + share * (axis[segment + 1] - axis[segment]) for axis in (self._xs, self._ys, self._zs)
         )
@@ -337,6 +338,7 @@ class Scenarios:
 
 def _route(start: Waypoint, length: float, least: float) -> LaneRoute | None:
     """Route from a start, or None where the lane ends before ``least`` [m]."""
-    waypoints = follow_lane(start, length)
-    route = LaneRoute(waypoints) if len(waypoints) > 1 else None
+    # Beyond its end too the lane can be seen: the state at the end is like any other, and has a value.
+    waypoints = follow_lane(start, length + OUTLOOK)
+    route = LaneRoute(waypoints, length) if len(waypoints) > 1 else None
     return route if route is not None and route.length > least - SPACING else None

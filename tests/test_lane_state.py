@@ -11,7 +11,7 @@ from maps import Geometry, road_map, straight_then_bend
 from test_route import route_on
 
 from sb3_carla.lane_state import LANE_STATE_SIZE, lane_state
-from sb3_carla.route import LaneRoute
+from sb3_carla.route import LaneRoute, Scenarios
 from sb3_carla.session import VehicleState
 
 
@@ -39,6 +39,28 @@ def test_in_a_bend() -> None:
     chords = [-distance / (2.0 * radius) / 0.3 for distance in (4.0, 8.0, 12.0, 20.0, 32.0)]  # half of the arc, left
     assert numbers[:7] == pytest.approx([0.0, 0.0, *chords], abs=0.06)
     assert numbers[9] == pytest.approx(1.0), "2.5 m/s^2 allow 10 m/s"
+
+
+def test_the_end_of_a_route_looks_like_any_other_place() -> None:
+    """A route's end truncates the episode: what follows has a value, that of the state that is told there."""
+    scenarios, longer = (Scenarios(straight_then_bend(), length) for length in (60.0, 120.0))
+    compared = 0
+    for number in range(3):
+        route = longer[number]
+        short = next(s for s in (scenarios[n] for n in range(12)) if np.allclose(s.points[0], route.points[0]))
+        assert short.length == 60.0
+        assert route.length == 120.0
+        for station in (59.0, 60.0, 61.2):
+            x, y, _, heading, _ = route.pose(station)
+            assert told(short, x, y, heading) == pytest.approx(told(route, x, y, heading), abs=1e-5)
+            compared += 1
+    assert compared == 9
+
+
+def test_where_the_lane_ends_it_is_thought_to_go_straight_on() -> None:
+    route = route_on(road_map(Geometry(200.0)), 100.0, 1.75, 150.0)
+    numbers = told(route, 199.5, 1.75, 0.0)
+    assert numbers[:7] == pytest.approx([0.0] * 7, abs=1e-3)
 
 
 def test_behind_a_car() -> None:
