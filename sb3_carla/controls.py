@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
 
 from sb3_carla.session import MAX_WHEEL_ANGLE, WHEELBASE
 
-__all__ = ["Controls"]
+__all__ = ["Controls", "read_action"]
 
 SPEED_GAIN = 0.3
 """Pedal for each m/s that the car is too slow, of the speed controller [s/m]."""
+
+
+def read_action(action: Any, names: tuple[str, str]) -> tuple[float, float]:
+    """
+    :param action: shape (2,)
+    :param names: of its numbers, for the error
+    :return: the two, clipped to -1..1
+    :raises ValueError: if it is not two finite numbers
+    """
+    try:
+        numbers = np.asarray(action, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.shape != (2,) or not np.isfinite(numbers).all():
+        raise ValueError(f"action: expected 2 finite numbers {names}, got {action!r}")
+    first, second = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
+    return first, second
 
 
 class Controls:

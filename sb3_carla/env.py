@@ -18,7 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from sb3_carla import arguments
-from sb3_carla.controls import Controls
+from sb3_carla.controls import Controls, read_action
 from sb3_carla.episode import Episode
 from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError, VehicleLostError
 from sb3_carla.lane_state import lane_state
@@ -260,13 +260,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         """
         if self._episode is None or self._episode.end_reason:
             raise RuntimeError("step() needs an episode that goes on: call reset() first")
-        try:
-            numbers = np.asarray(action, dtype=np.float64).reshape(-1)
-        except (TypeError, ValueError):
-            numbers = np.empty(0)
-        if numbers.shape != (2,) or not np.isfinite(numbers).all():
-            raise ValueError(f"action: expected 2 finite numbers {self.action_names}, got {action!r}")
-        steering, drive = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
+        steering, drive = read_action(action, self.action_names)
         before, steering_before = self.lane_pose.station, self._controls.steering
         self._so_far["actions"].append((steering, drive))
         try:
