@@ -19,6 +19,24 @@ SMALLEST = 36
 """Side of the smallest image that leaves one pixel after them [px]."""
 
 
+def space_to_depth(images: th.Tensor, block: int) -> th.Tensor:
+    """
+    Make each block of pixels one pixel with all of their values; what is left over at the right and below is dropped.
+
+    :param images: shape (n, channels, height, width), uint8
+    :param block: side of a block [px], a multiple of 4
+    :return: shape (n, channels * block * block, height // block, width // block), uint8, channels-last
+    """
+    n, channels, height, width = images.shape
+    rows, columns = height // block, width // block
+    images = images[:, :, : rows * block, : columns * block].contiguous()
+    if not th.compiler.is_compiling() and images.storage_offset() % 4:
+        images = images.clone()  # at an address of whole words
+    words = images.view(th.int32)  # four neighbours of a row are moved at once
+    blocks = words.view(n, channels, rows, block, columns, block // 4).permute(0, 2, 4, 1, 3, 5).contiguous()
+    return blocks.view(th.uint8).view(n, rows, columns, -1).permute(0, 3, 1, 2)
+
+
 class ImageLayerNorm(nn.LayerNorm):
     """``nn.LayerNorm([channels, height, width])`` for images in channels-last memory, computed without copying them."""
 
@@ -94,18 +112,31 @@ class LayerNormNatureCNN(BaseFeaturesExtractor):
         """
         convolution, *layers = self.cnn
         assert isinstance(convolution, nn.Conv2d)
-        images, scale = observations, 1.0
-        if images.dtype == th.uint8:
-            # x / 255 * w = x * (w / 255): whole numbers up to 255 are exact in bfloat16 too, and cost no division.
-            images, scale = images.to(self._compute_dtype(images.device.type)), 1.0 / 255.0
-        images = images.contiguous(memory_format=th.channels_last)
-        hidden = F.conv2d(images, convolution.weight * scale, convolution.bias, convolution.stride)
+        if observations.dtype == th.uint8:
+            hidden = self._convolve_bytes(convolution, observations)
+        else:
+            hidden = convolution(observations.contiguous(memory_format=th.channels_last))
         for layer in layers:
             hidden = layer(hidden)
         linear, norm, relu = self.linear
         # The last normalisation in float32: under autocast the features keep more than bfloat16's 8 bits.
         features: th.Tensor = relu(norm(linear(hidden).to(norm.weight.dtype)))
         return features
+
+    def _convolve_bytes(self, convolution: nn.Conv2d, images: th.Tensor) -> th.Tensor:
+        """
+        The first layer of raw pixels, as a convolution of stride 1 over blocks of the stride's size.
+
+        It sums the same products, in half the time: with four channels a processor's vectors are mostly empty.
+        And x / 255 * w = x * (w / 255): whole numbers up to 255 are exact in bfloat16 too, and cost no division.
+        """
+        stride = convolution.stride[0]
+        blocks = space_to_depth(images, stride).to(self._compute_dtype(images.device.type))
+        filters, channels, kernel, _ = convolution.weight.shape
+        side = kernel // stride
+        weight = convolution.weight.reshape(filters, channels, side, stride, side, stride).permute(0, 1, 3, 5, 2, 4)
+        weight = weight.reshape(filters, -1, side, side) * (1.0 / 255.0)
+        return F.conv2d(blocks, weight.contiguous(memory_format=th.channels_last), convolution.bias)
 
     def _compute_dtype(self, device_type: str) -> th.dtype:
         if th.is_autocast_enabled(device_type):

@@ -57,7 +57,7 @@ from sb3_carla.overlap import OverlappingUpdates
 from sb3_carla.part_rates import PartRates
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.policies.td3 import DetachedActor, StateCritic
-from sb3_carla.tensors import InvertingTanh, bf16_is_native, frozen
+from sb3_carla.tensors import InvertingTanh, bf16_is_native, frozen, keep_freed_memory
 from sb3_carla.weights import arguments_of, write_arguments
 
 __all__ = ["TD3"]
@@ -203,6 +203,8 @@ class TD3(OverlappingUpdates, PartRates, stable_baselines3.TD3):
                 "critic_state: expected with policy_kwargs={'encoder': 'actor', 'state_size': ...} and only with it, "
                 f"got {self.critic_state!r}"
             )
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self._autocast = bf16_is_native(self.device) if self.autocast is None else self.autocast
         # An encoder that two networks use is trained by one of them and has one target.
         self._trained = {

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import platform
+import resource
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -413,3 +417,26 @@ def test_deduplicated_frames_train_save_and_load(tmp_path: Path) -> None:
     stable_baselines3.TD3.load(tmp_path / "model.zip")
     with pytest.raises(ValueError, match="deduplicate_frames or replay_buffer_class"):
         TD3("LayerNormCnnPolicy", env, deduplicate_frames=True, replay_buffer_class=NStepReplayBuffer)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is of the GNU C library")
+@pytest.mark.parametrize("variables", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
+def test_memory_of_a_train_step_is_kept_for_the_next(variables: dict[str, str]) -> None:
+    """Each page that the kernel has to clear again is a minor page fault."""
+    source = """
+        import resource, torch as th
+        from sb3_carla.tensors import keep_freed_memory
+        def step(): return [th.ones(1 << 20) for _ in range(10)]  # 40 MB
+        print(int(keep_freed_memory()), end=" ")
+        for _ in range(3): step()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10): step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    done, faults = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=bare | variables
+    ).stdout.split()
+    pages = 10 * 40 * 2**20 // resource.getpagesize()
+    assert (int(done), int(faults) < 0.05 * pages) == ((0, False) if variables else (1, True))

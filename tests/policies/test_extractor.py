@@ -63,10 +63,21 @@ def test_equals_the_layers_written_out_with_pytorchs_own() -> None:
     th.testing.assert_close(extractor(images), extractor.linear(flat))
 
 
-def test_raw_pixels_give_what_scaled_ones_give() -> None:
-    extractor = LayerNormNatureCNN(image_space(4, 84, 84))
-    pixels = th.randint(0, 256, (3, 4, 84, 84), dtype=th.uint8)
-    th.testing.assert_close(extractor(pixels), extractor(pixels / 255.0), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("shape", [(4, 84, 84), (3, 37, 38), (1, 63, 121), (5, 90, 43)])
+@pytest.mark.parametrize("first", [0, 1])
+def test_raw_pixels_and_their_gradients_are_those_of_scaled_ones(shape: tuple[int, ...], first: int) -> None:
+    """Sides that no block divides, and batches that begin anywhere in memory."""
+    th.manual_seed(0)
+    extractor = LayerNormNatureCNN(image_space(*shape)).double()
+    pixels = th.randint(0, 256, (4, *shape), dtype=th.uint8)[first:]
+    found = []
+    for images in (pixels, pixels.double() / 255.0):
+        extractor.zero_grad()
+        features = extractor(images)
+        features.square().sum().backward()
+        found.append([features.detach(), *(parameter.grad.clone() for parameter in extractor.parameters())])
+    for raw, scaled in zip(*found, strict=True):
+        th.testing.assert_close(raw, scaled)
 
 
 def test_policy_takes_images_that_are_scaled_already() -> None:
