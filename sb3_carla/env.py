@@ -18,6 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from sb3_carla import arguments
+from sb3_carla.camera_stream import CameraMount
 from sb3_carla.controls import Controls, read_action
 from sb3_carla.episode import Episode
 from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError, VehicleLostError
@@ -26,9 +27,9 @@ from sb3_carla.practice import Place, Practice
 from sb3_carla.rewards import STANDING_SPEED, Motion, RewardWeights, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
 from sb3_carla.servers import ServerProcess, supervisor
-from sb3_carla.session import CameraMount, CarlaSession, Remains, VehicleState, answering
+from sb3_carla.session import CarlaSession, Remains, VehicleState, answering
+from sb3_carla.spectator import Spectator, close_windows, show
 from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead, recommended_speed
-from sb3_carla.window import close_windows, show
 
 __all__ = ["CarlaLaneEnv"]
 
@@ -36,8 +37,6 @@ Weather = str | Mapping[str, float]
 
 logger = logging.getLogger(__name__)
 
-RENDER_MOUNT = CameraMount(width=640, height=384, x=-6.0, z=3.2, pitch=-14.0)
-"""The camera of ``render()``, behind and above the car."""
 TIME_LIMIT_FACTOR = 3.0
 """Time limit of an episode as a multiple of the time that its route takes at target speed."""
 LOST = (ServerTimeoutError, ServerStartError, FrameError, VehicleLostError)
@@ -163,7 +162,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         height, width = image_size
         self.observation_space = spaces.Box(0, 255, (len(ages), height, width), np.uint8)
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self.render_mode = render_mode
+        self.render_mode, self._spectator = render_mode, Spectator()
         self.target_speed = target_speed
         self._host, self._port, self._timeout = host, port, timeout
         self._scenario = scenario
@@ -217,6 +216,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         :raises ServerError: if the server cannot be reached
         :raises MapError: if the town cannot be loaded
         """
+        self._refuse_fork()
         super().reset(seed=seed)
         self._episode = None  # whatever goes wrong from here on, the old one is over
         options = dict(options or {})
@@ -258,6 +258,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         :raises RuntimeError: if the episode is over or was not begun
         :raises ValueError: if the action is not two finite numbers
         """
+        self._refuse_fork()
         if self._episode is None or self._episode.end_reason:
             raise RuntimeError("step() needs an episode that goes on: call reset() first")
         steering, drive = read_action(action, self.action_names)
@@ -287,14 +288,16 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         """
         if self.render_mode is None or self._session is None:
             return None
-        picture = self._view
+        picture = self._spectator.picture(self._session)
         if self.render_mode == "rgb_array":
             return np.ascontiguousarray(picture[:, :, 2::-1])
         show(picture)
         return None
 
     def close(self) -> None:
-        """Give the server its settings back and end it if it is ours; safe to call again."""
+        """Give the server its settings back and end it if it is ours; safe to call again, and in a fork."""
+        if self._session is not None and self._session.is_forked:
+            return
         if self._remains is not None:
             with contextlib.suppress(ServerError):  # it may have been silent for a while only
                 self._connect(None)
@@ -400,7 +403,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def _connect(self, server: ServerProcess | None) -> CarlaSession:
         """A session with our server, or with that of somebody else."""
         host, port = (str(self._host), self._port) if server is None else (server.host, server.port)
-        mounts = [self._camera] if self.render_mode is None else [self._camera, RENDER_MOUNT]
+        mounts = [self._camera] if self.render_mode is None else [self._camera, Spectator.MOUNT]
         self._session = CarlaSession(
             host, port, mounts, timeout=self._timeout, delta_seconds=self.delta_seconds,
             ticks_per_image=self._action_repeat, packaged=server is not None and server.packaged,
@@ -408,6 +411,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         )  # fmt: skip
         self._connected, self._remains = True, None
         return self._session
+
+    def _refuse_fork(self) -> None:
+        if self._session is not None and self._session.is_forked:
+            raise RuntimeError("This environment cannot go on in a fork of its process: make another one there")
 
     def _drive(self, steering: float, drive: float) -> None:
         """Hold the action for ``action_repeat`` ticks, also where the episode ends before the last of them."""
@@ -434,8 +441,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def _grey(self) -> NDArray[np.uint8]:
         assert self._session is not None
-        if self.render_mode is not None:
-            self._view = self._session.image(RENDER_MOUNT)
+        self._spectator.keep_up(self._session)
         return cv2.cvtColor(self._session.image(self._camera), cv2.COLOR_BGRA2GRAY)  # type: ignore[return-value]
 
     def _reward(self, station: float, steering_change: float) -> dict[str, float]:

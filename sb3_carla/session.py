@@ -15,7 +15,6 @@ import math
 import os
 import queue
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,8 @@ import carla
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_carla.camera_stream import CameraMount, CameraStream
 from sb3_carla.errors import (
-    FrameError,
     MapError,
     ServerError,
     ServerTimeoutError,
@@ -36,7 +35,7 @@ from sb3_carla.errors import (
 )
 from sb3_carla.opendrive_file import read_opendrive_file
 
-__all__ = ["CameraMount", "CarlaSession", "Remains", "VehicleState", "answering"]
+__all__ = ["CarlaSession", "Remains", "VehicleState", "answering"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,18 +49,6 @@ LOAD_FACTOR = 3.0
 """How much longer than any other answer the loading of a town may take."""
 SETTLE_TICKS = 10
 """Least ticks after a teleport: long enough for any steering to be back at its centre and for the body to settle."""
-
-
-@dataclass(frozen=True, slots=True)
-class CameraMount:
-    """Camera's size [px], horizontal field of view [deg], and pose on the car [m, deg], as in CARLA's blueprints."""
-
-    width: int
-    height: int
-    fov: float = 90.0
-    x: float = 1.2
-    z: float = 2.0
-    pitch: float = -15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,45 +75,6 @@ class Remains:
     world_id: int
     settings: Any
     actor_ids: tuple[int, ...]
-
-
-class CameraStream:
-    """
-    A camera's frames, matched to ticks.
-
-    :param sensor: ``carla.Sensor`` of type ``sensor.camera.rgb``
-    :param mount: what was asked for
-    """
-
-    def __init__(self, sensor: Any, mount: CameraMount) -> None:
-        self._size = mount.height, mount.width
-        self._images: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        sensor.listen(self._images.put)
-
-    def frame(self, number: int, timeout: float) -> NDArray[np.uint8]:
-        """
-        Picture of a tick; older ones, late or sent again, are dropped.
-
-        :param number: frame number that the tick returned
-        :param timeout: how long to wait, however many others come [s]
-        :return: shape (height, width, 4), uint8 BGRA, read-only
-        :raises ServerTimeoutError: if it does not come
-        :raises FrameError: if a later one comes instead, or one of another size
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                image = self._images.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise ServerTimeoutError(f"The camera sent no image for frame {number} within {timeout:g} s") from None
-            if image.frame > number:
-                raise FrameError(f"The camera lost frame {number}: it sent frame {image.frame} instead")
-            if image.frame == number:
-                pixels = np.frombuffer(image.raw_data, dtype=np.uint8)
-                if pixels.size != 4 * self._size[0] * self._size[1]:
-                    expected = " x ".join(map(str, self._size))
-                    raise FrameError(f"The camera sent {image.height} x {image.width} pixels, expected {expected}")
-                return pixels.reshape(*self._size, 4)
 
 
 class CarlaSession:
@@ -159,11 +107,13 @@ class CarlaSession:
         remains: Remains | None = None,
     ) -> None:
         self.delta_seconds = delta_seconds
+        self._process = os.getpid()
         self._timeout = timeout
         self._ticks_per_image, self._packaged = ticks_per_image, packaged
         self._mounts = tuple(cameras)
         self._actors: list[Any] = []
         self._streams: dict[CameraMount, CameraStream] = {}
+        self._waiting: dict[CameraMount, Any] = {}  # cameras that nobody has looked through yet
         self._collisions: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.client: Any = _connect(host, port, timeout)
         with answering(f"The CARLA server at {host}:{port} does not answer"):
@@ -189,6 +139,11 @@ class CarlaSession:
         """What is left behind if the server is lost now."""
         # Sensors go before the car: the other way round leaks streams in CARLA.
         return Remains(self.world.id, self._original_settings, tuple(actor.id for actor in reversed(self._actors)))
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a fork of the process that it belongs to, without the client's threads: it must be let be."""
+        return self._process != os.getpid()
 
     # --- the world ---------------------------------------------------------------------------------------------
 
@@ -272,22 +227,29 @@ class CarlaSession:
         self._actors.append(collision)
         collision.listen(lambda event: self._collisions.put(event.frame))
         for mount in self._mounts:
-            self._streams[mount] = CameraStream(self._spawn_camera(mount), mount)
+            self._waiting[mount] = self._spawn_camera(mount)
+            if not (mount.on_demand and self._packaged):
+                self._listen(mount)
         self.half_width = self.vehicle.bounding_box.extent.y
         lock = max(wheel.max_steer_angle for wheel in self.vehicle.get_physics_control().wheels)
         self._steer_scale = min(1.0, math.degrees(MAX_WHEEL_ANGLE) / max(lock, 1.0))
 
     def _spawn_camera(self, mount: CameraMount) -> Any:
         blueprint = self.world.get_blueprint_library().find("sensor.camera.rgb")
-        attributes = {"image_size_x": mount.width, "image_size_y": mount.height, "fov": mount.fov}
+        attributes: dict[str, Any] = {"image_size_x": mount.width, "image_size_y": mount.height, "fov": mount.fov}
         if self._packaged and self._ticks_per_image > 1:
             attributes["sensor_tick"] = self._ticks_per_image * self.delta_seconds
+        if self._packaged and mount.on_demand:
+            attributes["role_name"] = "on_demand"
         for name, value in attributes.items():
             blueprint.set_attribute(name, str(value))
         pose = carla.Transform(carla.Location(x=mount.x, z=mount.z), carla.Rotation(pitch=mount.pitch))
         sensor = self.world.spawn_actor(blueprint, pose, attach_to=self.vehicle)
         self._actors.append(sensor)
         return sensor
+
+    def _listen(self, mount: CameraMount) -> None:
+        self._streams[mount] = CameraStream(self._waiting.pop(mount), mount)
 
     def adopt(self, actor_ids: Sequence[int]) -> None:
         """
@@ -370,7 +332,17 @@ class CarlaSession:
         :raises ServerTimeoutError: if the picture of this frame does not come
         :raises FrameError: if another one comes instead
         """
+        if mount in self._waiting:
+            with answering("The CARLA server stopped answering"):
+                self._listen(mount)
         return self._streams[mount].frame(self.frame, self._timeout)
+
+    def is_listening(self, mount: CameraMount) -> bool:
+        """
+        :param mount: one of the session's cameras
+        :return: whether pictures of it come and have to be taken, by :meth:`image`
+        """
+        return mount in self._streams
 
     def state(self) -> VehicleState:
         """The car at the last tick."""
@@ -404,10 +376,12 @@ class CarlaSession:
 
     def _stop_sensors(self) -> None:
         """End the streams alone: nothing is sent."""
+        silent = {camera.id for camera in self._waiting.values()}  # to stop them too would print a warning
         self._streams.clear()
+        self._waiting.clear()
         for actor in self._actors:
             with contextlib.suppress(RuntimeError):
-                if hasattr(actor, "stop"):
+                if hasattr(actor, "stop") and actor.id not in silent:
                     actor.stop()
 
     def close(self, *, server_lost: bool = False) -> None:

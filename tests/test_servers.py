@@ -106,6 +106,26 @@ def test_200_cycles_leave_nothing_behind_and_memory_flat() -> None:
     check_cycles(20, 180, growth=10.0)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_fork_harms_neither_itself_nor_its_parent() -> None:
+    """CARLA's client crashes where it is taken apart in a fork of its process, which has none of its threads."""
+    with gym.make("CarlaLane-v0", action_repeat=4) as env:
+        env.reset(seed=0)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            try:
+                for method in (env.reset, lambda: env.step(STRAIGHT_ON)):
+                    with pytest.raises(RuntimeError, match="cannot go on in a fork"):
+                        method()
+                env.close()
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        env.step(STRAIGHT_ON)
+
+
 @pytest.mark.parametrize("end", ["kill", "exit"])
 def test_server_does_not_outlive_its_parent(end: str) -> None:
     code = """

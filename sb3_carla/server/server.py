@@ -174,6 +174,8 @@ class Server:
             # In synchronous mode nothing else would tell a new client what there is.
             message = self.simulation.last_snapshot
             connection.publish(length_word([message]), message)
+        else:
+            self.simulation.show(stream_id, connection)
         next((client for client in self._clients if client.subscribed(stream_id)), None)
 
     def stop(self) -> None:

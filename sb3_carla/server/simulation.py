@@ -14,9 +14,10 @@ from dataclasses import astuple, dataclass
 from sb3_carla.errors import MapError, TownNotFoundError
 from sb3_carla.opendrive_file import read_opendrive_file
 from sb3_carla.server import payload
+from sb3_carla.server.connection import Bytes
 from sb3_carla.server.log import report
 from sb3_carla.server.registry import CallError
-from sb3_carla.server.streams import WORLD_STREAM, Streams
+from sb3_carla.server.streams import WORLD_STREAM, StreamConnection, Streams, length_word
 from sb3_carla.server.wire import actor_to, flag_from, number_from, option_from, option_to, sequence_from
 from sb3_carla.simulator.actors import Actor, VehicleActor
 from sb3_carla.simulator.contacts import Collision
@@ -244,12 +245,33 @@ class Simulation:
                 except Exception as error:  # a fault in one sensor must not end everybody's session
                     report(f"{sensor.type_id} (actor {sensor.id}) failed: {type(error).__name__}: {error}")
 
+    def show(self, stream_id: int, listener: StreamConnection) -> None:
+        """
+        Send who begins to listen to a camera with the role "on_demand" what it sees now, instead of at the next step.
+
+        :param stream_id: that was asked for, of any sensor or none
+        :param listener: who gets it
+        """
+        camera = self.world.actors.get(stream_id)
+        if not isinstance(camera, CameraSensor) or not camera.on_demand or self.settings.no_rendering:
+            return
+        if self.sensors_due and camera.due(self.world.time, self.world.delta):
+            return  # comes anyway
+        try:
+            parts = self._picture(camera)
+        except Exception as error:
+            report(f"{camera.type_id} (actor {camera.id}) failed: {type(error).__name__}: {error}")
+        else:
+            listener.publish(length_word(parts), *parts)
+
+    def _picture(self, camera: CameraSensor) -> tuple[Bytes, Bytes]:
+        return payload.image_header(self.world, camera), self.world.render(camera).data
+
     def _publish_sensor(self, sensor: Sensor) -> None:
         world, publish = self.world, self.streams.publish
         if isinstance(sensor, CameraSensor):
             if not self.settings.no_rendering:
-                image = world.render(sensor)
-                publish(sensor.id, payload.image_header(world, sensor), image.data)
+                publish(sensor.id, *self._picture(sensor))
         elif sensor.type_id == "sensor.other.collision":
             self._publish_collisions(sensor)
         elif isinstance(sensor, GnssSensor):

@@ -19,6 +19,8 @@ __all__ = ["CameraSensor", "GnssReading", "GnssSensor", "ImuReading", "ImuSensor
 
 MAX_PIXELS = 4096 * 2160
 GRAVITY = 9.81
+ON_DEMAND = "on_demand"
+"""``role_name`` of a camera, not in CARLA, that shows who begins to listen to it what it sees at that moment."""
 EARLY = 1e-3
 """Part of a period by which a sensor may fire early [-]: simulation time is a sum of rounded steps."""
 
@@ -77,7 +79,7 @@ class Sensor(Actor):
 
 class CameraSensor(Sensor):
     """
-    ``sensor.camera.*``.
+    ``sensor.camera.*``; one with the ``role_name`` "on_demand" also fires when somebody begins to listen to it.
 
     :raises SpawnError: if the picture's size or field of view makes no sense
     """
@@ -87,6 +89,7 @@ class CameraSensor(Sensor):
     ) -> None:
         super().__init__(actor_id, type_id, attributes, pose, parent)
         self.kind = type_id.rsplit(".", 1)[1]
+        self.on_demand = attributes.get("role_name") == ON_DEMAND
         self.width, self.height = int(attributes["image_size_x"]), int(attributes["image_size_y"])
         self.fov = math.radians(float(attributes["fov"]))
         if self.width < 1 or self.height < 1 or self.width * self.height > MAX_PIXELS:
