@@ -41,6 +41,7 @@ from typing import Any, ClassVar
 import stable_baselines3
 import torch as th
 from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
@@ -51,6 +52,7 @@ from torch.nn import functional as F
 
 from sb3_carla.arguments import check_limits, check_noise, check_whole
 from sb3_carla.augmentation import random_shift
+from sb3_carla.enduring_log import endure
 from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.noise import LinearNormalNoise, exploration_noise
 from sb3_carla.overlap import OverlappingUpdates
@@ -234,6 +236,11 @@ class TD3(OverlappingUpdates, PartRates, stable_baselines3.TD3):
         if self.verbose >= 1:
             for name in ("actor", "critic"):
                 print(self._describe(name))
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        prepared = super()._setup_learn(*args, **kwargs)
+        endure(self.logger)
+        return prepared
 
     def _make_noise(self, schedule: Sequence[float]) -> None:
         """Have the noise that was asked for; a loaded model's goes on where it was, if that is still what is asked."""
