@@ -1,6 +1,6 @@
 """
 One CARLA session: synchronous mode, one car, its camera and collision sensor. At the end the actors go and the settings
-come back; town and weather stay.
+and the weather come back; the town stays.
 
 This is where CARLA's degrees and threads stop: what comes out is in SI units and radians, and belongs to the frame of
 the last tick.
@@ -69,11 +69,13 @@ class Remains:
 
     :param world_id: of the world that it drove in
     :param settings: ``carla.WorldSettings`` of before
+    :param weather: ``carla.WeatherParameters`` of before, of that world
     :param actor_ids: its actors, in the order in which they have to go
     """
 
     world_id: int
     settings: Any
+    weather: Any
     actor_ids: tuple[int, ...]
 
 
@@ -119,6 +121,7 @@ class CarlaSession:
         with answering(f"The CARLA server at {host}:{port} does not answer"):
             self.world: Any = self.client.get_world()
             self._original_settings = self.world.get_settings()
+            self._original_weather = self.world.id, self.world.get_weather()
             if remains is not None:
                 self._take_over(remains)
         self.vehicle: Any = None
@@ -133,12 +136,14 @@ class CarlaSession:
         if self.world.id == remains.world_id and self._original_settings.synchronous_mode:
             self._destroy(remains.actor_ids)
             self._original_settings = remains.settings
+            self._original_weather = remains.world_id, remains.weather
 
     @property
     def remains(self) -> Remains:
         """What is left behind if the server is lost now."""
         # Sensors go before the car: the other way round leaks streams in CARLA.
-        return Remains(self.world.id, self._original_settings, tuple(actor.id for actor in reversed(self._actors)))
+        actor_ids = tuple(actor.id for actor in reversed(self._actors))
+        return Remains(self.world.id, self._original_settings, self._original_weather[1], actor_ids)
 
     @property
     def is_forked(self) -> bool:
@@ -386,7 +391,7 @@ class CarlaSession:
 
     def close(self, *, server_lost: bool = False) -> None:
         """
-        Remove the actors and give the server its settings back.
+        Remove the actors and give the server its settings back, and its world, if it is still the same, its weather.
 
         :param server_lost: do not talk to the server any more
         """
@@ -395,6 +400,9 @@ class CarlaSession:
         else:
             try:
                 self._remove_actors()
+                world_id, weather = self._original_weather
+                if self.world.id == world_id:
+                    self.world.set_weather(weather)
                 self.world.apply_settings(self._original_settings)
             except RuntimeError as error:
                 logger.warning("The server was not left as it was found: %s", error)

@@ -39,10 +39,16 @@ def test_foreign_server_is_left_as_it_was_found(server: EmbeddedServer) -> None:
     client.set_timeout(10.0)
     world = client.get_world()
     before = world.get_settings()
-    with gym.make("CarlaLane-v0", host=server.host, port=server.port, n_npcs=3) as made:
+    world.set_weather(carla.WeatherParameters.WetSunset)
+    town = world.get_map().name.rsplit("/", 1)[-1]
+    with gym.make(
+        "CarlaLane-v0", host=server.host, port=server.port, n_npcs=3, town=town, weather="HardRainNoon"
+    ) as made:
         made.reset(seed=0)
         made.step(STRAIGHT_ON)
         assert client.get_world().get_settings().synchronous_mode is True
+        assert world.get_weather() == carla.WeatherParameters.HardRainNoon
+    assert world.get_weather() == carla.WeatherParameters.WetSunset
     after = client.get_world().get_settings()
     assert after.synchronous_mode is before.synchronous_mode is False
     assert after.fixed_delta_seconds == before.fixed_delta_seconds
