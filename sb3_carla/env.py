@@ -110,7 +110,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `server_memory` | None | replace it before an episode if it takes more than so many gigabytes |
     | `practice` | 0.0 | share of the episodes that begin shortly before one of the last failures; for training |
 
-    In `town`, "training" stands for all built-in towns for training, and "held-out" for those to evaluate on.
+    In `town`, "training" stands for all built-in towns for training, and "held-out" for those to evaluate on; the names
+    that CARLA gives its maps ("Carla/Maps/Town01") are understood.
 
     `reset(options={"town": ..., "scenario": ..., "weather": ...})` chooses for one episode.
 

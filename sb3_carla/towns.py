@@ -46,8 +46,16 @@ def expand_towns(names: str | Iterable[str]) -> list[str]:
     """
     Names of towns, where "training" and "held-out" stand for these sets.
 
-    :param names: one or several: of towns, paths of OpenDRIVE files, names of sets
+    :param names: one or several: of towns, also in the long forms that CARLA gives (``Carla/Maps/Town01`` of
+        ``world.get_map().name``, ``/Game/Carla/Maps/Town01`` of ``client.get_available_maps()``), paths of OpenDRIVE
+        files, names of sets
     :return: the towns, in this order
     """
     sets = {"training": TRAINING_TOWNS, "held-out": HELD_OUT_TOWNS}
-    return [town for name in ([names] if isinstance(names, str) else names) for town in sets.get(name, (name,))]
+    listed = [names] if isinstance(names, str) else names
+    return [town for name in listed for town in sets.get(name, (_short(name),))]
+
+
+def _short(name: str) -> str:
+    """A town's name without the folders of an Unreal project."""
+    return name.rsplit("/", 1)[-1] if "Maps/" in name and not name.endswith(".xodr") else name

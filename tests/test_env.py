@@ -366,6 +366,15 @@ def test_towns_are_drawn_from_the_list() -> None:
     assert towns == set(BUILT_IN_TOWNS[:3])
 
 
+def test_the_name_that_the_map_has_is_the_towns(env: CarlaLaneEnv) -> None:
+    env.reset(options={"town": "Circuit03"})
+    name, episode = env.town_map.name, env._session.world.id
+    assert name != "Circuit03"  # "Carla/Maps/Circuit03"
+    _, info = env.reset(options={"town": name})
+    assert info["town"] == "Circuit03"
+    assert env._session.world.id == episode  # which was not loaded again
+
+
 def test_unknown_town_is_named(env: CarlaLaneEnv) -> None:
     with pytest.raises(TownNotFoundError, match=r"no town 'Atlantis'; it has Circuit01"):
         env.reset(options={"town": "Atlantis"})

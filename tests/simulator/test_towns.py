@@ -393,3 +393,13 @@ def test_sets_of_towns() -> None:
     assert expand_towns("training") == list(TRAINING_TOWNS)
     assert expand_towns(["Village01", "training"]) == ["Village01", *TRAINING_TOWNS]
     assert expand_towns(["held-out", "a.xodr"]) == [*HELD_OUT_TOWNS, "a.xodr"]
+
+
+def test_names_as_carla_gives_them() -> None:
+    given = [
+        "Carla/Maps/Town01",
+        "/Game/Carla/Maps/Town10HD_Opt",
+        "/Game/my_package/Maps/Town/Town",
+        "Maps/Town01.xodr",
+    ]
+    assert expand_towns(given) == ["Town01", "Town10HD_Opt", "Town", "Maps/Town01.xodr"]
