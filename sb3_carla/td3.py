@@ -233,13 +233,16 @@ class TD3(OverlappingUpdates, PartRates, stable_baselines3.TD3):
             mode = "reduce-overhead" if self.device.type == "cuda" else None
             for name in COMPILED:
                 setattr(self, name, th.compile(getattr(self, name), mode=mode))
-        if self.verbose >= 1:
-            for name in ("actor", "critic"):
-                print(self._describe(name))
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         prepared = super()._setup_learn(*args, **kwargs)
         endure(self.logger)
+        if self.verbose >= 1:
+            # A model that was loaded to go on still has the rates with which it ended.
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            self._update_learning_rate([])
+            for name in ("actor", "critic"):
+                print(self._describe(name))
         return prepared
 
     def _make_noise(self, schedule: Sequence[float]) -> None:

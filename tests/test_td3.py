@@ -20,6 +20,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import LinearSchedule
 from tiny import SMALL, STATE_CRITIC, BarEnv, SlidingBar, ToldBar
 
 from sb3_carla.callbacks import ValueBiasCallback
@@ -124,13 +125,20 @@ def test_rates_of_parts_survive_the_schedule() -> None:
 
 
 def test_one_line_an_optimizer(capsys: pytest.CaptureFixture[str]) -> None:
-    TD3("LayerNormCnnPolicy", BarEnv(), verbose=1, learning_rate=3e-4, actor_cnn_learning_rate=1e-4, **SMALL)
-    lines = [line for line in capsys.readouterr().out.splitlines() if "optimizer" in line]
-    assert len(lines) == 2
-    assert "CNN 16 tensors" in lines[0]
-    assert "rate 0.0001; MLP 6 tensors" in lines[0]
-    assert "clipped at 1.0" in lines[0]
-    assert "MLP 12 tensors" in lines[1]
+    def lines() -> list[str]:
+        return [line for line in capsys.readouterr().out.splitlines() if "optimizer" in line]
+
+    falling = {"learning_rate": LinearSchedule(3e-4, 0.0, 1.0), "actor_cnn_learning_rate": 1e-4}
+    model = TD3("LayerNormCnnPolicy", BarEnv(), verbose=1, **{**SMALL, **falling})
+    assert not lines()  # nor does a model say so that is only loaded to drive
+    model.learn(20)
+    first, second = lines()
+    assert "CNN 16 tensors" in first
+    assert "rate 0.0001; MLP 6 tensors" in first
+    assert "rate 0.0003; clipped at 1.0" in first
+    assert "MLP 12 tensors" in second
+    model.learn(20)  # a new schedule, which begins with its first rate, not with the last of the one before
+    assert "rate 0.0003; clipped at 1.0" in lines()[0]
 
 
 def test_critic_trains_the_one_encoder_and_the_actor_never_does() -> None:
