@@ -7,6 +7,7 @@ from typing import Any
 
 from sb3_carla.errors import CarlaLaneError
 from sb3_carla.server import methods_actors as actors
+from sb3_carla.server.log import report
 from sb3_carla.server.registry import Answer, CallError, method
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.wire import WireError, option_from, sequence_from
@@ -17,6 +18,8 @@ SPAWN = 0
 FUTURE_ACTOR = 0
 """Id that commands in ``then(...)`` carry for the actor that is being spawned."""
 MAX_NESTING = 8
+FAULTS = (CarlaLaneError, TypeError, ValueError)
+"""What a command with foreign fields comes to."""
 
 _COMMANDS: dict[int, Callable[..., Any]] = {
     1: actors.destroy,
@@ -56,10 +59,12 @@ def apply_batch(simulation: Simulation, commands: object, do_tick: object = Fals
 def _result(simulation: Simulation, command: object) -> list[object]:
     try:
         return [[1, _run(simulation, command, None, 0)]]
-    except CarlaLaneError as error:
-        return [[0, [str(error)]]]
-    except (TypeError, ValueError) as error:
-        return [[0, [f"command {command!r:.80}: {error}"]]]
+    except FAULTS as error:
+        return [[0, [_told(command, error)]]]
+
+
+def _told(command: object, error: Exception) -> str:
+    return str(error) if isinstance(error, CarlaLaneError) else f"command {command!r:.80}: {error}"
 
 
 def _run(simulation: Simulation, command: object, future: int | None, depth: int) -> int:
@@ -87,5 +92,13 @@ def _spawn(simulation: Simulation, body: object, depth: int) -> int:
     parent_id = option_from(parent, lambda value: simulation.actor(value).id)
     actor = actors.spawn(simulation, description, transform, 0 if parent_id is None else parent_id)
     for command in sequence_from(then, 0, "commands after a spawn"):
-        _run(simulation, command, actor.id, depth + 1)
+        _run_after(simulation, command, actor.id, depth + 1)
     return actor.id
+
+
+def _run_after(simulation: Simulation, command: object, actor_id: int, depth: int) -> None:
+    """As in CARLA, a fault is nobody's: who spawned learns the actor's id, and can destroy it."""
+    try:
+        _run(simulation, command, actor_id, depth)
+    except FAULTS as error:
+        report(f"after the spawn of actor {actor_id}: {_told(command, error)}")

@@ -36,6 +36,11 @@ class Connection:
         self._events = selectors.EVENT_READ
         selector.register(sock, self._events, self)
 
+    @property
+    def held(self) -> int:
+        """What is kept for this peer [bytes]."""
+        return self.backlog
+
     def handle(self, events: int) -> None:
         """
         Do what the selector has found possible.

@@ -89,7 +89,7 @@ def destroy(simulation: Simulation, actor_id: object) -> bool:
 def get_actors_by_id(simulation: Simulation, actor_ids: object) -> list[object]:
     """``world.get_actors``: the living ones of those asked for."""
     actors = simulation.world.actors
-    wanted = [i for i in sequence_from(actor_ids, 0, "actor ids") if isinstance(i, int)]
+    wanted = dict.fromkeys(i for i in sequence_from(actor_ids, 0, "actor ids") if isinstance(i, int))
     return [simulation.describe(actors[i]) for i in wanted if i in actors]
 
 

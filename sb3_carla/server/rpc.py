@@ -18,8 +18,15 @@ from sb3_carla.server.streams import WORLD_STREAM
 __all__ = ["RpcConnection"]
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
-MAX_MESSAGE = 64 * 2**20
-"""Longest request [bytes]: an OpenDRIVE map of a large town fits."""
+MAX_MESSAGE = 4 * 2**20
+"""Longest request [bytes]: a batch of thousands of spawns fits. Its objects may take sixty times as much."""
+MAX_LONG_MESSAGE = 64 * 2**20
+"""The same for ``LONG_CALL``: an OpenDRIVE map of a large town fits."""
+LONG_CALL = b"copy_opendrive_to_file"
+HEAD = 64
+"""Where in a request its name stands at the latest [bytes]."""
+MAX_LISTS, MAX_LONG_ARRAY = 1000, 64
+"""Of a long request, so that what is long in it is text: lists in all, and elements in one."""
 MAX_ARRAY = 65536
 RECEIVE_SIZE = 65536
 LONG_ANSWER = 4096
@@ -32,6 +39,8 @@ SUBSCRIPTION_PATIENCE = 0.25
 """How long a call waits for a stream that the same client is just opening [s]."""
 CALM, CALM_ASYNCHRONOUS = 0.01, 0.1
 """How long before a load the clients have had no snapshot, in synchronous and in asynchronous mode [s]."""
+LOAD_PATIENCE = 1.0
+"""How long a load waits for that at most [s]."""
 LOAD = "load_new_episode"
 
 
@@ -43,29 +52,34 @@ class RpcConnection(Connection):
     So a client's tick waits until the streams that it has asked tokens for are there, for a moment at most.
 
     So does a load, and moreover until the last snapshot is a moment old: having loaded, the client leaves the world's
-    stream, and where another of its threads has a snapshot in hand just then, it crashes (carla 0.9.16).
+    stream, and where another of its threads has a snapshot in hand just then, it crashes (carla 0.9.16). The others'
+    ticks wait meanwhile: a client that ticks without a pause would put off the load for ever.
 
     :param sock: accepted
     :param selector: the server's
     :param simulation: what the calls act on
+    :param next_load: when a load of any client that is held may begin (``time.monotonic``), None if there is none
     """
 
-    def __init__(self, sock: socket.socket, selector: selectors.BaseSelector, simulation: Simulation) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        selector: selectors.BaseSelector,
+        simulation: Simulation,
+        next_load: Callable[[], float | None],
+    ) -> None:
         super().__init__(sock, selector)
         self.read_bound = MAX_BACKLOG
         self.awaited: dict[int, float] = {}
         self.verbose = False
         self._simulation = simulation
+        self._next_load = next_load
         self._held: list[object] | None = None
+        self._held_since = 0.0
         self._paused = False
-        self._unpacker = msgpack.Unpacker(
-            raw=False,
-            unicode_errors="replace",
-            max_buffer_size=MAX_MESSAGE,
-            max_array_len=MAX_ARRAY,
-            max_map_len=1024,
-            max_ext_len=1024,
-        )
+        self._incoming = bytearray()  # from the beginning of the first request that was not served yet
+        self._measured = 0  # where it begins, in all that came
+        self._measure = msgpack.Unpacker(max_buffer_size=MAX_LONG_MESSAGE)
         self._pack: Callable[[object], bytes] = msgpack.Packer().pack
         self._answers: list[bytes] = []
 
@@ -74,7 +88,8 @@ class RpcConnection(Connection):
         """When a held call is served in any case (``time.monotonic``), None if none is held."""
         if self._held is None:
             return None
-        return max([self._calm_at if self.loading else 0.0, *self.awaited.values()])
+        load = self._calm_at if self.loading else self._next_load()
+        return max([load or 0.0, *self.awaited.values()])
 
     @property
     def loading(self) -> bool:
@@ -82,10 +97,15 @@ class RpcConnection(Connection):
         return self._held is not None and self._held[2] == LOAD
 
     @property
+    def held(self) -> int:
+        """What is kept for this client: answers that it has not read, and requests that it has not ended [bytes]."""
+        return self.backlog + len(self._incoming)
+
+    @property
     def _calm_at(self) -> float:
         """When a load may begin (``time.monotonic``)."""
         calm = CALM if self._simulation.settings.synchronous else CALM_ASYNCHRONOUS
-        return self._simulation.streams.last_snapshot_at + calm
+        return min(self._simulation.streams.last_snapshot_at + calm, self._held_since + LOAD_PATIENCE)
 
     def handle(self, events: int) -> None:
         """
@@ -98,7 +118,10 @@ class RpcConnection(Connection):
             self.resume()
 
     def resume(self) -> None:
-        """Serve requests that were held or paused, then what has arrived since."""
+        """Serve requests that were held or paused, then what has arrived since; nothing of a client that has gone."""
+        if self._held is not None and self._has_gone():
+            self.close()
+            return
         self._serve()
         self._send_answers()
         self.receive()
@@ -122,11 +145,13 @@ class RpcConnection(Connection):
                 self.close()
                 return
             try:
-                self._unpacker.feed(data)
+                self._measure.feed(data)
+                self._incoming += data
+                self._serve()
+                if len(self._incoming) > MAX_MESSAGE and LONG_CALL not in self._incoming[:HEAD]:
+                    raise ValueError(f"expected a request of at most {MAX_MESSAGE} bytes")
             except (msgpack.BufferFull, ValueError) as error:
                 self._reject(error)
-                return
-            self._serve()
 
     def _serve(self) -> None:
         """Serve the requests that are complete."""
@@ -135,13 +160,34 @@ class RpcConnection(Connection):
                 self._paused = self.backlog > MAX_BACKLOG
                 if self._paused:
                     break
-                message = self._held if self._held is not None else self._unpacker.unpack()
+                message = self._held if self._held is not None else self._next_request()
                 if not self._serve_one(message):
                     break
         except msgpack.OutOfData:
             pass
         except Exception as error:  # whatever msgpack makes of foreign bytes
             self._reject(error)
+
+    def _next_request(self) -> object:
+        """
+        The next one that is complete: nothing is made of one that is not, which may be the beginning of anything.
+
+        :raises msgpack.OutOfData: if there is none
+        """
+        self._measure.skip()
+        end = self._measure.tell()
+        request = bytes(self._incoming[: end - self._measured])
+        del self._incoming[: end - self._measured]
+        self._measured = end
+        return _unpacked(request)
+
+    def _has_gone(self) -> bool:
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            return True
 
     def _serve_one(self, message: object) -> bool:
         """False if the message must wait."""
@@ -156,10 +202,14 @@ class RpcConnection(Connection):
             raise ValueError("expected a request with a number and a name")
         if not isinstance(parameters, list) or not parameters:
             raise ValueError(f"{name:.40}: expected parameters that start with the call's metadata")
-        unready = self.awaited and (name == LOAD or _ticks(name, parameters)) and not self._released()
-        if unready or (name == LOAD and time.monotonic() < self._calm_at):
-            self._held = message
-            return False
+        ticks = _ticks(name, parameters)
+        if name == LOAD or ticks:
+            if self._held is None:
+                self._held_since = time.monotonic()
+            unready = self.awaited and not self._released()
+            if unready or (self._next_load() is not None if ticks else time.monotonic() < self._calm_at):
+                self._held = message
+                return False
         self._held = None
         self._answer(number, name, parameters)
         return True
@@ -205,6 +255,28 @@ class RpcConnection(Connection):
     def _reject(self, error: Exception) -> None:
         report(f"closed a connection: {type(error).__name__}: {error}")
         self.close()
+
+
+def _unpacked(request: bytes) -> object:
+    """
+    A request as objects, which are not many more than its bytes.
+
+    :raises ValueError: if it is not msgpack, or has more parts than any request
+    """
+    lists = 0
+
+    def count(parts: list[object]) -> list[object]:
+        nonlocal lists
+        lists += 1
+        if lists > MAX_LISTS:
+            raise ValueError(f"expected a long request of at most {MAX_LISTS} lists")
+        return parts
+
+    short = len(request) <= MAX_MESSAGE
+    return msgpack.unpackb(
+        request, raw=False, unicode_errors="replace", max_array_len=MAX_ARRAY if short else MAX_LONG_ARRAY,
+        max_map_len=1024 if short else MAX_LONG_ARRAY, max_ext_len=1024, list_hook=None if short else count,
+    )  # fmt: skip
 
 
 def _ticks(name: str, parameters: list[object]) -> bool:

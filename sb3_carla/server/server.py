@@ -23,6 +23,8 @@ from sb3_carla.simulator.pictures import SharedPictures
 __all__ = ["Server"]
 
 MAX_CONNECTIONS = 512
+MAX_HELD = 256 * 2**20
+"""What is kept for all connections together, of answers, pictures and unfinished requests [bytes]."""
 PARENT_POLL = 0.25
 """How often the loop looks whether its parent lives [s]."""
 BACKLOG = 64
@@ -149,6 +151,7 @@ class Server:
         self._parent_pid = parent_pid
         self._verbose = verbose
         self._clients: list[RpcConnection] = []
+        self._connections: list[Connection] = []  # these and the streams'
         self._next_tick = time.monotonic()
         self._next_look = 0.0
 
@@ -163,11 +166,12 @@ class Server:
             report(f"refused a connection: {MAX_CONNECTIONS} are open")
             sock.close()
         elif listener is self._rpc:
-            client = RpcConnection(sock, self._selector, self.simulation)
+            client = RpcConnection(sock, self._selector, self.simulation, self._next_load)
             client.verbose = self._verbose
             self._clients.append(client)
+            self._connections.append(client)
         else:
-            StreamConnection(sock, self._selector, self.streams)
+            self._connections.append(StreamConnection(sock, self._selector, self.streams))
 
     def _subscribed(self, stream_id: int, connection: StreamConnection) -> None:
         if stream_id == WORLD_STREAM:
@@ -190,6 +194,7 @@ class Server:
                 handler: Connection | Listener | Alarm = key.data
                 handler.handle(events)
             self._clients = [client for client in self._clients if not client.closed]
+            self._bound_memory()
             self._serve_held()
             self._run_clock()
             if self._orphaned():
@@ -210,6 +215,22 @@ class Server:
         for client in self._clients:
             if client.deadline is not None and client.deadline <= time.monotonic():
                 client.resume()
+
+    def _bound_memory(self) -> None:
+        """Each connection's queue has a bound of its own, but there may be hundreds: who takes the most has to go."""
+        self._connections = [connection for connection in self._connections if not connection.closed]
+        held = sum(connection.held for connection in self._connections)
+        while held > MAX_HELD:
+            greediest = max(self._connections, key=lambda connection: connection.held)
+            held -= greediest.held
+            report(f"closed the connection that took the most of {MAX_HELD} bytes, {greediest.held}")
+            greediest.close()
+            self._connections.remove(greediest)
+
+    def _next_load(self) -> float | None:
+        """When the next of the loads that are held may begin (``time.monotonic``)."""
+        ends = [client.deadline for client in self._clients if client.loading and client.deadline is not None]
+        return min(ends) if ends else None
 
     @property
     def _loading(self) -> bool:

@@ -239,9 +239,10 @@ class Simulation:
         world, streams = self.world, self.streams
         for stream_id in streams.ids():
             sensor = world.actors.get(stream_id)
-            if isinstance(sensor, Sensor) and sensor.due(world.time, world.delta):
+            if isinstance(sensor, Sensor):
                 try:
-                    self._publish_sensor(sensor)
+                    if sensor.due(world.time, world.delta):
+                        self._publish_sensor(sensor)
                 except Exception as error:  # a fault in one sensor must not end everybody's session
                     report(f"{sensor.type_id} (actor {sensor.id}) failed: {type(error).__name__}: {error}")
 

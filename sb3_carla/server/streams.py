@@ -121,6 +121,8 @@ class Streams:
         if listeners is None:
             return
         length = length_word(parts)
+        if len(listeners) > 1:  # one copy for all that do not take it at once
+            length, parts = b"".join((length, *parts)), ()
         for connection in listeners:
             connection.publish(length, *parts)
 

@@ -12,6 +12,9 @@ from sb3_carla.simulator.dynamics import VEHICLE_MODELS
 
 __all__ = ["BLUEPRINTS", "Attribute", "AttributeKind", "Blueprint", "resolve"]
 
+MAX_ATTRIBUTES = 16384
+"""Names and values of one actor's attributes together [characters]."""
+
 
 class AttributeKind(IntEnum):
     """``carla.ActorAttributeType``, by number."""
@@ -200,8 +203,11 @@ def resolve(name: str, attributes: Mapping[str, str]) -> tuple[Blueprint, dict[s
     :param name: CARLA's id
     :param attributes: values by attribute name; names that the blueprint does not have are kept as they are
     :return: the blueprint, and the full attributes
-    :raises SpawnError: if the blueprint is unknown, or a value is not of the attribute's kind
+    :raises SpawnError: if the blueprint is unknown, a value is not of the attribute's kind, or all of it is too much
     """
+    length = sum(len(key) + len(value) for key, value in attributes.items())
+    if length > MAX_ATTRIBUTES:
+        raise SpawnError(f"{name}: expected attributes of at most {MAX_ATTRIBUTES} characters, got {length}")
     blueprint = BLUEPRINTS.get(name)
     if blueprint is None:
         raise SpawnError(f"unknown blueprint {name!r}; the library has {len(BLUEPRINTS)}: {', '.join(BLUEPRINTS)}")

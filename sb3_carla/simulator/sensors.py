@@ -24,6 +24,9 @@ ON_DEMAND = "on_demand"
 EARLY = 1e-3
 """Part of a period by which a sensor may fire early [-]: simulation time is a sum of rounded steps."""
 
+MIN_PERIOD = 1e-6
+"""Shorter periods are none [s]: simulation time in such periods need not be a finite number."""
+
 
 class Sensor(Actor):
     """
@@ -37,7 +40,8 @@ class Sensor(Actor):
         self, actor_id: int, type_id: str, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
     ) -> None:
         super().__init__(actor_id, type_id, attributes, pose, parent)
-        self.period = max(0.0, self.number("sensor_tick", 0.0))
+        period = self.number("sensor_tick", 0.0)
+        self.period = period if period >= MIN_PERIOD else 0.0
         self._first: float | None = None
         self.reseed(0)
 

@@ -32,6 +32,7 @@ from sb3_carla.simulator.weather import Weather
 
 __all__ = ["World"]
 
+MAX_ACTORS = 4096
 CHASE_MARGIN = 0.5
 """A camera farther than this outside its own car sees the car [m]."""
 _SENSORS: dict[str, type[Sensor]] = {
@@ -87,6 +88,8 @@ class World:
         :return: the actor
         :raises SpawnError: if the blueprint or the parent is unknown, a value is wrong, or the place is taken
         """
+        if len(self.actors) >= MAX_ACTORS:
+            raise SpawnError(f"cannot spawn {blueprint_id}: there are {MAX_ACTORS} actors already")
         blueprint, complete = resolve(blueprint_id, attributes)
         parent = self.actors.get(parent_id) if parent_id else None
         if parent_id and parent is None:

@@ -259,6 +259,58 @@ def test_who_does_not_read_holds_nobody_up(fortress: ServerProcess, driver: Driv
         connection.close()
 
 
+def test_many_who_do_not_read_share_one_bound(fortress: ServerProcess, driver: Driver) -> None:
+    """Each may have 64 MB queued, but not a hundred of them."""
+    before = resident(fortress)
+    with contextlib.closing(RawClient(fortress.port)) as raw, contextlib.ExitStack() as deaf:
+        size = [["image_size_x", 2, "400"], ["image_size_y", 2, "300"]]
+        camera = raw.value("spawn_actor", [0, "sensor.camera.rgb", size], [[0.0, 0.0, 50.0], [0.0, 0.0, 0.0]])[0]
+        for _ in range(100):
+            connection = socket.create_connection(("127.0.0.1", fortress.streaming_port), 20.0)
+            deaf.callback(connection.close)
+            connection.sendall(struct.pack("<I", camera))
+        for _ in range(8):  # 160 pictures of 480 000 bytes for each
+            _, slowest = driver.drive()
+        assert slowest < 10.0
+        assert resident(fortress) - before < 6 * GROWTH
+        raw.call("destroy_actor", camera)
+
+
+HEAD = b"\x94\x00\x01" + msgpack.packb("copy_opendrive_to_file") + b"\x92" + msgpack.packb([False])
+"""Of the only call that may be long: what follows is its text."""
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"\x94\x00\x01\xa7version\xdd\x00\x00\xff\xff" + (b"\xdc\xff\xff" + b"\x90" * 65535) * 900,
+        HEAD + b"\xdd\x00\x80\x00\x00" + b"\x90" * 0x800000,
+        HEAD + b"\xdc\x00\x40" + (b"\xdc\x00\x40" + (b"\xdc\x00\x40" + (b"\x9f" + b"\x90" * 15) * 64) * 64) * 64,
+    ],
+    ids=["unfinished", "long array", "many arrays"],
+)
+def test_what_would_be_much_more_as_objects_is_refused(fortress: ServerProcess, driver: Driver, bomb: bytes) -> None:
+    """An empty list is one byte on the wire, and 64 in memory."""
+    before, highest = resident(fortress), 0.0
+    with socket.create_connection(("127.0.0.1", fortress.port), 20.0) as connection:
+        try:
+            for start in range(0, len(bomb), 1 << 20):
+                connection.sendall(bomb[start : start + (1 << 20)])
+                highest = max(highest, resident(fortress))
+            assert connection.recv(1) == b""
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it was closed before all of it was sent
+    driver.drive()
+    assert max(highest, resident(fortress)) - before < 4 * GROWTH
+
+
+def test_a_long_map_is_taken(fortress: ServerProcess) -> None:
+    with contextlib.closing(RawClient(fortress.port)) as raw:
+        error, _ = raw.call("copy_opendrive_to_file", "<" * 30_000_000, [])
+        assert error is None
+        assert raw.call("copy_opendrive_to_file", "", [])[0] is None
+
+
 @pytest.mark.parametrize("half", [b"\x94", b"\x94\x00\x01\xa7ver", b"\xdb\x00\x01\x00\x00abc"])
 def test_half_a_message_waits_and_then_goes(fortress: ServerProcess, driver: Driver, half: bytes) -> None:
     connections = [socket.create_connection(("127.0.0.1", fortress.port), 20.0) for _ in range(20)]

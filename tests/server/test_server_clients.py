@@ -108,6 +108,37 @@ def test_nobody_gets_a_snapshot_around_a_load(raw: RawClient, server: ServerProc
     assert np.median(np.diff(arrivals)) < 0.08
 
 
+def test_who_ticks_without_a_pause_does_not_put_off_a_load(raw: RawClient, server: ServerProcess, world: Any) -> None:
+    ticks = 4000
+    with contextlib.closing(RawClient(server.port)) as other, subscribe(server.streaming_port, 1):
+        other.socket.sendall(msgpack.packb([0, 1, "tick_cue", [[False]]]) * ticks)
+        raw.call("load_new_episode", TOWN, False, 0)
+        other.socket.setblocking(False)
+        unpacker, answers = msgpack.Unpacker(), 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                unpacker.feed(other.socket.recv(1 << 16))
+                answers += sum(1 for _ in unpacker)
+        assert answers < ticks / 2
+        other.socket.settimeout(20.0)
+        while answers < ticks:  # the others come
+            unpacker.feed(other.socket.recv(1 << 16))
+            answers += sum(1 for _ in unpacker)
+
+
+def test_the_load_of_a_client_that_has_gone_is_none(raw: RawClient, server: ServerProcess) -> None:
+    raw.call("load_new_episode", TOWN, True, 0)  # asynchronous: a load waits for 0.1 s without a snapshot
+    episode = raw.value("get_episode_info")[0]
+    with subscribe(server.streaming_port, 1) as listener:
+        receive_message(listener)
+        gone = RawClient(server.port)
+        gone.socket.sendall(msgpack.packb([0, 1, "load_new_episode", [[False], TOWN, True, 0]]))
+        gone.close()
+        for _ in range(5):
+            receive_message(listener)
+    assert raw.value("get_episode_info")[0] == episode
+
+
 def test_unknown_streams_are_silent_and_stay_open(server: ServerProcess, world: Any) -> None:
     with subscribe(server.streaming_port, 123456) as listener:
         world.tick()

@@ -217,6 +217,15 @@ def test_collision_reports_both_cars(world: Any) -> None:
     assert other_place.distance(wall.location) > 0.1, "the other one is pushed"
 
 
+def test_a_period_that_is_hardly_one_harms_nobody(world: Any) -> None:
+    """Time in such periods is no finite number; the connection that ticked was closed for it."""
+    car = spawn_car(world)
+    gnss = Inbox(spawn_sensor(world, car, "other.gnss", sensor_tick="1e-310"))
+    for _ in range(3):
+        frame = world.tick()
+        assert gnss.get().frame == frame
+
+
 def test_gnss_imu_and_lane_invasion(world: Any) -> None:
     car = spawn_car(world)
     gnss = Inbox(spawn_sensor(world, car, "other.gnss"))

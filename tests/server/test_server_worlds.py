@@ -112,6 +112,20 @@ def test_batches(client: Any, world: Any) -> None:
     assert len(world.get_actors()) == 1
 
 
+def test_what_fails_after_a_spawn_does_not_hide_the_actor(client: Any, world: Any) -> None:
+    spawn = SpawnActor(world.get_blueprint_library().find("vehicle.audi.tt"), world.get_map().get_spawn_points()[0])
+    (answer,) = client.apply_batch_sync([spawn.then(carla.command.DestroyActor(99999))], True)
+    assert not answer.error
+    assert world.get_actor(answer.actor_id).type_id == "vehicle.audi.tt"
+
+
+def test_no_more_text_than_anybody_needs(world: Any) -> None:
+    blueprint = world.get_blueprint_library().find("vehicle.audi.tt")
+    blueprint.set_attribute("role_name", "x" * 20_000)
+    with pytest.raises(RuntimeError, match="attributes of at most 16384 characters"):
+        world.spawn_actor(blueprint, world.get_map().get_spawn_points()[0])
+
+
 def test_the_batch_can_tick(client: Any, world: Any) -> None:
     frame = world.tick()
     client.apply_batch_sync([], True)

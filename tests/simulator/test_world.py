@@ -352,3 +352,12 @@ def test_ackermann_steering_is_an_angle_with_a_rate(world: World) -> None:
     for _ in range(100):
         world.tick(DT)
     assert car.vehicle.wheel_angle == pytest.approx(0.3, abs=0.03)
+
+
+def test_a_world_has_room_for_so_many_actors(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_carla.simulator.world.MAX_ACTORS", len(world.actors) + 1)
+    first = world.spawn("sensor.other.gnss", {}, Pose())
+    with pytest.raises(SpawnError, match="actors already"):
+        world.spawn("sensor.other.gnss", {}, Pose())
+    world.destroy(first.id)
+    world.spawn("sensor.other.gnss", {}, Pose())
