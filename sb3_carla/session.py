@@ -34,6 +34,7 @@ from sb3_carla.errors import (
     VersionMismatchError,
 )
 from sb3_carla.opendrive_file import read_opendrive_file
+from sb3_carla.ownership import is_abandoned, own_mark
 
 __all__ = ["CarlaSession", "Remains", "VehicleState", "answering"]
 
@@ -71,12 +72,14 @@ class Remains:
     :param settings: ``carla.WorldSettings`` of before
     :param weather: ``carla.WeatherParameters`` of before, of that world
     :param actor_ids: its actors, in the order in which they have to go
+    :param loading: a town was being loaded, which may be there by now, in a world of another number
     """
 
     world_id: int
     settings: Any
     weather: Any
     actor_ids: tuple[int, ...]
+    loading: bool
 
 
 class CarlaSession:
@@ -114,6 +117,10 @@ class CarlaSession:
         self._ticks_per_image, self._packaged = ticks_per_image, packaged
         self._mounts = tuple(cameras)
         self._actors: list[Any] = []
+        self._adopted: list[int] = []
+        self._loading = False
+        self.mark = own_mark()
+        """``role_name`` of what is spawned here, but for the car."""
         self._streams: dict[CameraMount, CameraStream] = {}
         self._waiting: dict[CameraMount, Any] = {}  # cameras that nobody has looked through yet
         self._collisions: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -124,6 +131,8 @@ class CarlaSession:
             self._original_weather = self.world.id, self.world.get_weather()
             if remains is not None:
                 self._take_over(remains)
+            if not packaged:
+                self._clear_up()
         self.vehicle: Any = None
         self.frame = self._first_frame = 0
         self.town = ""
@@ -133,17 +142,43 @@ class CarlaSession:
 
     def _take_over(self, remains: Remains) -> None:
         """A server that was started anew is not synchronous any more, or its world has another number."""
-        if self.world.id == remains.world_id and self._original_settings.synchronous_mode:
+        if not self._original_settings.synchronous_mode:
+            return
+        if self.world.id == remains.world_id:
             self._destroy(remains.actor_ids)
             self._original_settings = remains.settings
             self._original_weather = remains.world_id, remains.weather
+        elif remains.loading:  # the actors went with the old world
+            self._original_settings = remains.settings
+
+    def _clear_up(self) -> None:
+        """
+        Remove what processes left that were killed, and were the last to drive here.
+
+        Their car would stand in a lane for ever, and their cameras be drawn at every tick; and that the server is
+        synchronous is not how they found it.
+        """
+        sensors: dict[int, Any] = {}
+        cars: dict[int, Any] = {}
+        for actor in self.world.get_actors():
+            if is_abandoned(actor.attributes.get("role_name", "")):
+                (sensors if actor.type_id.startswith("sensor.") else cars)[actor.id] = actor
+                if actor.parent is not None:
+                    cars[actor.parent.id] = actor.parent
+        if not cars and not sensors:
+            return
+        logger.warning("%d actors are removed, of processes that were killed", len(sensors) + len(cars))
+        self._destroy([*sensors, *cars])
+        if self._original_settings.synchronous_mode:
+            self._original_settings.synchronous_mode = False
+            self._original_settings.fixed_delta_seconds = None
 
     @property
     def remains(self) -> Remains:
         """What is left behind if the server is lost now."""
         # Sensors go before the car: the other way round leaks streams in CARLA.
-        actor_ids = tuple(actor.id for actor in reversed(self._actors))
-        return Remains(self.world.id, self._original_settings, self._original_weather[1], actor_ids)
+        actor_ids = (*self._adopted, *(actor.id for actor in reversed(self._actors)))
+        return Remains(self.world.id, self._original_settings, self._original_weather[1], actor_ids, self._loading)
 
     @property
     def is_forked(self) -> bool:
@@ -173,12 +208,14 @@ class CarlaSession:
         with answering("The CARLA server did not remove the actors"):
             self._remove_actors()
         self.client.set_timeout(LOAD_FACTOR * self._timeout)
+        self._loading = True
         if town.endswith(".xodr") and not self._packaged:
             opendrive = read_opendrive_file(town)
             with answering(f"The server did not build a world from {town!r}"):
                 self.world = self.client.generate_opendrive_world(opendrive, reset_settings=False)
         else:
             self._load_named(town)
+        self._loading = False
         self.client.set_timeout(self._timeout)
         self._synchronise()
         self._spawn_car()
@@ -199,7 +236,7 @@ class CarlaSession:
         try:
             self.world = self.client.load_world(town, False)
         except RuntimeError as error:
-            if "time-out" in str(error):
+            if "time-out" in str(error) or "failed to connect" in str(error):  # to the new world, which comes late
                 raise ServerTimeoutError(f"The server did not load town {town!r}: {error}") from error
             raise MapError(f"The server cannot load town {town!r}: {error}") from error
 
@@ -226,9 +263,9 @@ class CarlaSession:
         else:
             raise ServerError(f"None of the {len(places)} spawn points has room for a {VEHICLE}")
         self._actors.append(self.vehicle)
-        collision = self.world.spawn_actor(
-            library.find("sensor.other.collision"), carla.Transform(), attach_to=self.vehicle
-        )
+        blueprint = library.find("sensor.other.collision")
+        blueprint.set_attribute("role_name", self.mark)
+        collision = self.world.spawn_actor(blueprint, carla.Transform(), attach_to=self.vehicle)
         self._actors.append(collision)
         collision.listen(lambda event: self._collisions.put(event.frame))
         for mount in self._mounts:
@@ -242,6 +279,7 @@ class CarlaSession:
     def _spawn_camera(self, mount: CameraMount) -> Any:
         blueprint = self.world.get_blueprint_library().find("sensor.camera.rgb")
         attributes: dict[str, Any] = {"image_size_x": mount.width, "image_size_y": mount.height, "fov": mount.fov}
+        attributes["role_name"] = self.mark
         if self._packaged and self._ticks_per_image > 1:
             attributes["sensor_tick"] = self._ticks_per_image * self.delta_seconds
         if self._packaged and mount.on_demand:
@@ -254,15 +292,16 @@ class CarlaSession:
         return sensor
 
     def _listen(self, mount: CameraMount) -> None:
-        self._streams[mount] = CameraStream(self._waiting.pop(mount), mount)
+        self._streams[mount] = CameraStream(self._waiting[mount], mount)
+        del self._waiting[mount]  # only now: a server that is lost here leaves it waiting
 
-    def adopt(self, actor_ids: Sequence[int]) -> None:
+    def adopt(self, actor_id: int) -> None:
         """
-        Take over actors that were spawned in a batch: they go when the session's own go.
+        Take over an actor that was spawned in a batch: it goes when the session's own go.
 
-        :param actor_ids: ids of living actors
+        :param actor_id: of no sensor
         """
-        self._actors[:0] = self.world.get_actors(list(actor_ids))
+        self._adopted.append(actor_id)
 
     def set_weather(self, weather: str | Mapping[str, float]) -> None:
         """
@@ -373,6 +412,7 @@ class CarlaSession:
         self._stop_sensors()
         self._destroy(self.remains.actor_ids)
         self._actors.clear()
+        self._adopted.clear()
         self.vehicle = None
 
     def _destroy(self, actor_ids: Sequence[int]) -> None:

@@ -154,11 +154,13 @@ class Traffic:
         for place in self._session.world.get_map().get_spawn_points():
             if len(ids) == count:
                 break
-            spawn = command.SpawnActor(models[len(ids) % len(models)], place).then(freeze)
+            model = models[len(ids) % len(models)]
+            model.set_attribute("role_name", self._session.mark)
+            spawn = command.SpawnActor(model, place).then(freeze)
             response = self._session.client.apply_batch_sync([spawn])[0]
             if not response.error:
                 ids.append(response.actor_id)
-        self._session.adopt(ids)
+                self._session.adopt(response.actor_id)  # now: the next answer may not come
         if len(ids) < count:
             raise ServerError(f"n_npcs: the town has room for {len(ids)} cars beside the agent's, not for {count}")
         return ids

@@ -8,8 +8,10 @@ Here only the episode of that one environment ends, as truncated.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -283,9 +285,20 @@ def _work(connection: Any, parent: Any, env_fn: CloudpickleWrapper, replacement:
         write = monitor.ResultsWriter
         # The lost process's episodes stay in the file, which Monitor would begin anew.
         monitor.ResultsWriter = lambda *args, **kwargs: write(*args, **{**kwargs, "override_existing": False})  # type: ignore[assignment, misc]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which has this closed
+    made: list[gym.Env[Any, Any]] = []
+
+    def make() -> gym.Env[Any, Any]:
+        made.append(env_fn.var())
+        return made[0]
+
     try:
-        _worker(_Labelled(connection), parent, env_fn)  # type: ignore[arg-type]
+        _worker(_Labelled(connection), parent, CloudpickleWrapper(make))  # type: ignore[arg-type]
     except BrokenPipeError:
-        return  # the parent has gone
+        pass  # the parent has gone
     except Exception:
         connection.send((traceback.format_exc(), None))
+    finally:
+        for env in made:
+            with contextlib.suppress(Exception):
+                env.close()  # for the second time, but where the parent was killed, or an exception raised

@@ -6,12 +6,16 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import carla
 import numpy as np
 
 from sb3_carla.env import CarlaLaneEnv
+from sb3_carla.servers import EmbeddedServer, _answers
 
 STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
 OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
@@ -48,3 +52,26 @@ def server_of(env: CarlaLaneEnv) -> Any:
     assert env._supervisor is not None
     assert env._supervisor.server is not None
     return env._supervisor.server
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def connected(server: EmbeddedServer) -> Any:
+    """The server's world for another client; the server may still be starting."""
+    wait_for(lambda: _answers(server.host, server.port))
+    client = carla.Client(server.host, server.port)
+    client.set_timeout(10.0)
+    return client.get_world()
+
+
+def kinds(server: EmbeddedServer) -> dict[str, int]:
+    """How many cars and sensors a server has."""
+    world = connected(server)
+    wait_for(lambda: world.get_snapshot().frame > 0)  # the first one comes on a connection of its own
+    found = Counter(actor.type_id.partition(".")[0] for actor in world.get_actors())
+    return {kind: found[kind] for kind in ("sensor", "vehicle") if found[kind]}

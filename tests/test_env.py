@@ -157,6 +157,7 @@ def test_rendering_without_a_server_shows_black_and_ends_nothing() -> None:
         made.reset(seed=0)
         os.kill(made.unwrapped._supervisor.server.pid, signal.SIGKILL)
         assert not made.render().any()
+        assert not made.render().any()
         assert made.step(STRAIGHT_ON)[4]["server_restarted"]
         made.reset()
         assert made.render().any()

@@ -11,20 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-import carla
 import gymnasium as gym
 import numpy as np
 import pytest
-from processes import OURS, STRAIGHT_ON, children, server_of, wait_until_gone
+from processes import STRAIGHT_ON, children, server_of, wait_until_gone
 
 import sb3_carla  # noqa: F401 (registers)
 from sb3_carla.env import CarlaLaneEnv
-from sb3_carla.errors import ServerStartError, ServerTimeoutError
-from sb3_carla.servers import STOP_GRACE, EmbeddedServer, Supervisor, _answers, resident_memory
+from sb3_carla.errors import ServerStartError
+from sb3_carla.servers import STOP_GRACE, EmbeddedServer, Supervisor, resident_memory
 
 
 @pytest.fixture
@@ -32,37 +29,6 @@ def server() -> Iterator[EmbeddedServer]:
     running = EmbeddedServer("Circuit01")
     yield running
     running.close()
-
-
-def test_foreign_server_is_left_as_it_was_found(server: EmbeddedServer) -> None:
-    client = carla.Client(server.host, server.port)
-    client.set_timeout(10.0)
-    world = client.get_world()
-    before = world.get_settings()
-    world.set_weather(carla.WeatherParameters.WetSunset)
-    town = world.get_map().name.rsplit("/", 1)[-1]
-    with gym.make(
-        "CarlaLane-v0", host=server.host, port=server.port, n_npcs=3, town=town, weather="HardRainNoon"
-    ) as made:
-        made.reset(seed=0)
-        made.step(STRAIGHT_ON)
-        assert client.get_world().get_settings().synchronous_mode is True
-        assert world.get_weather() == carla.WeatherParameters.HardRainNoon
-    assert world.get_weather() == carla.WeatherParameters.WetSunset
-    after = client.get_world().get_settings()
-    assert after.synchronous_mode is before.synchronous_mode is False
-    assert after.fixed_delta_seconds == before.fixed_delta_seconds
-    world.wait_for_tick(5.0)
-    assert not [actor.type_id for actor in world.get_actors() if actor.type_id != "spectator"]
-    assert server.alive
-
-
-def test_nobody_at_the_port() -> None:
-    with gym.make("CarlaLane-v0", host="127.0.0.1", port=1) as made:
-        begun = time.monotonic()
-        with pytest.raises(ServerTimeoutError, match=r"No CARLA server answers at 127\.0\.0\.1:1"):
-            made.reset()
-        assert time.monotonic() - begun < 5.0
 
 
 def test_killed_server_truncates_and_the_next_reset_drives_on() -> None:
@@ -218,16 +184,6 @@ def test_leaving_a_lost_server_waits_for_no_answer(how: int) -> None:
         assert time.monotonic() - begun < STOP_GRACE + 3.0
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_leaving_a_lost_server_of_somebody_else_waits_for_one_answer(server: EmbeddedServer, how: int) -> None:
-    with CarlaLaneEnv(host=server.host, port=server.port, timeout=3.0, n_npcs=3) as env:
-        env.reset(seed=0)
-        os.kill(server.pid, how)
-        begun = time.monotonic()
-        env.close()
-        assert time.monotonic() - begun < 3.0 + 2.0
-
-
 def test_server_that_dies_while_an_episode_begins() -> None:
     with CarlaLaneEnv(timeout=1.0, town=["Village01", "Village02", "Circuit01"]) as env:
         env.reset(seed=0)
@@ -240,29 +196,6 @@ def test_server_that_dies_while_an_episode_begins() -> None:
         assert env.step(STRAIGHT_ON)[3] is False
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def connected(server: EmbeddedServer) -> Any:
-    """The server's world for another client; the server may still be starting."""
-    wait_for(lambda: _answers(server.host, server.port))
-    client = carla.Client(server.host, server.port)
-    client.set_timeout(10.0)
-    return client.get_world()
-
-
-def kinds(server: EmbeddedServer) -> dict[str, int]:
-    """How many cars and sensors a server has."""
-    world = connected(server)
-    wait_for(lambda: world.get_snapshot().frame > 0)  # the first one comes on a connection of its own
-    found = Counter(actor.type_id.partition(".")[0] for actor in world.get_actors())
-    return {kind: found[kind] for kind in ("sensor", "vehicle") if found[kind]}
-
-
 def test_server_that_never_comes_back_is_an_error_after_some_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     with CarlaLaneEnv(timeout=2.0) as env:
         env.reset(seed=0)
@@ -273,102 +206,6 @@ def test_server_that_never_comes_back_is_an_error_after_some_tries(monkeypatch: 
         monkeypatch.undo()
         env.reset()
         assert env.step(STRAIGHT_ON)[3] is False
-
-
-@contextlib.contextmanager
-def another(lost: EmbeddedServer, after: float = 0.0) -> Iterator[None]:
-    """A server in the place of a lost one, that comes up so many seconds later; its ports may be taken for a moment."""
-    command = shlex.split(OURS.replace("{port}", str(lost.port)))
-    script = ["sh", "-c", 'sleep "$0"; until "$@"; do sleep 0.2; done', str(after), *command]
-    with subprocess.Popen(script, start_new_session=True) as process:
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-
-
-def test_server_of_somebody_else_is_waited_for(server: EmbeddedServer) -> None:
-    """Who restarts it is not our business; that it comes back is enough."""
-    with CarlaLaneEnv(host=server.host, port=server.port, timeout=1.0) as env:
-        env.reset(seed=0)
-        os.kill(server.pid, signal.SIGKILL)
-        assert env.step(STRAIGHT_ON)[4]["server_restarted"] is True
-        with another(server, after=1.5):
-            env.reset()
-            assert env.step(STRAIGHT_ON)[3] is False
-            env.close()
-
-
-@pytest.mark.parametrize("lost_at_the_end", [False, True])
-def test_server_of_somebody_else_that_was_silent_is_left_as_it_was_found(
-    server: EmbeddedServer, lost_at_the_end: bool
-) -> None:
-    """What a session could not put back, the next one does: the server lives on, and others use it."""
-    with CarlaLaneEnv(host=server.host, port=server.port, timeout=1.0, n_npcs=2) as env:
-        for times in range(2):
-            env.reset(seed=times)
-            assert kinds(server) == {"sensor": 2, "vehicle": 3}
-            os.kill(server.pid, signal.SIGSTOP)
-            assert env.step(STRAIGHT_ON)[4]["server_restarted"] is True
-            os.kill(server.pid, signal.SIGCONT)
-        if not lost_at_the_end:
-            env.reset()
-            assert env.step(STRAIGHT_ON)[3] is False
-            assert kinds(server) == {"sensor": 2, "vehicle": 3}
-    assert kinds(server) == {}
-    world = connected(server)
-    assert world.get_settings().synchronous_mode is False
-    world.wait_for_tick(5.0)
-
-
-def test_actors_of_a_server_in_the_place_of_a_lost_one_are_not_ours(server: EmbeddedServer) -> None:
-    with CarlaLaneEnv(host=server.host, port=server.port, timeout=1.0) as env:
-        env.reset(seed=0)
-        os.kill(server.pid, signal.SIGKILL)
-        assert env.step(STRAIGHT_ON)[4]["server_restarted"] is True
-        assert env._remains is not None
-        ours = env._remains.actor_ids
-        with another(server):
-            world = connected(server)
-            library, places = world.get_blueprint_library(), world.get_map().get_spawn_points()
-            theirs = [world.spawn_actor(library.find("vehicle.audi.a2"), place) for place in places[: max(ours)]]
-            assert {actor.id for actor in theirs} & set(ours)
-            env.reset()
-            assert kinds(server) == {"sensor": 2, "vehicle": 1 + len(theirs)}
-            env.close()
-
-
-def remove_the_car(env: CarlaLaneEnv, server: EmbeddedServer) -> dict[str, Any]:
-    """Info of the step that finds it out: a frame that shows the car as destroyed may come first, as in CARLA."""
-    assert env._session is not None
-    assert connected(server).get_actor(env._session.vehicle.id).destroy()
-    for _ in range(2):
-        _, reward, terminated, truncated, info = env.step(STRAIGHT_ON)
-        assert terminated is False
-        if truncated:
-            assert reward == 0.0
-            break
-    return info
-
-
-def test_car_that_somebody_else_removes_truncates_and_the_next_reset_has_another(server: EmbeddedServer) -> None:
-    with CarlaLaneEnv(host=server.host, port=server.port) as env:
-        env.reset(seed=0)
-        assert remove_the_car(env, server)["end_reason"] == "server_lost"
-        env.reset()
-        for _ in range(20):
-            assert env.step(STRAIGHT_ON)[2:4] == (False, False)
-        assert env.vehicle_state.speed > 0.5
-        assert kinds(server) == {"sensor": 2, "vehicle": 1}
-    assert kinds(server) == {}
-
-
-def test_car_that_is_removed_from_our_own_server() -> None:
-    with CarlaLaneEnv() as env:
-        env.reset(seed=0)
-        assert remove_the_car(env, server_of(env))["end_reason"] == "server_lost"
-        env.reset()
-        assert env.step(STRAIGHT_ON)[2:4] == (False, False)
 
 
 def test_a_new_server_after_so_many_episodes() -> None:
