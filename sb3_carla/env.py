@@ -52,8 +52,9 @@ RECONNECT, RECONNECT_PAUSE = 120.0, 2.0
 class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """
     ## Description
-    A car keeps its lane along a route through a CARLA town, seeing only what its front camera sees. At junctions the
-    route takes the branch with the least change of heading. With no ``host`` the environment starts the packaged
+    A car keeps its lane along a route through a CARLA town, seeing only what its front camera sees. It is not told the
+    route: at junctions that goes straight on, and to the right where there is no such way, which a camera can see (see
+    :func:`sb3_carla.route.straightest`). With no ``host`` the environment starts the packaged
     server as a child process; with ``host`` it uses any CARLA 0.9.16 server.
 
     ## Observation
@@ -76,14 +77,20 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     Sum of the weighted terms in ``info["reward_terms"]``, see :mod:`sb3_carla.rewards`:
     ``progress``, ``lane_centering``, ``heading``, ``smoothness``, ``speed``, ``idling``, ``safety``.
 
+    ## Info
+    Each step: ``speed_mps``, ``lateral_offset_m``, ``heading_error_rad``, ``wheel_angle_rad`` (all positive to the
+    right), ``route_completion``, ``distance_m``, ``reward_terms``, ``lane_state`` (:mod:`sb3_carla.lane_state`),
+    ``town``, ``scenario``. The last one also: ``is_success``, ``end_reason``, and of the episode
+    ``lateral_deviation_m``, ``mean_speed_mps``, ``collisions``, ``lane_invasions``, ``departures``.
+
     ## Start
     At a standstill in the middle of a lane: a random place of the town, or that of the numbered ``scenario``.
 
     ## End
     Terminated: ``collision``; ``off_lane`` (the car's centre left its lane); ``wrong_way`` (more than 90 degrees from
     the lane's direction); ``stuck`` (6 s for less than 1.8 m, unless a car in front leaves no room). Truncated:
-    ``route_end`` (success), ``time_limit``, ``server_lost`` (``info["server_restarted"]`` is True and the next reset
-    connects anew). The reason is ``info["end_reason"]``.
+    ``route_end`` (success), ``time_limit`` (three times what the route takes at `target_speed`), ``server_lost``
+    (``info["server_restarted"]`` is True and the next reset connects anew). The reason is ``info["end_reason"]``.
 
     ## Arguments
     | argument | default | meaning |
@@ -108,7 +115,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `server_command` | None | starts a server of yours instead of the packaged one; `{port}` stands for its port |
     | `server_episodes` | None | replace the server after so many episodes, against leaks |
     | `server_memory` | None | replace it before an episode if it takes more than so many gigabytes |
-    | `practice` | 0.0 | share of the episodes that begin shortly before one of the last failures; for training |
+    | `practice` | 0.0 | share of the episodes that begin shortly before one of the last failures, and are short |
 
     In `town`, "training" stands for all built-in towns for training, and "held-out" for those to evaluate on; the names
     that CARLA gives its maps ("Carla/Maps/Town01") are understood.

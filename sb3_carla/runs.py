@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from sb3_carla import zoo
 from sb3_carla.errors import ModelError
 
 __all__ = ["environment_settings", "find_model", "latest_model", "load_model"]
+
+logger = logging.getLogger(__name__)
 
 ENV_ID = "CarlaLane-v0"
 NOT_OF_THE_TASK = (
@@ -79,15 +82,23 @@ def environment_settings(model: Path) -> dict[str, Any]:
     """
     Environment arguments that a model was trained with, as far as they belong to the task.
 
-    :param model: path of a ``.zip`` in an rl-zoo3 run folder
-    :return: for instance ``{"action_repeat": 2}``; empty if the run's ``config.yml`` is not there
+    :param model: path of a ``.zip`` in an rl-zoo3 run folder, or of a checkpoint below it
+    :return: for instance ``{"action_repeat": 2}``; empty, with a warning, if the run's ``config.yml`` is not there
     :raises ValueError: if wrappers around the environment changed what the model saw
     """
-    config = _read(model.parent / ENV_ID / "config.yml")
+    run = next((folder for folder in model.parents[:3] if (folder / ENV_ID / "config.yml").is_file()), None)
+    if run is None:
+        # Other arguments make another task of observations and actions that look the same.
+        logger.warning(
+            "%s lies in no run's folder (no %s/config.yml): it gets the environment's defaults, which are not those of "
+            "the default training. Name its arguments (--env-kwargs)", model, ENV_ID,
+        )  # fmt: skip
+        return {}
+    config = _read(run / ENV_ID / "config.yml")
     wrapped = [key for key in WRAPPERS if config.get(key)]
     if wrapped:
         raise ValueError(f"{model} was trained with {', '.join(wrapped)} around the environment: use rl_zoo3.enjoy")
-    arguments = _read(model.parent / ENV_ID / "args.yml")
+    arguments = _read(run / ENV_ID / "args.yml")
     settings = {**(config.get("env_kwargs") or {}), **(arguments.get("env_kwargs") or {})}
     return {key: value for key, value in settings.items() if key not in NOT_OF_THE_TASK}
 

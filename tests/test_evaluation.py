@@ -242,7 +242,7 @@ def make_run(logs: Path, number: int, config: dict[str, Any], env_kwargs: dict[s
     return run / "CarlaLane-v0.zip"
 
 
-def test_settings_of_a_run(tmp_path: Path) -> None:
+def test_settings_of_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = {"town": ["Circuit01"], "action_repeat": 2}
     make_run(tmp_path, 2, {"gamma": 0.9, "env_kwargs": file}, None)
     model = make_run(tmp_path, 10, {"gamma": 0.9, "env_kwargs": file}, {"target_speed": 6.0, "server_memory": 4.0})
@@ -251,7 +251,11 @@ def test_settings_of_a_run(tmp_path: Path) -> None:
     wrapped = make_run(tmp_path, 11, {"env_wrapper": "some.Wrapper"}, None)
     with pytest.raises(ValueError, match="env_wrapper"):
         runs.environment_settings(wrapped)
+    checkpoint = model.parent / "checkpoints" / "latest" / "model.zip"
+    assert runs.environment_settings(checkpoint) == {"action_repeat": 2, "target_speed": 6.0}
+    assert not caplog.messages
     assert runs.environment_settings(tmp_path / "alone.zip") == {}
+    assert "lies in no run's folder" in caplog.text
 
 
 def test_models_are_named_by_the_command_line(tmp_path: Path) -> None:

@@ -26,6 +26,20 @@ def test_example_runs(number: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_trained_model_gets_its_environment(tmp_path: Path) -> None:
+    """The example that needs a finished run."""
+    (block,) = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    run = tmp_path / "logs" / "td3" / "CarlaLane-v0_1"
+    (run / "CarlaLane-v0").mkdir(parents=True)
+    (run / "CarlaLane-v0" / "config.yml").write_text("env_kwargs: {action_repeat: 4, speed_control: true}", "utf-8")
+    training = BLOCKS[1].replace("model.env.close()", f"model.env.close(); model.save({str(run / 'CarlaLane-v0')!r})")
+    assert "model.save" in training
+    look = "kwargs = env.spec.kwargs; assert kwargs['action_repeat'] == 4 and kwargs['speed_control'], kwargs"
+    for code in (training, f"{block}\n{look}"):
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr
+
+
 def test_named_files_exist() -> None:
     named = set(re.findall(r"\b((?:scripts|benchmarks|docs)/[\w/]+\.\w+)", README))
     assert {"scripts/evaluate.py", "scripts/validate_training.py", "docs/training.png"} <= named
