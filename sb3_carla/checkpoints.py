@@ -37,6 +37,8 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import configure_logger
 
 from sb3_carla.errors import CheckpointError
 from sb3_carla.provenance import versions
@@ -50,8 +52,8 @@ LOCK = "lock"
 PIECE = 4 * 2**20
 """Size of the pieces of an array [bytes]."""
 FORMAT = 1
-CALLBACK_COUNTERS = ("n_calls", "best_mean_reward", "last_mean_reward")
-"""Attributes of callbacks that are saved: when they act next, and what the best model was worth."""
+CALLBACK_COUNTERS = ("n_calls", "best_mean_reward", "last_mean_reward", "rollbacks")
+"""Attributes of callbacks that are saved: when they act next, what the best model was worth, what a guard did."""
 
 
 class Checkpoints:
@@ -216,6 +218,7 @@ class Checkpoints:
             )
         model = algorithm.load(step / MODEL, env=env, **kwargs)
         restore(model, state)
+        _continue_log(model, state.get("log"))
         return model, state["callbacks"]
 
     def _newest(self, first: Path | None) -> tuple[Path, bytes, list[bytearray]]:
@@ -300,6 +303,7 @@ def save_state(model: Any, callback: Any = None) -> dict[str, Any]:
         # What is pickled of it lacks the returns of the episodes so far.
         "normalizer": None if normalizer is None else {**normalizer.__getstate__(), "returns": normalizer.returns},
         "due": getattr(model, "_due", None),
+        "log": model.logger.get_dir() if hasattr(model, "_logger") else None,
         "callbacks": [_counters(each) for each in _callbacks(callback)],
         "replay_buffer": model.replay_buffer,
         # Frames that the buffer keeps in a file, which goes on changing.
@@ -327,8 +331,24 @@ def restore(model: Any, state: dict[str, Any]) -> None:
     np.random.set_state(state["random"]["numpy"])  # noqa: NPY002 (SB3 draws from it)
     th.set_rng_state(state["random"]["torch"])
     if th.cuda.is_available():
-        th.cuda.set_rng_state_all(state["random"]["cuda"])
+        th.cuda.set_rng_state_all(state["random"]["cuda"][: th.cuda.device_count()])
     model.action_space.np_random.bit_generator.state = state["random"]["actions"]
+
+
+def _continue_log(model: Any, folder: str | None) -> None:
+    """
+    Have a model go on with its own log, or begin one: SB3 would go on with that of the newest training beside it.
+
+    :param folder: of the log that it had, if any
+    """
+    if model.tensorboard_log is None:
+        return
+    if folder is not None and Path(folder).resolve().parent == Path(model.tensorboard_log).resolve():
+        formats = ["stdout", "tensorboard"] if model.verbose >= 1 else ["tensorboard"]
+        model.set_logger(configure(folder, formats))
+    else:
+        name = type(model).__name__
+        model.set_logger(configure_logger(model.verbose, model.tensorboard_log, name, reset_num_timesteps=True))
 
 
 def _restore_episodes(model: Any, state: dict[str, Any]) -> None:

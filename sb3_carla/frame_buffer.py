@@ -154,6 +154,11 @@ class FrameReplayBuffer(ReplayBuffer):
             return False
         return True
 
+    @property
+    def drawable(self) -> bool:
+        """Whether it holds a transition to learn from: one whose state is known, and whose server was not lost."""
+        return self._added > self.buffer_size or not bool(self._void[: self._added].all())
+
     def _held(self) -> Any:
         """
         :return: all frames, an array or a tensor: shape (n_envs * n_frames, pixels)
@@ -163,6 +168,8 @@ class FrameReplayBuffer(ReplayBuffer):
             if self._frames_added.any():
                 raise FileNotFoundError(f"FrameReplayBuffer: expected its frames in {self._file}, which is gone")
             self._frames = self._allocate()
+        if self._on_device:
+            self._frames = th.as_tensor(self._frames).to(self.device)  # a loaded model may be on another one
         return self._frames
 
     def put_back(self, frames: npt.NDArray[Any]) -> None:
@@ -438,5 +445,4 @@ class FrameReplayBuffer(ReplayBuffer):
             if not self._lock(os.open(self._file, os.O_RDWR)):
                 self._frames = self._allocate()
                 self._frames[:] = frames
-        elif self._on_device:
-            self._frames = th.from_numpy(self._frames).to(self.device)
+        # Of a buffer on a device the frames are an array, until they are needed and the device is known.

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch as th
+from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
@@ -55,6 +56,10 @@ class OverlappingUpdates(OffPolicyAlgorithm):
         """As in SB3. The thread ends with it, and so does every update that was due."""
         if not self.overlap:
             return super().learn(*args, **kwargs)
+        if isinstance(self.replay_buffer, HerReplayBuffer):
+            raise ValueError(
+                "overlap: expected a replay buffer that asks the environments nothing, got HerReplayBuffer"
+            )
         threads = th.get_num_threads()
         th.set_num_threads(max(1, threads - 1))  # one core is the environments'
         with ThreadPoolExecutor(1, "updates") as self._executor:

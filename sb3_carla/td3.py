@@ -231,6 +231,8 @@ class TD3(OverlappingUpdates, PartRates, stable_baselines3.TD3):
         if self.compile_step:
             # CUDA graphs spare the processor the launch of each of some hundred small kernels.
             mode = "reduce-overhead" if self.device.type == "cuda" else None
+            # Or callbacks that come after the first compilation, which look at networks by hooks, would see nothing.
+            th._dynamo.config.skip_nnmodule_hook_guards = False
             for name in COMPILED:
                 setattr(self, name, th.compile(getattr(self, name), mode=mode))
 
@@ -239,7 +241,7 @@ class TD3(OverlappingUpdates, PartRates, stable_baselines3.TD3):
         endure(self.logger)
         if self.verbose >= 1:
             # A model that was loaded to go on still has the rates with which it ended.
-            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            self._update_current_progress_remaining(self.num_timesteps, max(self._total_timesteps, 1))
             self._update_learning_rate([])
             for name in ("actor", "critic"):
                 print(self._describe(name))
@@ -301,6 +303,9 @@ class TD3(OverlappingUpdates, PartRates, stable_baselines3.TD3):
         :param gradient_steps: number of updates
         :param batch_size: transitions in each
         """
+        buffer = self.replay_buffer
+        if self._num_timesteps_at_start > 0 and isinstance(buffer, FrameReplayBuffer) and not buffer.drawable:
+            return  # a loaded model goes on, past its learning_starts, with a buffer that is new
         self.policy.set_training_mode(True)
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         for _ in range(gradient_steps):

@@ -199,6 +199,13 @@ def test_hindsight_trainings_resume_too(tmp_path: Path) -> None:
     assert_same(resumed, through)
 
 
+def test_hindsight_asks_the_environments_and_cannot_overlap() -> None:
+    model = TD3("MultiInputPolicy", envs(env=GoalBar), replay_buffer_class=stable_baselines3.HerReplayBuffer,
+                learning_starts=30, buffer_size=200, device="cpu", overlap=True)  # fmt: skip
+    with pytest.raises(ValueError, match="overlap: expected a replay buffer that asks the environments nothing"):
+        model.learn(50)
+
+
 def test_hindsight_does_not_mix_an_old_episode_with_a_new_one(tmp_path: Path) -> None:
     kwargs = {"env_kwargs": {"env": SlidingBar}}
     hindsight(**kwargs).learn(60, callback=ExactCheckpointCallback(50, tmp_path))
@@ -430,6 +437,20 @@ def test_another_number_of_environments_is_refused(run: Path) -> None:
 def test_only_off_policy_algorithms(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="expected one of SB3's off-policy algorithms, got PPO"):
         stable_baselines3.PPO("MlpPolicy", "Pendulum-v1").learn(10, callback=ExactCheckpointCallback(40, tmp_path))
+
+
+def test_each_goes_on_with_its_own_log(tmp_path: Path) -> None:
+    """SB3 goes on with the newest log of a folder: another seed's, whose curve and last good weights were lost."""
+    for seed in (1, 2):
+        model = TD3("LayerNormCnnPolicy", envs(), **{**SMALL, "seed": seed, "tensorboard_log": str(tmp_path / "tb")})
+        model.learn(50, callback=ExactCheckpointCallback(40, tmp_path / str(seed)))
+    other = {path: path.read_bytes() for path in (tmp_path / "tb" / "TD3_2").iterdir()}
+    resumed, _ = Checkpoints(tmp_path / "1").resume(TD3, envs())
+    resumed.learn(30, reset_num_timesteps=False)
+    assert Path(resumed.logger.get_dir()) == tmp_path / "tb" / "TD3_1"
+    assert {path: path.read_bytes() for path in (tmp_path / "tb" / "TD3_2").iterdir()} == other
+    elsewhere, _ = Checkpoints(tmp_path / "1").resume(TD3, envs(), tensorboard_log=str(tmp_path / "new"))
+    assert Path(elsewhere.logger.get_dir()) == tmp_path / "new" / "TD3_1"
 
 
 def test_callbacks_count_on(tmp_path: Path) -> None:

@@ -62,6 +62,15 @@ def test_compiled_training_equals_the_plain_one(tmp_path: Path, options: dict[st
     again.learn(45, reset_num_timesteps=False)
 
 
+@pytest.mark.usefixtures("traced")
+def test_callbacks_that_come_later_see_the_networks_too(tmp_path: Path) -> None:
+    """What was compiled without their hooks has none."""
+    model = TD3("LayerNormCnnPolicy", BarEnv(), compile_step=True, **{**SMALL, **PLAIN})
+    model.learn(61)
+    log = train(model, tmp_path, [DiagnosticsCallback(guard=None)], steps=81)
+    assert {"debug/cnn_feature_l2_norm", "debug/dormant_ratio"} <= set(log[-1])
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_generated_code_equals_the_plain_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

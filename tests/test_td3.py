@@ -354,6 +354,21 @@ def test_nothing_is_learnt_before_a_state_is_known() -> None:
         model.learn(3)
 
 
+def test_a_loaded_model_goes_on_with_a_buffer_that_is_new(tmp_path: Path) -> None:
+    """Its steps are past ``learning_starts`` already, and of no step in the buffer the state is known."""
+    model = TD3("LayerNormCnnPolicy", make_vec_env(ToldBar, 2), **{**SMALL, **STATE_CRITIC})
+    model.learn(60)
+    model.save(tmp_path / "model.zip")
+    again = TD3.load(tmp_path / "model.zip", make_vec_env(ToldBar, 3))
+    updates = again._n_updates
+    again.learn(60, reset_num_timesteps=False)
+    assert again._n_updates > updates + 15
+
+
+def test_learning_nothing_is_no_error() -> None:
+    TD3("LayerNormCnnPolicy", BarEnv(), verbose=1, **SMALL).learn(0)
+
+
 @pytest.mark.parametrize("callbacks", [[], [ValueBiasCallback()]], ids=["plain", "watched"])
 def test_an_environment_that_tells_no_state_is_named(callbacks: list[Any]) -> None:
     with pytest.raises(ValueError, match="state: expected 'bar' in the infos"):
