@@ -119,8 +119,7 @@ class CarlaSession:
         self._actors: list[Any] = []
         self._adopted: list[int] = []
         self._loading = False
-        self.mark = own_mark()
-        """``role_name`` of what is spawned here, but for the car."""
+        self._mark = own_mark()
         self._streams: dict[CameraMount, CameraStream] = {}
         self._waiting: dict[CameraMount, Any] = {}  # cameras that nobody has looked through yet
         self._collisions: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -264,7 +263,7 @@ class CarlaSession:
             raise ServerError(f"None of the {len(places)} spawn points has room for a {VEHICLE}")
         self._actors.append(self.vehicle)
         blueprint = library.find("sensor.other.collision")
-        blueprint.set_attribute("role_name", self.mark)
+        self.mark(blueprint)
         collision = self.world.spawn_actor(blueprint, carla.Transform(), attach_to=self.vehicle)
         self._actors.append(collision)
         collision.listen(lambda event: self._collisions.put(event.frame))
@@ -279,7 +278,7 @@ class CarlaSession:
     def _spawn_camera(self, mount: CameraMount) -> Any:
         blueprint = self.world.get_blueprint_library().find("sensor.camera.rgb")
         attributes: dict[str, Any] = {"image_size_x": mount.width, "image_size_y": mount.height, "fov": mount.fov}
-        attributes["role_name"] = self.mark
+        self.mark(blueprint)
         if self._packaged and self._ticks_per_image > 1:
             attributes["sensor_tick"] = self._ticks_per_image * self.delta_seconds
         if self._packaged and mount.on_demand:
@@ -290,6 +289,15 @@ class CarlaSession:
         sensor = self.world.spawn_actor(blueprint, pose, attach_to=self.vehicle)
         self._actors.append(sensor)
         return sensor
+
+    def mark(self, blueprint: Any) -> None:
+        """
+        Have what is spawned from a blueprint tell whose it is; not the car, which others know by the name "hero".
+
+        :param blueprint: ``carla.ActorBlueprint``
+        """
+        if blueprint.has_attribute("role_name"):
+            blueprint.set_attribute("role_name", self._mark)
 
     def _listen(self, mount: CameraMount) -> None:
         self._streams[mount] = CameraStream(self._waiting[mount], mount)

@@ -155,7 +155,7 @@ class Traffic:
             if len(ids) == count:
                 break
             model = models[len(ids) % len(models)]
-            model.set_attribute("role_name", self._session.mark)
+            self._session.mark(model)
             spawn = command.SpawnActor(model, place).then(freeze)
             response = self._session.client.apply_batch_sync([spawn])[0]
             if not response.error:
