@@ -23,11 +23,12 @@ from sb3_carla.controls import Controls, read_action
 from sb3_carla.episode import Episode
 from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError, VehicleLostError
 from sb3_carla.lane_state import lane_state
+from sb3_carla.ownership import Remains
 from sb3_carla.practice import Place, Practice
 from sb3_carla.rewards import STANDING_SPEED, Motion, RewardWeights, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
 from sb3_carla.servers import ServerProcess, supervisor
-from sb3_carla.session import CarlaSession, Remains, VehicleState, answering
+from sb3_carla.session import CarlaSession, VehicleState, answering
 from sb3_carla.spectator import Spectator, close_windows, show
 from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead, recommended_speed
 

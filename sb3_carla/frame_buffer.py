@@ -169,7 +169,8 @@ class FrameReplayBuffer(ReplayBuffer):
                 raise FileNotFoundError(f"FrameReplayBuffer: expected its frames in {self._file}, which is gone")
             self._frames = self._allocate()
         if self._on_device:
-            self._frames = th.as_tensor(self._frames).to(self.device)  # a loaded model may be on another one
+            # An array where the buffer was loaded: only now it is known on which device it is used.
+            self._frames = th.as_tensor(self._frames).to(self.device)
         return self._frames
 
     def put_back(self, frames: npt.NDArray[Any]) -> None:
@@ -445,4 +446,3 @@ class FrameReplayBuffer(ReplayBuffer):
             if not self._lock(os.open(self._file, os.O_RDWR)):
                 self._frames = self._allocate()
                 self._frames[:] = frames
-        # Of a buffer on a device the frames are an array, until they are needed and the device is known.

@@ -1,13 +1,38 @@
-"""Marks on actors that tell which process spawned them, so that what a killed process left behind can be cleared up."""
+"""
+What is left behind on a server that lives on: by a session that lost it, and by processes that were killed.
+
+Actors carry a mark that tells which process spawned them, so that the next one can clear up after it.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["is_abandoned", "own_mark"]
+__all__ = ["Remains", "abandoned", "is_abandoned", "own_mark"]
 
 PREFIX = "sb3_carla"
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """
+    What a session leaves behind that loses its server.
+
+    :param world_id: of the world that it drove in
+    :param settings: ``carla.WorldSettings`` of before
+    :param weather: ``carla.WeatherParameters`` of before, of that world
+    :param actor_ids: its actors, in the order in which they have to go
+    :param loading: a town was being loaded, which may be there by now, in a world of another number
+    """
+
+    world_id: int
+    settings: Any
+    weather: Any
+    actor_ids: tuple[int, ...]
+    loading: bool
 
 
 def own_mark() -> str:
@@ -29,6 +54,21 @@ def is_abandoned(mark: str) -> bool:
     if (prefix, numbering) != (PREFIX, _numbering()) or not number.isdecimal():
         return False
     return _start(int(number)) != start
+
+
+def abandoned(world: Any) -> list[int]:
+    """
+    :param world: ``carla.World``
+    :return: ids of the actors of processes that are no more, and of the cars that their sensors are on; sensors first
+    """
+    sensors: dict[int, None] = {}  # as sets, in order
+    cars: dict[int, None] = {}
+    for actor in world.get_actors():
+        if is_abandoned(actor.attributes.get("role_name", "")):
+            (sensors if actor.type_id.startswith("sensor.") else cars)[actor.id] = None
+            if actor.parent is not None:
+                cars[actor.parent.id] = None
+    return [*sensors, *cars]
 
 
 def _numbering() -> str:

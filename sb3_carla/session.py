@@ -34,9 +34,9 @@ from sb3_carla.errors import (
     VersionMismatchError,
 )
 from sb3_carla.opendrive_file import read_opendrive_file
-from sb3_carla.ownership import is_abandoned, own_mark
+from sb3_carla.ownership import Remains, abandoned, own_mark
 
-__all__ = ["CarlaSession", "Remains", "VehicleState", "answering"]
+__all__ = ["CarlaSession", "VehicleState", "answering"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,25 +61,6 @@ class VehicleState:
     z: float
     heading: float
     speed: float
-
-
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """
-    What a session leaves behind that loses its server.
-
-    :param world_id: of the world that it drove in
-    :param settings: ``carla.WorldSettings`` of before
-    :param weather: ``carla.WeatherParameters`` of before, of that world
-    :param actor_ids: its actors, in the order in which they have to go
-    :param loading: a town was being loaded, which may be there by now, in a world of another number
-    """
-
-    world_id: int
-    settings: Any
-    weather: Any
-    actor_ids: tuple[int, ...]
-    loading: bool
 
 
 class CarlaSession:
@@ -157,17 +138,11 @@ class CarlaSession:
         Their car would stand in a lane for ever, and their cameras be drawn at every tick; and that the server is
         synchronous is not how they found it.
         """
-        sensors: dict[int, Any] = {}
-        cars: dict[int, Any] = {}
-        for actor in self.world.get_actors():
-            if is_abandoned(actor.attributes.get("role_name", "")):
-                (sensors if actor.type_id.startswith("sensor.") else cars)[actor.id] = actor
-                if actor.parent is not None:
-                    cars[actor.parent.id] = actor.parent
-        if not cars and not sensors:
+        left = abandoned(self.world)
+        if not left:
             return
-        logger.warning("%d actors are removed, of processes that were killed", len(sensors) + len(cars))
-        self._destroy([*sensors, *cars])
+        logger.warning("%d actors are removed, of processes that were killed", len(left))
+        self._destroy(left)
         if self._original_settings.synchronous_mode:
             self._original_settings.synchronous_mode = False
             self._original_settings.fixed_delta_seconds = None

@@ -37,7 +37,7 @@ class Connection:
         selector.register(sock, self._events, self)
 
     @property
-    def held(self) -> int:
+    def kept(self) -> int:
         """What is kept for this peer [bytes]."""
         return self.backlog
 

@@ -97,7 +97,7 @@ class RpcConnection(Connection):
         return self._held is not None and self._held[2] == LOAD
 
     @property
-    def held(self) -> int:
+    def kept(self) -> int:
         """What is kept for this client: answers that it has not read, and requests that it has not ended [bytes]."""
         return self.backlog + len(self._incoming)
 

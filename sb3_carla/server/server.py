@@ -23,7 +23,7 @@ from sb3_carla.simulator.pictures import SharedPictures
 __all__ = ["Server"]
 
 MAX_CONNECTIONS = 512
-MAX_HELD = 256 * 2**20
+MAX_KEPT = 256 * 2**20
 """What is kept for all connections together, of answers, pictures and unfinished requests [bytes]."""
 PARENT_POLL = 0.25
 """How often the loop looks whether its parent lives [s]."""
@@ -204,7 +204,7 @@ class Server:
         """How long the loop may sleep [s]."""
         now = time.monotonic()
         ends = [client.deadline for client in self._clients if client.deadline is not None]
-        if not self.simulation.settings.synchronous and not self._loading:
+        if not self.simulation.settings.synchronous and self._next_load() is None:
             ends.append(self._tick_due)
         if self._parent_pid is not None:
             ends.append(now + PARENT_POLL)
@@ -219,11 +219,11 @@ class Server:
     def _bound_memory(self) -> None:
         """Each connection's queue has a bound of its own, but there may be hundreds: who takes the most has to go."""
         self._connections = [connection for connection in self._connections if not connection.closed]
-        held = sum(connection.held for connection in self._connections)
-        while held > MAX_HELD:
-            greediest = max(self._connections, key=lambda connection: connection.held)
-            held -= greediest.held
-            report(f"closed the connection that took the most of {MAX_HELD} bytes, {greediest.held}")
+        kept = sum(connection.kept for connection in self._connections)
+        while kept > MAX_KEPT:
+            greediest = max(self._connections, key=lambda connection: connection.kept)
+            kept -= greediest.kept
+            report(f"closed the connection that took the most of {MAX_KEPT} bytes, {greediest.kept}")
             greediest.close()
             self._connections.remove(greediest)
 
@@ -231,10 +231,6 @@ class Server:
         """When the next of the loads that are held may begin (``time.monotonic``)."""
         ends = [client.deadline for client in self._clients if client.loading and client.deadline is not None]
         return min(ends) if ends else None
-
-    @property
-    def _loading(self) -> bool:
-        return any(client.loading for client in self._clients)
 
     @property
     def _tick_due(self) -> float:
@@ -247,7 +243,7 @@ class Server:
         if simulation.settings.synchronous:
             return
         now = time.monotonic()
-        if now < self._tick_due or self._loading:
+        if now < self._tick_due or self._next_load() is not None:
             return
         try:
             simulation.advance()
