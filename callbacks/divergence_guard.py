@@ -29,6 +29,8 @@ __all__ = ["DivergenceGuard"]
 logger = logging.getLogger(__name__)
 
 RESPONSES = ("rollback", "stop", "warn")
+SEEN = ("verdicts", "rollbacks", "_history", "_active", "_pending", "_largest_reward", "_stale_dump")
+"""Attributes that a checkpoint keeps."""
 
 
 class DivergenceGuard(ProbeCallback):
@@ -95,6 +97,20 @@ class DivergenceGuard(ProbeCallback):
         self._stop = False
         self._stale_dump = False
         self._store: GoodWeights | None = None  # of a training where it may respond
+        self._resumed: dict[str, Any] = {}  # of the training that the next one goes on from
+
+    def state_dict(self) -> dict[str, Any]:
+        """:return: for a checkpoint, what it has seen and done, and the weights that it would go back to"""
+        return {
+            "seen": {name: getattr(self, name) for name in SEEN},
+            "store": None if self._store is None else self._store.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        :param state: of :meth:`state_dict`; the next training is judged as if it were the one of that checkpoint
+        """
+        self._resumed = state
 
     # --- what it sees ------------------------------------------------------------------------------------------
 
@@ -105,12 +121,16 @@ class DivergenceGuard(ProbeCallback):
             name: [p for key, p in network.named_parameters() if p.requires_grad and "target" not in key][-1:]
             for name, network in networks(self.model).items()
         }
+        for name, value in self._resumed.get("seen", {}).items():
+            setattr(self, name, value)
         if self.response != "warn":
             self._store = GoodWeights(self.model, self.save_path or self.logger.get_dir())
-            self._store.save(self.num_timesteps)
-            self._store.promote()
+            if not self._store.load_state_dict(self._resumed.get("store")):
+                self._store.save(self.num_timesteps)
+                self._store.promote()
             for optimizer in _risky_optimizers(self.model):
                 self._handles.append(optimizer.register_step_pre_hook(Hook(self._stepping)))
+        self._resumed = {}
         self._stop = False
         self._handles.append(BeforeDump(self.logger, self._judge, last=True))
 
@@ -264,6 +284,33 @@ class GoodWeights:
         self._model = model
         self._candidate = Path(folder) / "last_good.candidate.zip"
         self._warned = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """:return: its steps, and the files as arrays, which a checkpoint writes once as long as they stay"""
+        steps = {name: getattr(self, name) for name in ("candidate_step", "first_step", "_good_step")}
+        paths = {"good": self.path, "candidate": self._candidate}
+        return {"steps": steps} | {name: np.fromfile(path, np.uint8) for name, path in paths.items() if path.exists()}
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> bool:
+        """
+        :param state: of :meth:`state_dict`, or None
+        :return: whether it is taken over; otherwise nothing is saved yet
+        """
+        if state is None:
+            return False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for name, path in {"good": self.path, "candidate": self._candidate}.items():
+                path.unlink(missing_ok=True)
+                if name in state:
+                    path.write_bytes(state[name])
+        except OSError as error:
+            self.discard()
+            logger.warning("The last good weights of the checkpoint could not be written: %s", error)
+            return False
+        for name, step in state["steps"].items():
+            setattr(self, name, step)
+        return True
 
     def save(self, step: int) -> None:
         """

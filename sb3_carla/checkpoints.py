@@ -6,7 +6,7 @@ A checkpoint is a folder ``step_000025000``:
 | file | holds |
 | --- | --- |
 | ``model.zip`` | what SB3 saves: networks, targets, optimizers, schedules, counters, noise |
-| ``state.pkl`` | random states, the environments' episodes so far, callbacks' counters, the buffer without its arrays |
+| ``state.pkl`` | random states, the environments' episodes so far, what callbacks keep, the buffer without its arrays |
 | ``manifest.json`` | the SHA-256 of these, of the arrays' pieces, and of itself; versions |
 
 The replay buffer's arrays are cut into pieces that lie under their SHA-256 in ``pieces/``, beside the checkpoints: what
@@ -52,8 +52,9 @@ LOCK = "lock"
 PIECE = 4 * 2**20
 """Size of the pieces of an array [bytes]."""
 FORMAT = 1
-CALLBACK_COUNTERS = ("n_calls", "best_mean_reward", "last_mean_reward", "rollbacks")
-"""Attributes of callbacks that are saved: when they act next, what the best model was worth, what a guard did."""
+STATE_DICT = "state_dict"
+CALLBACK_COUNTERS = ("n_calls", "best_mean_reward", "last_mean_reward")
+"""Attributes of callbacks that are saved: when they act next, what the best model was worth."""
 
 
 class Checkpoints:
@@ -103,7 +104,7 @@ class Checkpoints:
         Write a checkpoint, then delete those that are too old, and those ahead of it, which another training left.
 
         :param model: an SB3 off-policy model, between two updates
-        :param callback: the training's callback, whose counters are kept
+        :param callback: the training's callback, what it and those in it keep is saved too
         :return: folder of the checkpoint
         :raises OSError: if the disk is full, for instance; nothing of it is left there
         """
@@ -205,7 +206,8 @@ class Checkpoints:
         :param env: new environments, as many as the training had
         :param first: checkpoint to try before the newest ones
         :param kwargs: of ``algorithm.load``
-        :return: the model, whose ``learn(..., reset_num_timesteps=False)`` goes on; counters for ``restore_callbacks``
+        :return: the model, whose ``learn(..., reset_num_timesteps=False)`` goes on; what its callbacks kept,
+            for ``restore_callbacks``
         :raises CheckpointError: if there is none; it says what is wrong with each; or if the training had more or fewer
             environments
         """
@@ -304,7 +306,7 @@ def save_state(model: Any, callback: Any = None) -> dict[str, Any]:
         "normalizer": None if normalizer is None else {**normalizer.__getstate__(), "returns": normalizer.returns},
         "due": getattr(model, "_due", None),
         "log": model.logger.get_dir() if hasattr(model, "_logger") else None,
-        "callbacks": [_counters(each) for each in _callbacks(callback)],
+        "callbacks": [_kept_by(each) for each in _callbacks(callback)],
         "replay_buffer": model.replay_buffer,
         # Frames that the buffer keeps in a file, which goes on changing.
         "frames": np.asarray(frames) if isinstance(frames, np.memmap) else None,
@@ -391,20 +393,24 @@ def _same(observations: Any, others: Any) -> bool:
     return np.array_equal(observations, others)
 
 
-def restore_callbacks(callback: Any, counters: list[tuple[str, dict[str, Any]]]) -> None:
+def restore_callbacks(callback: Any, kept: list[tuple[str, dict[str, Any]]]) -> None:
     """
-    Give callbacks their counters back, those that are there again.
+    Give callbacks back what they kept, those that are there again: counters, and where they have the methods
+    ``state_dict`` and ``load_state_dict``, that.
 
     :param callback: of the training that goes on, or a list of them
-    :param counters: of the one that was saved
+    :param kept: of the one that was saved
     """
-    left = list(counters)
+    left = list(kept)
     for each in _callbacks(callback):
         found = next((entry for entry in left if entry[0] == type(each).__name__), None)
         if found is not None:
             left.remove(found)
             for name, value in found[1].items():
-                setattr(each, name, value)
+                if name == STATE_DICT:
+                    each.load_state_dict(value)
+                else:
+                    setattr(each, name, value)
 
 
 def _callbacks(callback: Any) -> Iterator[Any]:
@@ -420,10 +426,11 @@ def _callbacks(callback: Any) -> Iterator[Any]:
         yield from _callbacks(each)
 
 
-def _counters(callback: Any) -> tuple[str, dict[str, Any]]:
-    return type(callback).__name__, {
-        name: getattr(callback, name) for name in CALLBACK_COUNTERS if hasattr(callback, name)
-    }
+def _kept_by(callback: Any) -> tuple[str, dict[str, Any]]:
+    kept = {name: getattr(callback, name) for name in CALLBACK_COUNTERS if hasattr(callback, name)}
+    if hasattr(callback, STATE_DICT):
+        kept[STATE_DICT] = callback.state_dict()
+    return type(callback).__name__, kept
 
 
 def _sha256(content: Any) -> str:

@@ -298,7 +298,7 @@ def _with_exact_resume(original: Callable[..., Any]) -> Callable[..., Any]:
         if not _replaces(self) or not checkpoints.is_checkpoint(self.trained_agent):
             return original(self, hyperparams, env)
         step = Path(self.trained_agent).resolve().parent
-        model, self._counters = checkpoints.Checkpoints(step.parent).resume(
+        model, self._kept = checkpoints.Checkpoints(step.parent).resume(
             algorithm(self.algo), env, step,
             tensorboard_log=self.tensorboard_log, verbose=self.verbose, device=self.device,
         )  # fmt: skip
@@ -321,8 +321,8 @@ def _differs(model: Any, key: str, value: Any) -> bool:
 
 def _with_learning_to_the_end(original: Callable[..., None]) -> Callable[..., None]:
     def learn(self: Any, model: Any) -> None:
-        counters = getattr(self, "_counters", None)
-        original(self, model if counters is None else _Continued(model, counters))
+        kept = getattr(self, "_kept", None)
+        original(self, model if kept is None else _Continued(model, kept))
 
     return learn
 
@@ -332,17 +332,17 @@ class _Continued:
     A resumed model as the zoo uses it: ``learn`` goes on to the end instead of beginning again.
 
     :param model: the model
-    :param counters: of the callbacks of the training that is continued
+    :param kept: by the callbacks of the training that is continued
     """
 
-    def __init__(self, model: Any, counters: list[Any]) -> None:
-        self._model, self._counters = model, counters
+    def __init__(self, model: Any, kept: list[Any]) -> None:
+        self._model, self._kept = model, kept
         self.env, self.policy = model.env, model.policy
 
     def learn(self, total_timesteps: int, **kwargs: Any) -> None:
         """:param total_timesteps: those before the checkpoint included"""
         checkpoints = importlib.import_module("sb3_carla.checkpoints")
-        checkpoints.restore_callbacks(kwargs.get("callback"), self._counters)
+        checkpoints.restore_callbacks(kwargs.get("callback"), self._kept)
         left = int(total_timesteps) - self._model.num_timesteps
         if left > 0:
             self._model.learn(left, reset_num_timesteps=False, **kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import math
 import os
 import resource
 import signal
@@ -21,14 +22,14 @@ import stable_baselines3
 import torch as th
 from elsewhere import run_python
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import CallbackList, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecNormalize
 from tiny import STATE_CRITIC, SlidingBar, ToldBar
 
 from sb3_carla import checkpoints
-from sb3_carla.callbacks import ExactCheckpointCallback
+from sb3_carla.callbacks import DivergenceGuard, ExactCheckpointCallback
 from sb3_carla.callbacks.checkpoint import ModelCheckpointCallback
 from sb3_carla.checkpoints import MANIFEST, PIECES, Checkpoints, is_checkpoint, restore_callbacks
 from sb3_carla.errors import CheckpointError
@@ -460,11 +461,36 @@ def test_callbacks_count_on(tmp_path: Path) -> None:
 
     first = callbacks()
     TD3("LayerNormCnnPolicy", envs(), **SMALL).learn(40 + 2, callback=first)
-    _, counters = Checkpoints(tmp_path).resume(TD3, envs())
+    _, kept = Checkpoints(tmp_path).resume(TD3, envs())
     again = callbacks()
-    restore_callbacks(again, counters)
+    restore_callbacks(again, kept)
     assert again.callbacks[0].n_calls == 20
     assert again.callbacks[0].best_mean_reward == first.callbacks[0].best_mean_reward > -np.inf
+
+
+class PoisonAt90(BaseCallback):
+    def _on_step(self) -> bool:
+        if self.num_timesteps == 90:
+            with th.no_grad():
+                self.model.critic.q_networks[0][0].weight[0, 0] = math.nan
+        return True
+
+
+def test_a_guard_goes_back_to_the_weights_of_before_the_checkpoint(tmp_path: Path) -> None:
+    def callbacks(name: str) -> Any:
+        guard = DivergenceGuard(save_freq=30, save_path=str(tmp_path / name))
+        return CallbackList([PoisonAt90(), CallbackList([guard]), ExactCheckpointCallback(80, tmp_path / name)])
+
+    through = TD3("LayerNormCnnPolicy", envs(), **SMALL)
+    through.learn(120, callback=callbacks("through"))
+    TD3("LayerNormCnnPolicy", envs(), **SMALL).learn(82, callback=callbacks("killed"))
+    (tmp_path / "killed/last_good.zip").unlink()
+    resumed, kept = Checkpoints(tmp_path / "killed").resume(TD3, envs())
+    again = callbacks("killed")
+    restore_callbacks(again, kept)
+    resumed.learn(120 - 80, reset_num_timesteps=False, callback=again)
+    assert again.callbacks[1].callbacks[0].rollbacks == 1
+    assert_same(resumed, through)
 
 
 # --- with CARLA and the zoo ------------------------------------------------------------------------------------------
