@@ -1,0 +1,58 @@
+"""Trainings that are the same each time, and how to see that they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+from tiny import ToldBar
+
+SMALL: dict[str, Any] = {
+    "learning_starts": 20, "batch_size": 8, "buffer_size": 60, "train_freq": 1, "seed": 3, "device": "cpu",
+    "exploration_noise": [0.5, 0.1, 100], "learning_rate": 1e-3,
+}  # fmt: skip
+
+
+class RepeatableBar(ToldBar):
+    """Says how it came to where it is, as CarlaLane-v0 does."""
+
+    episode_so_far: dict[str, Any] = {}  # noqa: RUF012
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        again = (options or {}).get("resume")
+        if seed is not None:
+            super().reset(seed=seed)
+        if again is not None:
+            self.np_random.bit_generator.state = again["random"]
+        self.episode_so_far = {"random": self.np_random.bit_generator.state, "actions": []}
+        observation, info = super().reset()
+        for action in again["actions"] if again is not None else ():
+            observation, *_ = self.step(action)
+        return observation, info
+
+    def step(self, action: np.ndarray) -> Any:
+        self.episode_so_far["actions"].append(action)
+        return super().step(action)
+
+
+def envs(n_envs: int = 2, env: Any = RepeatableBar, **kwargs: Any) -> Any:
+    return make_vec_env(env, n_envs=n_envs, seed=3, **kwargs)
+
+
+def tensors(model: Any) -> dict[str, th.Tensor]:
+    found = dict(model.policy.state_dict())
+    for name in ("actor", "critic"):
+        for key, state in getattr(model, name).optimizer.state_dict()["state"].items():
+            found |= {f"{name}.{key}.{part}": th.as_tensor(value) for part, value in state.items()}
+    return found
+
+
+def assert_same(one: Any, other: Any) -> None:
+    first, second = tensors(one), tensors(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert th.equal(value, second[name]), name
+    assert one._n_updates == other._n_updates
+    assert one.num_timesteps == other.num_timesteps

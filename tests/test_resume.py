@@ -1,0 +1,273 @@
+"""Killed and resumed is the same as never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import stable_baselines3
+import torch as th
+from elsewhere import run_python
+from gymnasium import spaces
+from repeatable import SMALL, RepeatableBar, assert_same, envs
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecNormalize
+from tiny import STATE_CRITIC, SlidingBar
+
+from sb3_carla.callbacks import DivergenceGuard, ExactCheckpointCallback
+from sb3_carla.checkpoints import Checkpoints, restore_callbacks
+from sb3_carla.td3 import TD3
+from sb3_carla.vec_env import SupervisedVecEnv
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**STATE_CRITIC, "overlap": True},
+        {"deduplicate_frames": True, "n_steps": 3, "overlap": True},
+        {"deduplicate_frames": True, "storage": True},
+        {"n_steps": 3},
+        {},
+    ],
+    ids=["default", "n-step-frames", "storage", "n-step", "sb3-buffer"],
+)
+def test_resumed_is_the_same_as_never_stopped(options: dict[str, Any], tmp_path: Path) -> None:
+    def make(name: str) -> TD3:
+        kwargs = {**SMALL, **options}
+        if kwargs.pop("storage", False):
+            kwargs["replay_buffer_kwargs"] = {"storage": str(tmp_path / name)}
+        return TD3("LayerNormCnnPolicy", envs(), **kwargs)
+
+    through = make("frames")
+    through.learn(160)
+    stopped = make("frames2")
+
+    class Enough(Exception):
+        pass
+
+    class Stop(ExactCheckpointCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps >= 106:
+                raise Enough
+            return True
+
+    with pytest.raises(Enough):
+        stopped.learn(160, callback=Stop(90, tmp_path / "run"))
+    np.random.seed(99)  # noqa: NPY002 (whatever happened in the meantime)
+    th.manual_seed(99)
+    resumed, _ = Checkpoints(tmp_path / "run").resume(TD3, envs())
+    assert resumed.num_timesteps == 90
+    resumed.learn(70, reset_num_timesteps=False)
+    assert_same(resumed, through)
+
+
+def test_stock_algorithms_resume_too(tmp_path: Path) -> None:
+    def make() -> Any:
+        return stable_baselines3.SAC("MlpPolicy", envs(), learning_starts=20, buffer_size=200, seed=3, device="cpu")
+
+    through = make().learn(120)
+    make().learn(80, callback=ExactCheckpointCallback(60, tmp_path))
+    resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs())
+    resumed.learn(60, reset_num_timesteps=False)
+    assert_same(resumed, through)
+
+
+@pytest.mark.parametrize("norm_obs", [True, False])
+def test_normalized_trainings_resume_too(norm_obs: bool, tmp_path: Path) -> None:
+    def make() -> VecNormalize:
+        return VecNormalize(envs(), norm_obs=norm_obs, norm_reward=True)
+
+    arguments: dict[str, Any] = {"learning_starts": 20, "buffer_size": 200, "seed": 3, "device": "cpu"}
+    through = stable_baselines3.SAC("MlpPolicy", make(), **arguments).learn(120)
+    stable_baselines3.SAC("MlpPolicy", make(), **arguments).learn(80, callback=ExactCheckpointCallback(50, tmp_path))
+    resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, make())
+    resumed.learn(70, reset_num_timesteps=False)
+    assert_same(resumed, through)
+    for name in ("obs_rms", "ret_rms") if norm_obs else ("ret_rms",):
+        one, other = (getattr(model.get_vec_normalize_env(), name) for model in (resumed, through))
+        assert np.array_equal(one.mean, other.mean)
+        assert one.count == other.count
+
+
+def test_normalized_environments_that_cannot_be_repeated_begin_anew(tmp_path: Path) -> None:
+    def make() -> VecNormalize:
+        return VecNormalize(envs(env=SlidingBar))
+
+    model = stable_baselines3.SAC("MlpPolicy", make(), learning_starts=20, buffer_size=200, seed=3, device="cpu")
+    model.learn(60, callback=ExactCheckpointCallback(50, tmp_path))
+    resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, make())
+    normalizer = resumed.get_vec_normalize_env()
+    assert normalizer.training
+    assert np.array_equal(resumed._last_original_obs, normalizer.get_original_obs())
+    resumed.learn(20, reset_num_timesteps=False)
+    assert np.isfinite(resumed.replay_buffer.observations).all()
+
+
+class GoalBar(gym.ObservationWrapper[Any, Any, Any]):
+    """The image's first row as what is seen and reached, and a dark one as the goal."""
+
+    def __init__(self, env: type[SlidingBar] = RepeatableBar) -> None:
+        super().__init__(env())
+        row = spaces.Box(0.0, 255.0, (36,), np.float32)
+        self.observation_space = spaces.Dict({"observation": row, "achieved_goal": row, "desired_goal": row})
+
+    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        row = observation[0, 0].astype(np.float32)
+        return {"observation": row, "achieved_goal": row, "desired_goal": np.zeros_like(row)}
+
+    def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, _: Any) -> np.ndarray:
+        return -np.abs(achieved - desired).mean(axis=-1) / 255.0
+
+
+def hindsight(**kwargs: Any) -> Any:
+    return stable_baselines3.SAC(
+        "MultiInputPolicy", envs(env=GoalBar, **kwargs), replay_buffer_class=stable_baselines3.HerReplayBuffer,
+        learning_starts=30, buffer_size=200, seed=3, device="cpu",
+    )  # fmt: skip
+
+
+def test_hindsight_trainings_resume_too(tmp_path: Path) -> None:
+    through = hindsight().learn(120)
+    hindsight().learn(80, callback=ExactCheckpointCallback(50, tmp_path))
+    resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs(env=GoalBar))
+    resumed.learn(70, reset_num_timesteps=False)
+    assert_same(resumed, through)
+
+
+def test_hindsight_asks_the_environments_and_cannot_overlap() -> None:
+    model = TD3("MultiInputPolicy", envs(env=GoalBar), replay_buffer_class=stable_baselines3.HerReplayBuffer,
+                learning_starts=30, buffer_size=200, device="cpu", overlap=True)  # fmt: skip
+    with pytest.raises(ValueError, match="overlap: expected a replay buffer that asks the environments nothing"):
+        model.learn(50)
+
+
+def test_hindsight_does_not_mix_an_old_episode_with_a_new_one(tmp_path: Path) -> None:
+    kwargs = {"env_kwargs": {"env": SlidingBar}}
+    hindsight(**kwargs).learn(60, callback=ExactCheckpointCallback(50, tmp_path))
+    with pytest.warns(UserWarning, match="last trajectory in the replay buffer will be truncated"):
+        resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs(env=GoalBar, **kwargs))
+    assert resumed.replay_buffer.ep_length[20:25].tolist() == [[5, 5]] * 5
+    resumed.learn(20, reset_num_timesteps=False)
+
+
+def test_episodes_go_on_in_processes_of_their_own_and_monitors_remember(tmp_path: Path) -> None:
+    model = TD3("LayerNormCnnPolicy", envs(), **SMALL)
+    model.learn(26, callback=ExactCheckpointCallback(24, tmp_path))
+    expected = [list(monitor.rewards) for monitor in envs_of(model)]
+    resumed, _ = Checkpoints(tmp_path).resume(TD3, envs(vec_env_cls=SupervisedVecEnv))
+    before = resumed.get_env().get_attr("rewards")
+    assert [rewards[:2] for rewards in expected] == [rewards[:2] for rewards in before]
+    assert len(before[0]) == 2
+    resumed.env.close()
+
+
+def envs_of(model: Any) -> list[Monitor[Any, Any]]:
+    return list(model.env.envs)
+
+
+def test_environments_that_cannot_be_repeated_begin_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = TD3("LayerNormCnnPolicy", envs(env=SlidingBar), **SMALL)
+    model.learn(60, callback=ExactCheckpointCallback(40, tmp_path))
+    with caplog.at_level(logging.WARNING):
+        resumed, _ = Checkpoints(tmp_path).resume(TD3, envs(env=SlidingBar))
+    assert "not bit for bit" in caplog.text
+    resumed.learn(40, reset_num_timesteps=False)
+    assert resumed.num_timesteps == 80
+
+
+def test_each_goes_on_with_its_own_log(tmp_path: Path) -> None:
+    """SB3 goes on with the newest log of a folder: another seed's, whose curve and last good weights were lost."""
+    for seed in (1, 2):
+        model = TD3("LayerNormCnnPolicy", envs(), **{**SMALL, "seed": seed, "tensorboard_log": str(tmp_path / "tb")})
+        model.learn(50, callback=ExactCheckpointCallback(40, tmp_path / str(seed)))
+    other = {path: path.read_bytes() for path in (tmp_path / "tb" / "TD3_2").iterdir()}
+    resumed, _ = Checkpoints(tmp_path / "1").resume(TD3, envs())
+    resumed.learn(30, reset_num_timesteps=False)
+    assert Path(resumed.logger.get_dir()) == tmp_path / "tb" / "TD3_1"
+    assert {path: path.read_bytes() for path in (tmp_path / "tb" / "TD3_2").iterdir()} == other
+    elsewhere, _ = Checkpoints(tmp_path / "1").resume(TD3, envs(), tensorboard_log=str(tmp_path / "new"))
+    assert Path(elsewhere.logger.get_dir()) == tmp_path / "new" / "TD3_1"
+
+
+def test_callbacks_count_on(tmp_path: Path) -> None:
+    def callbacks() -> Any:
+        evaluation = EvalCallback(envs(1), n_eval_episodes=1, eval_freq=7, verbose=0)
+        return CallbackList([evaluation, ExactCheckpointCallback(40, tmp_path)])
+
+    first = callbacks()
+    TD3("LayerNormCnnPolicy", envs(), **SMALL).learn(40 + 2, callback=first)
+    _, kept = Checkpoints(tmp_path).resume(TD3, envs())
+    again = callbacks()
+    restore_callbacks(again, kept)
+    assert again.callbacks[0].n_calls == 20
+    assert again.callbacks[0].best_mean_reward == first.callbacks[0].best_mean_reward > -np.inf
+
+
+class PoisonAt90(BaseCallback):
+    def _on_step(self) -> bool:
+        if self.num_timesteps == 90:
+            with th.no_grad():
+                self.model.critic.q_networks[0][0].weight[0, 0] = math.nan
+        return True
+
+
+def test_a_guard_goes_back_to_the_weights_of_before_the_checkpoint(tmp_path: Path) -> None:
+    def callbacks(name: str) -> Any:
+        guard = DivergenceGuard(save_freq=30, save_path=str(tmp_path / name))
+        return CallbackList([PoisonAt90(), CallbackList([guard]), ExactCheckpointCallback(80, tmp_path / name)])
+
+    through = TD3("LayerNormCnnPolicy", envs(), **SMALL)
+    through.learn(120, callback=callbacks("through"))
+    TD3("LayerNormCnnPolicy", envs(), **SMALL).learn(82, callback=callbacks("killed"))
+    (tmp_path / "killed/last_good.zip").unlink()
+    resumed, kept = Checkpoints(tmp_path / "killed").resume(TD3, envs())
+    again = callbacks("killed")
+    restore_callbacks(again, kept)
+    resumed.learn(120 - 80, reset_num_timesteps=False, callback=again)
+    assert again.callbacks[1].callbacks[0].rollbacks == 1
+    assert_same(resumed, through)
+
+
+def test_killed_zoo_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """2 N steps; and N steps, kill -9, the other N: the models are the same to the last bit."""
+    train = ["-m", "rl_zoo3.train", "--algo", "td3", "--env", "CarlaLane-v0", "-n", "240", "--eval-freq", "-1"]
+    train += ["--seed", "3", "--save-freq", "120", "--env-kwargs", "town:['Circuit01','Village01']", "n_npcs:2"]
+    train += ["-params", "n_envs:2", "learning_starts:20", "batch_size:8", "buffer_size:200"]
+    run_python(tmp_path, *train, "-f", "through")
+    log = (tmp_path / "killed.log").open("w")
+    killed = subprocess.Popen([sys.executable, *train, "-f", "killed"], cwd=tmp_path, stdout=log, stderr=log)
+    latest = tmp_path / "killed/td3/CarlaLane-v0_1/checkpoints/latest"
+    deadline = time.monotonic() + 120.0
+    while not latest.exists() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    log.close()
+    assert not (latest.parents[1] / "CarlaLane-v0.zip").exists(), "it was killed before its end"
+    again = [option if option != "120" else "60" for option in train]
+    out = run_python(tmp_path, *again, "-f", "killed", "-i", str(latest / "model.zip"))
+    assert "Going on at step 120" in out
+    assert "With the hyperparameters that it had" not in out
+    assert latest.resolve().name == "step_000000180", "checkpoints stay together"
+    shorter = [option if option != "batch_size:8" else "batch_size:16" for option in train]
+    out = run_python(tmp_path, *shorter, "-f", "killed", "-i", str(latest / "model.zip"))
+    assert "Going on at step 180" in out, "the same command again finds the newest"
+    assert "not those of the file and the command line: batch_size: 8\n" in out
+    models = [
+        TD3.load(tmp_path / folder / "CarlaLane-v0.zip")
+        for folder in ("through/td3/CarlaLane-v0_1", "killed/td3/CarlaLane-v0_2")
+    ]
+    assert models[0].num_timesteps == 240
+    assert models[0]._n_updates > 50
+    assert_same(*models)
