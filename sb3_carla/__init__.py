@@ -1,13 +1,15 @@
 """
 Lane keeping from a camera in CARLA, learnt with Stable-Baselines3's TD3.
 
-Importing this package registers ``CarlaLane-v0`` with Gymnasium and, where rl-zoo3 is loaded, hooks into it (see
-:mod:`sb3_carla.zoo`); nothing else happens, and nothing heavy is imported until it is used.
+Importing this package registers ``CarlaLane-v0`` with Gymnasium, sets ``HOME`` where there is none and, where rl-zoo3
+is loaded, hooks into it (see :mod:`sb3_carla.zoo`); nothing else happens, and nothing heavy is imported until it is
+used.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,9 @@ _LAZY = {
     "PurePursuitDriver": "sb3_carla.driver",
     "SupervisedVecEnv": "sb3_carla.vec_env",
 }
+
+# Services and small containers have none, and `import carla` crashes then: a segmentation fault without a word.
+os.environ.setdefault("HOME", os.path.expanduser("~") if os.path.expanduser("~") != "~" else "/")
 
 if "CarlaLane-v0" not in registry:
     register(id="CarlaLane-v0", entry_point="sb3_carla.env:CarlaLaneEnv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,13 +105,14 @@ def check_scenario(value: object) -> None:
 def town_names(towns: str | Sequence[str]) -> list[str]:
     """
     :param towns: one or several names, paths or names of sets
-    :return: all the towns, see :func:`sb3_carla.towns.expand_towns`
+    :return: all the towns, see :func:`sb3_carla.towns.expand_towns`; paths are absolute, since
+        a server has a folder of its own, and this process may change its
     :raises ValueError: if there is none, or one is no text
     """
     names = _listed(towns, str)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"town: expected a name, a path or a list of these, got {towns!r}")
-    return expand_towns(names)
+    return [os.path.abspath(name) if name.endswith(".xodr") else name for name in expand_towns(names)]
 
 
 def weather_choices(weather: Any) -> list[str | Mapping[str, float]]:

@@ -23,7 +23,7 @@ from sb3_carla.controls import Controls, read_action
 from sb3_carla.episode import Episode
 from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError, VehicleLostError
 from sb3_carla.lane_state import lane_state
-from sb3_carla.ownership import Remains
+from sb3_carla.ownership import Remains, close_at_exit
 from sb3_carla.practice import Place, Practice
 from sb3_carla.rewards import STANDING_SPEED, Motion, RewardWeights, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
@@ -201,6 +201,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self.action_names = ("steering", "speed") if speed_control else ("steering", "pedal")
         self._episode: Episode | None = None
         self._so_far: dict[str, Any] = {}
+        self._interrupted = False  # within a decision
         self._town, self._number = "", None
         self._weather: Weather | None = None
         self.route: LaneRoute
@@ -227,7 +228,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         """
         self._refuse_fork()
         super().reset(seed=seed)
-        self._episode = None  # whatever goes wrong from here on, the old one is over
+        self._episode, self._interrupted = None, False  # whatever goes wrong from here on, the old one is over
         options = dict(options or {})
         again = options.pop("resume", None)
         if again is not None:
@@ -273,12 +274,16 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         steering, drive = read_action(action, self.action_names)
         before, steering_before = self.lane_pose.station, self._controls.steering
         self._so_far["actions"].append((steering, drive))
+        if self._interrupted:
+            return self._server_lost(ServerError("the decision before this one was interrupted"))
+        self._interrupted = True
         try:
             with answering("The CARLA server stopped answering"):
                 self._drive(steering, drive)
                 frame = self._grey()
         except LOST as error:
             return self._server_lost(error)
+        self._interrupted = False
         self._frames[:-1] = self._frames[1:]
         self._frames[-1] = frame
         terms = self._reward(before, abs(self._controls.steering - steering_before))
@@ -418,6 +423,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             ticks_per_image=self._action_repeat, packaged=server is not None and server.packaged,
             remains=self._remains,
         )  # fmt: skip
+        if server is None:
+            close_at_exit(self._session)
         self._connected, self._remains = True, None
         return self._session
 
@@ -493,7 +500,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def _server_lost(self, error: ServerError) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """End the episode without a verdict; the next reset connects anew."""
         logger.warning("Episode truncated, the next reset connects anew: %s", error)
-        assert self._episode is not None
+        if self._episode is None:
+            raise RuntimeError("the environment was closed by another thread during a step") from error
         self._episode.end_reason = "server_lost"
         self._leave(server_lost=True)
         info = self._info(dict.fromkeys(self._weights.__dataclass_fields__, 0.0))
@@ -501,6 +509,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def _leave(self, *, server_lost: bool) -> None:
         session, self._session, self._traffic = self._session, None, None
+        self._interrupted = False
         if session is not None:
             if server_lost and self._supervisor is None:
                 self._remains = session.remains

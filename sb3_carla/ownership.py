@@ -6,14 +6,18 @@ Actors carry a mark that tells which process spawned them, so that the next one 
 
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Remains", "abandoned", "is_abandoned", "own_mark"]
+__all__ = ["Remains", "abandoned", "close_at_exit", "is_abandoned", "own_mark"]
 
 PREFIX = "sb3_carla"
+
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,22 @@ class Remains:
     weather: Any
     actor_ids: tuple[int, ...]
     loading: bool
+
+
+def close_at_exit(session: Any) -> None:
+    """
+    Leave a server that lives on as it was found, also where the process ends without having closed its environment.
+
+    :param session: with ``close``, which may be called again, and ``is_forked``
+    """
+    _open.add(session)
+
+
+@atexit.register
+def _close_all() -> None:
+    for session in list(_open):
+        if not session.is_forked:
+            session.close()
 
 
 def own_mark() -> str:

@@ -414,10 +414,13 @@ class CarlaSession:
 
     def close(self, *, server_lost: bool = False) -> None:
         """
-        Remove the actors and give the server its settings back, and its world, if it is still the same, its weather.
+        Remove the actors and give the server its settings back, and its world, if it is still the same, its weather;
+        safe to call again.
 
         :param server_lost: do not talk to the server any more
         """
+        if self.client is None:
+            return
         if server_lost:
             self._stop_sensors()
         else:

@@ -216,6 +216,17 @@ def test_the_next_process_clears_up_after_one_that_was_killed(server: EmbeddedSe
     check_left_free(server)
 
 
+@pytest.mark.parametrize("end", ["", "1 / 0"], ids=["end", "exception"])
+def test_a_script_that_ends_without_closing_leaves_the_server_free(server: EmbeddedServer, end: str) -> None:
+    code = DRIVER.partition("while True")[0] + end
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(server.port)], capture_output=True, text=True, check=False
+    )
+    assert process.stdout == "driving\n"
+    assert process.returncode == (1 if end else 0), process.stderr
+    check_left_free(server)
+
+
 def test_whose_process_lives_is_let_be(server: EmbeddedServer) -> None:
     with driving(server) as process:
         os.kill(process.pid, signal.SIGSTOP)

@@ -52,6 +52,7 @@ class Listener:
         self.sock.setblocking(False)
         self.port: int = self.sock.getsockname()[1]
         self._server = server
+        self._spare = os.open(os.devnull, os.O_RDONLY)
         selector.register(self.sock, selectors.EVENT_READ, self)
 
     def handle(self, events: int) -> None:
@@ -62,13 +63,24 @@ class Listener:
         """
         try:
             sock, _ = self.sock.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._refuse()
             return
         self._server.accept(self, sock)
+
+    def _refuse(self) -> None:
+        """Hang up on who waits, by the descriptor that was kept for it: left waiting, it would wake the loop again."""
+        report("refused a connection: no file descriptor is left")
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            self.sock.accept()[0].close()
+        self._spare = os.open(os.devnull, os.O_RDONLY)
 
     def close(self) -> None:
         """Stop listening."""
         self.sock.close()
+        os.close(self._spare)
 
 
 class Alarm:

@@ -15,7 +15,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,10 @@ class SharedPictures:
         key = hashlib.sha256(name + size.to_bytes(8, "little")).digest()
         # A lock for each picture, so that processes that need different ones paint side by side.
         with self._locked(1 + int.from_bytes(key[:5], "little")) as locked:
-            start = self._place(key, size) if locked else None
+            start = None
+            if locked:
+                with suppress(OSError):  # a limit on the size of files, for instance
+                    start = self._place(key, size)
             if start is not None:
                 if os.pread(self._fd, KEY, start - PAGE) != key:
                     paint(np.frombuffer(mmap.mmap(self._fd, size, mmap.MAP_SHARED, offset=start), np.uint8))

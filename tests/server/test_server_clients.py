@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import resource
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import carla
@@ -83,6 +86,28 @@ def test_new_listeners_of_the_world_get_the_last_snapshot(server: ServerProcess,
     kind, number = struct.unpack_from("<QQ", message)
     assert (kind, number) == (17, frame)
     assert (len(message) - 84) % 119 == 0
+
+
+def test_without_descriptors_connections_are_refused_and_the_loop_sleeps(server: ServerProcess, world: Any) -> None:
+    pid = server.process.pid
+    listed = Path(f"/proc/{pid}/fd")
+    most = max(int(path.name) for path in listed.iterdir()) + 20
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10.0))
+        world.tick()
+        before = processor_seconds(pid)
+        time.sleep(1.0)
+        assert processor_seconds(pid) - before < 0.1
+    world.tick()
+    with contextlib.closing(RawClient(server.port)) as late:
+        assert late.value("version") == "0.9.16"
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_nobody_gets_a_snapshot_around_a_load(raw: RawClient, server: ServerProcess) -> None:

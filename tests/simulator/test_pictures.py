@@ -53,6 +53,15 @@ def test_who_comes_first_paints_for_all(fd: int) -> None:
     assert (SharedPictures(fd).get(b"a", SIZE, nobody) == 7).all()
 
 
+def test_a_limit_on_the_size_of_files_is_no_error(fd: int) -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        f"print(int(s.get(b'a', {SIZE}, lambda b: b.fill(7)).sum()))"
+    )
+    with in_another_process(fd, code) as painter:
+        assert painter.communicate(timeout=30)[0].strip() == str(7 * SIZE)
+
+
 def test_names_and_sizes_tell_pictures_apart(fd: int) -> None:
     shared = SharedPictures(fd)
     for name, size in ((b"a", SIZE), (b"b", SIZE), (b"a", 5)):
