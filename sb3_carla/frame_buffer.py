@@ -59,7 +59,8 @@ class FrameReplayBuffer(ReplayBuffer):
     :param frame_stack: frames in an observation; None: one a channel
     :param storage: folder for the frames, memory-mapped there instead of held in memory; made if it is not there. Each
         buffer makes a file of its own there, of full size, when it gets its first frame. A pickled buffer needs that
-        file, and goes on in it; while another buffer still uses it, in a copy
+        file, and goes on in it; while another buffer still uses it, in a copy. Once the file has gone round, what was
+        pickled before is refused: checkpoints have the frames in them
     :param state: key of the infos under which the environment tells its state, always as many numbers, for
         :meth:`sample_with_states`; None: no states. The first observation of an episode comes without an info: with
         states, its step is not sampled
@@ -108,6 +109,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self._storage = None if storage is None else Path(storage)
         self._file: Path | None = None
         self._on_device = on_device
+        self._overwritten = False
         # Shape (n_envs * n_frames, pixels); None: to be in a file that is not there yet.
         self._frames: Any = None if storage is not None else self._allocate()
         shape = (self.buffer_size, self.n_envs)
@@ -163,7 +165,10 @@ class FrameReplayBuffer(ReplayBuffer):
         """
         :return: all frames, an array or a tensor: shape (n_envs * n_frames, pixels)
         :raises FileNotFoundError: if the file that held them is gone
+        :raises ValueError: if it went on after this buffer was pickled, and has others in their place
         """
+        if self._overwritten:
+            raise ValueError(f"FrameReplayBuffer: expected frames of when it was saved in {self._file}, got later ones")
         if self._frames is None:
             if self._frames_added.any():
                 raise FileNotFoundError(f"FrameReplayBuffer: expected its frames in {self._file}, which is gone")
@@ -182,6 +187,7 @@ class FrameReplayBuffer(ReplayBuffer):
         if self._frames is None:
             self._frames = self._allocate()
         self._frames[:] = frames
+        self._overwritten = False
 
     def _forget(self) -> None:
         self._added = 0  # transitions ever, in each environment
@@ -435,14 +441,25 @@ class FrameReplayBuffer(ReplayBuffer):
         if isinstance(self._frames, np.memmap):
             self._frames.flush()
             del state["_frames"]  # they stay where they are
+            state["_witnesses"] = self._witness()
         elif isinstance(self._frames, th.Tensor):
             state["_frames"] = self._frames.cpu().numpy()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"_frames": None, **state})
+        witnesses = state.pop("_witnesses", [])
+        self.__dict__.update({"_frames": None, "_overwritten": False, **state})
         if self._file is not None and self._file.exists():
             self._frames = frames = np.lib.format.open_memmap(self._file, "r+")
             if not self._lock(os.open(self._file, os.O_RDWR)):
                 self._frames = self._allocate()
                 self._frames[:] = frames
+            self._overwritten = bool(witnesses) and witnesses != self._witness()
+
+    def _witness(self) -> list[bytes]:
+        """Digests of the frames of each environment that are overwritten first, go on or begin anew as it may."""
+        rows = np.arange(self.n_envs) * self._n_frames
+        if self._added > self._oldest.max():
+            oldest = self._frame_ids[self._oldest % self.buffer_size, np.arange(self.n_envs), 0].min(axis=1)
+            rows = np.concatenate([rows, rows + oldest % self._n_frames])
+        return [blake2b(frame).digest() for frame in self._frames[rows]]

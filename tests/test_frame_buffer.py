@@ -290,6 +290,24 @@ def test_loading_a_model_leaves_the_frames_of_another_alone(tmp_path: Path) -> N
     assert stock.predict(np.zeros((2, 36, 36), np.uint8))[0].shape == model.action_space.shape
 
 
+def test_a_saved_buffer_whose_file_has_gone_round_is_refused(tmp_path: Path) -> None:
+    space = spaces.Box(0, 255, (4, 36, 36), np.uint8)
+    buffer = FrameReplayBuffer(200, space, ACTIONS, "cpu", 2, seed=5, storage=str(tmp_path))
+    fill(buffer, 60)
+    saved = pickle.dumps(buffer)
+    fill(buffer, 30)
+    assert pickle.loads(saved).sample(8).observations.any()
+    fill(buffer, 200)
+    with pytest.raises(ValueError, match=f"expected frames of when it was saved in {tmp_path}.*, got later ones"):
+        pickle.loads(saved).sample(8)
+    begun_anew = pickle.dumps(buffer)
+    buffer.reset()
+    fill(buffer, 10)
+    with pytest.raises(ValueError, match="got later ones"):
+        pickle.loads(begun_anew).sample(8)
+    assert pickle.loads(pickle.dumps(buffer)).sample(8).observations.any()
+
+
 def test_frames_on_the_device() -> None:
     space = spaces.Box(0, 255, (4, 36, 36), np.uint8)
     buffers = [FrameReplayBuffer(200, space, ACTIONS, DEVICE, 2, seed=5, on_device=flag) for flag in (False, True)]
