@@ -17,7 +17,7 @@ __all__ = ["Remains", "abandoned", "close_at_exit", "is_abandoned", "own_mark"]
 
 PREFIX = "sb3_carla"
 
-_open: weakref.WeakSet[Any] = weakref.WeakSet()
+_open: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # what is to be closed, by which process
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +39,20 @@ class Remains:
     loading: bool
 
 
-def close_at_exit(session: Any) -> None:
+def close_at_exit(user: Any) -> None:
     """
     Leave a server that lives on as it was found, also where the process ends without having closed its environment.
 
-    :param session: with ``close``, which may be called again, and ``is_forked``
+    :param user: of the server; with ``close``, which may be called again
     """
-    _open.add(session)
+    _open[user] = os.getpid()
 
 
 @atexit.register
 def _close_all() -> None:
-    for session in list(_open):
-        if not session.is_forked:
-            session.close()
+    for user, process in list(_open.items()):
+        if process == os.getpid():
+            user.close()
 
 
 def own_mark() -> str:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
+import socket
+import struct
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +26,7 @@ from stable_baselines3.common import monitor
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper, VecEnvObs, VecEnvStepReturn
 from stable_baselines3.common.vec_env.subproc_vec_env import SubprocVecEnv, _stack_obs, _worker
 
+from sb3_carla.ownership import close_at_exit
 from sb3_carla.servers import share_pictures
 
 __all__ = ["SupervisedVecEnv", "WorkerError"]
@@ -49,6 +53,8 @@ class SupervisedVecEnv(SubprocVecEnv):
     ``info`` has ``worker_restarted`` and ``server_restarted`` True, ``TimeLimit.truncated`` True, so that nothing is
     learnt as an end of the task, and as ``terminal_observation`` the last one seen. The other environments'
     transitions are kept. An exception that an environment raises in Python is raised here: no process is lost by it.
+    After one, or after Ctrl-C, answers of a step may never have been taken: at the next step these environments begin
+    anew, as if their process had been lost.
 
     :param env_fns: make the environments
     :param start_method: of ``multiprocessing``; None: "forkserver"
@@ -74,9 +80,13 @@ class SupervisedVecEnv(SubprocVecEnv):
         self._attributes: list[dict[str, Any]] = [{} for _ in env_fns]  # of each environment: what was set last
         self._begun: dict[int, tuple[Any, Any]] = {}  # observation and info of those replaced during an episode
         self._seen: list[Any] = [None] * len(env_fns)
+        self._due = [0] * len(env_fns)  # of each process: answers that are still to be read
+        self._abandoned = [0] * len(env_fns)  # of these, the first, for which nobody waits any more
+        self._interrupted: set[int] = set()  # who is reset in place of a step
         self.remotes, self.processes = [None] * len(env_fns), [None] * len(env_fns)
         for index in range(len(env_fns)):
             self._start(index)
+        close_at_exit(self)
         spaces = self._ask([0], "get_spaces", None)[0]
         super(SubprocVecEnv, self).__init__(len(env_fns), *spaces)
 
@@ -97,7 +107,9 @@ class SupervisedVecEnv(SubprocVecEnv):
                 time.sleep(0.2)
                 continue
             work_remote.close()
+            _limit(remote, self.timeout)
             self.remotes[index], self.processes[index] = remote, process
+            self._due[index] = self._abandoned[index] = 0
             return
 
     def _stop(self, index: int) -> None:
@@ -106,10 +118,19 @@ class SupervisedVecEnv(SubprocVecEnv):
         self.processes[index].join()
 
     def _send(self, index: int, command: str, data: Any) -> None:
+        self._due[index] += 1
         try:
             self.remotes[index].send((command, data))
-        except OSError:
-            return  # nobody is there, which is found when the answer is due
+        except OSError:  # nobody is there, or reads; that is found when the answer is due
+            self.processes[index].kill()
+        except BaseException:  # half of it may have been sent
+            self.processes[index].kill()
+            raise
+
+    def _abandon(self) -> None:
+        """A new round of questions begins: answers to those before it are not waited for any more."""
+        self._interrupted.update(index for index, due in enumerate(self._due) if due)
+        self._abandoned = list(self._due)
 
     def _answer(self, index: int, deadline: float) -> tuple[bool, Any]:
         """
@@ -118,18 +139,34 @@ class SupervisedVecEnv(SubprocVecEnv):
         :return: whether it did, and its answer
         :raises WorkerError: if its environment raised an exception
         """
-        try:
-            if not self.remotes[index].poll(max(0.0, deadline - time.monotonic())):
+        while True:
+            try:
+                if not self.remotes[index].poll(max(0.0, deadline - time.monotonic())):
+                    raise BlockingIOError
+                error, answer = self._receive(index)
+            except BlockingIOError:
                 logger.warning("Environment %d has been silent for %g s", index, self.timeout)
                 return False, None
-            error, answer = self.remotes[index].recv()
-        except (EOFError, OSError):
-            self.processes[index].join(1.0)
-            logger.warning("The process of environment %d ended with %s", index, self.processes[index].exitcode)
-            return False, None
+            except (EOFError, OSError):
+                self.processes[index].join(1.0)
+                logger.warning("The process of environment %d ended with %s", index, self.processes[index].exitcode)
+                return False, None
+            self._due[index] -= 1
+            if not self._abandoned[index]:
+                break
+            self._abandoned[index] -= 1
         if error is not None:
             raise WorkerError(f"Environment {index} raised an exception:\n{error}")
         return True, answer
+
+    def _receive(self, index: int) -> Any:
+        try:
+            return self.remotes[index].recv()
+        except (EOFError, OSError):
+            raise
+        except BaseException:  # half of it may have been read
+            self.processes[index].kill()
+            raise
 
     def _replace(self, index: int) -> tuple[Any, Any]:
         """
@@ -164,8 +201,11 @@ class SupervisedVecEnv(SubprocVecEnv):
         """
         :param actions: shape (n_envs, ...)
         """
+        self._abandon()
         for index, action in enumerate(actions):
-            if index not in self._begun:
+            if index in self._interrupted:
+                self._send(index, "reset", (None, self._options[index]))
+            elif index not in self._begun:
                 self._send(index, "step", action)
         self.waiting = True
         self._deadline = time.monotonic() + self.timeout
@@ -176,24 +216,26 @@ class SupervisedVecEnv(SubprocVecEnv):
         self.waiting = False
         observations, rewards, dones, infos, reset_infos = zip(*results, strict=True)
         self._seen, self.reset_infos = list(observations), list(reset_infos)
+        self._interrupted.clear()
         stacked = _stack_obs(observations, self.observation_space)
         return stacked, np.array(rewards, np.float32), np.array(dones), list(infos)  # rewards as of DummyVecEnv
 
     def _result(self, index: int) -> tuple[Any, float, bool, dict[str, Any], Any]:
         """Observation, reward, whether the episode is over, info, and info of the reset if it is."""
         began = self._begun.pop(index, None)
-        if began is None:
+        if began is None or index in self._interrupted:
             there, answer = self._answer(index, self._deadline)
-            if there:
+            if there and index not in self._interrupted:
                 result: tuple[Any, float, bool, dict[str, Any], Any] = answer
                 return result
-            began = self._replace(index)
+            began = answer if there else self._replace(index)
         last = self._seen[index]
         info = {"worker_restarted": True, "server_restarted": True, "TimeLimit.truncated": True}
         return began[0], 0.0, True, {**info, "terminal_observation": last}, began[1]
 
     def reset(self) -> VecEnvObs:
         """As in SB3."""
+        self._abandon()
         for index, seed in enumerate(self._seeds):
             self._first_seeds[index] = self._first_seeds[index] if seed is None else seed
             self._send(index, "reset", (seed, self._options[index]))
@@ -202,6 +244,7 @@ class SupervisedVecEnv(SubprocVecEnv):
             there, answer = self._answer(index, deadline)
             began.append(answer if there else self._replace(index))
         self._begun.clear()
+        self._interrupted.clear()
         observations, self.reset_infos = (list(part) for part in zip(*began, strict=True))
         self._seen = observations
         self._reset_seeds()
@@ -211,6 +254,7 @@ class SupervisedVecEnv(SubprocVecEnv):
     def _ask(self, indices: Iterable[int], command: str, data: Any) -> list[Any]:
         """The same question to several; who is lost is replaced, and asked again."""
         indices = list(indices)
+        self._abandon()
         for index in indices:
             self._send(index, command, data)
         deadline, answers = time.monotonic() + self.timeout, []
@@ -229,13 +273,16 @@ class SupervisedVecEnv(SubprocVecEnv):
         """End all processes; those that do not close in time are killed. Safe to call again."""
         if self.closed:
             return
-        self.closed = True
-        for index in range(len(self.processes)):
-            self._send(index, "close", None)
-        deadline = time.monotonic() + GRACE
-        for index, process in enumerate(self.processes):
-            process.join(max(0.0, deadline - time.monotonic()))
-            self._stop(index)
+        try:
+            for index in range(len(self.processes)):
+                self._send(index, "close", None)
+            deadline = time.monotonic() + GRACE
+            for process in self.processes:
+                process.join(max(0.0, deadline - time.monotonic()))
+        finally:  # also of a close that is interrupted
+            for index in range(len(self.processes)):
+                self._stop(index)
+            self.closed = True
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """:return: of each environment a picture, shape (height, width, 3), uint8; None where it draws none"""
@@ -265,6 +312,14 @@ class SupervisedVecEnv(SubprocVecEnv):
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
         """Whether each environment is wrapped in a class."""
         return self._ask(self._get_indices(indices), "is_wrapped", wrapper_class)
+
+
+def _limit(connection: Any, seconds: float) -> None:
+    """Bound each wait within a message, in which the other end may be stopped: ``BlockingIOError`` is raised then."""
+    interval = struct.pack("ll", int(seconds), int(seconds % 1.0 * 1e6))
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            end.setsockopt(socket.SOL_SOCKET, option, interval)
 
 
 class _Labelled:

@@ -216,14 +216,20 @@ def test_the_next_process_clears_up_after_one_that_was_killed(server: EmbeddedSe
     check_left_free(server)
 
 
-@pytest.mark.parametrize("end", ["", "1 / 0"], ids=["end", "exception"])
+VECTOR = """
+from functools import partial
+from sb3_carla.vec_env import SupervisedVecEnv
+env.close()
+envs = SupervisedVecEnv([partial(CarlaLaneEnv, host="127.0.0.1", port=int(sys.argv[1]))])
+envs.reset()
+"""
+
+
+@pytest.mark.parametrize("end", ["", "1 / 0", VECTOR], ids=["end", "exception", "vector"])
 def test_a_script_that_ends_without_closing_leaves_the_server_free(server: EmbeddedServer, end: str) -> None:
-    code = DRIVER.partition("while True")[0] + end
-    process = subprocess.run(
-        [sys.executable, "-c", code, str(server.port)], capture_output=True, text=True, check=False
-    )
-    assert process.stdout == "driving\n"
-    assert process.returncode == (1 if end else 0), process.stderr
+    command = [sys.executable, "-c", DRIVER.partition("while True")[0] + end, str(server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (end == "1 / 0", "driving\n"), done.stderr
     check_left_free(server)
 
 
