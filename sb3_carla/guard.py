@@ -3,12 +3,14 @@
 
 A CARLA server is a shell script that starts another process: a signal to the script would leave that one behind, and
 one to its process group whatever has left the group. So what a command starts is known by an environment variable,
-which children inherit. This file imports nothing but the standard library, so that it starts at once.
+which children inherit; and by its descent, for what begins with another environment: orphans below the guard become its
+children. This file imports nothing but the standard library, so that it starts at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -21,6 +23,8 @@ MARK = "SB3_CARLA_SERVER"
 """Environment variable by which all processes of a server are known."""
 LOOK = 0.1
 """How often to look whether the parent and the command live [s]."""
+PR_SET_CHILD_SUBREAPER = 36
+"""Of ``prctl(2)``."""
 GRACE = 2.0
 """Time between SIGTERM and SIGKILL [s]; shorter than what whoever ends the guard grants it."""
 
@@ -41,15 +45,59 @@ def main(parent: int, mark: str, command: list[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, ask)
+    with contextlib.suppress(AttributeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         process = subprocess.Popen(command, start_new_session=True, env={**os.environ, MARK: mark})
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
     while process.poll() is None and not asked and os.getppid() == parent:
+        _reap(process.pid)
         time.sleep(LOOK)
-    end(mark)
-    return process.wait()
+    end(mark, os.getpid())
+    status = process.wait()
+    _reap(process.pid)
+    return status
+
+
+def _reap(known: int) -> None:
+    """Take leave of orphans that have ended; of the command, ``known``, its ``Popen`` does."""
+    for pid in children().get(os.getpid(), []):
+        if pid != known:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def children(*, alive: bool = False) -> dict[int, list[int]]:
+    """
+    :param alive: without those that have ended, and wait to be taken leave of
+    :return: ids of the processes below each one
+    """
+    found: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # gone since
+                state, parent = (entry / "stat").read_text(errors="replace").rsplit(")", 1)[1].split()[:2]
+                if not alive or state != "Z":
+                    found.setdefault(int(parent), []).append(int(entry.name))
+    return found
+
+
+def family(mark: str, root: int | None) -> list[int]:
+    """
+    :param mark: value of ``MARK``
+    :param root: a guard's process id, if there is one
+    :return: ids of the living processes that have the mark, and of those below the guard
+    """
+    found = dict.fromkeys(marked(mark))
+    below = children(alive=True)
+    left = [] if root is None else [root]
+    while left:
+        more = below.get(left.pop(), [])
+        found.update(dict.fromkeys(more))
+        left += more
+    return list(found)
 
 
 def marked(mark: str) -> list[int]:
@@ -66,16 +114,17 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def end(mark: str) -> None:
+def end(mark: str, root: int | None = None) -> None:
     """
-    End all processes with a mark: SIGTERM first, then SIGKILL.
+    End all processes with a mark, and those below a guard: SIGTERM first, then SIGKILL.
 
     :param mark: value of ``MARK``
+    :param root: the guard's process id, if there is one
     """
     for kind in (signal.SIGTERM, signal.SIGKILL):
         told: set[int] = set()
         deadline = time.monotonic() + GRACE
-        while (left := marked(mark)) and time.monotonic() < deadline:
+        while (left := family(mark, root)) and time.monotonic() < deadline:
             for pid in set(left) - told:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, kind)

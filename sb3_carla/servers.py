@@ -18,7 +18,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import weakref
 from pathlib import Path
@@ -54,6 +53,13 @@ FIRST_PORT, LAST_PORT = 10_000, 32_000
 PICTURES = "sb3_carla_pictures"
 SHARED = "SB3_CARLA_PICTURES"
 """Environment variable: path of the memory that a process shares with the processes below it."""
+PATH = "SB3_CARLA_PATH"
+"""Environment variable: where the packaged server finds its modules, a line for each folder."""
+START = (
+    f"import os, runpy, sys; sys.path[:] = os.environ.pop('{PATH}').split('\\n');"
+    "runpy.run_module('sb3_carla.server', run_name='__main__', alter_sys=True)"
+)
+"""The packaged server: as ``python -m`` does it, but with the modules of this process, not those of its folder."""
 TAIL = 65_536
 """How much of a server's log is searched for its last line [bytes]."""
 
@@ -72,7 +78,7 @@ class ServerProcess:
     """Whether it is ours: it reads OpenDRIVE files of this machine by their path, and its sensors keep exact time."""
 
     def __init__(self, command: list[str], mark: str, port: int = 0, **options: Any) -> None:
-        self._mark, self._log = mark, tempfile.TemporaryFile("a+b")  # noqa: SIM115 (open as long as the server)
+        self._mark, self._log = mark, _new_log()
         streams = {"stdin": subprocess.DEVNULL, "stdout": self._log, "stderr": self._log}
         self._process: subprocess.Popen[bytes] = subprocess.Popen(command, **{**streams, **options})
         self._finalizer = weakref.finalize(self, _stop, self._process, mark, self._log, os.getpid())
@@ -92,7 +98,7 @@ class ServerProcess:
     def memory(self) -> int:
         """Resident memory of the server's processes [bytes]; 0 when they are gone."""
         total = 0
-        for pid in guard.marked(self._mark):
+        for pid in guard.family(self._mark, self.pid):
             with contextlib.suppress(OSError):  # gone since
                 total += resident_memory(pid)
         return total
@@ -121,11 +127,18 @@ class EmbeddedServer(ServerProcess):
 
     def __init__(self, town: str, *, timeout: float = 30.0) -> None:
         self._pictures: _Pictures | None = _Pictures.of_this_process()
-        command = [sys.executable, "-m", "sb3_carla.server", "--port", "0", "--town", town]
+        command = [sys.executable, "-c", START, "--port", "0", "--town", town]
         command += ["--parent-pid", str(os.getpid()), "--pictures", str(self._pictures.fd)]
         mark = secrets.token_hex(8)
-        environment = {**os.environ, guard.MARK: mark}
+        environment = {**os.environ, guard.MARK: mark, PATH: "\n".join(map(str, sys.path))}
         super().__init__(command, mark, stdout=subprocess.PIPE, pass_fds=[self._pictures.fd], env=environment)
+        try:
+            self._wait_until_ready(town, timeout)
+        except BaseException:  # Ctrl-C, too
+            self.close()
+            raise
+
+    def _wait_until_ready(self, town: str, timeout: float) -> None:
         assert self._process.stdout is not None
         ready = READY.search(_first_line(self._process.stdout, timeout))
         if ready is None:
@@ -133,9 +146,9 @@ class EmbeddedServer(ServerProcess):
                 self._process.wait(0.5)  # what it wrote to has been closed a moment before it is gone
             silent = f"no answer within {timeout:g} s" if self.alive else "it ended without a word"
             reason = _last_line(self._log) or silent
-            self.close()
             if "town" in reason.lower() or "opendrive" in reason.lower():
                 raise MapError(f"The embedded server cannot load town {town!r}: {reason}")
+            self.close()
             status = self._process.poll()
             raise ServerStartError(f"The embedded server did not start (exit status {status}): {reason}")
         self.host, self.port = ready.group(1).decode(), int(ready.group(2))
@@ -161,19 +174,30 @@ class CommandServer(ServerProcess):
 
     def __init__(self, command: str, *, timeout: float = 180.0) -> None:
         _check_command(command)
-        port = _free_ports()
+        port, self._claim = _free_ports()
         words = shlex.split(command.replace("{port}", str(port)))
         mark = secrets.token_hex(8)
         guarded = [sys.executable, guard.__file__, str(os.getpid()), mark, *words]
         super().__init__(guarded, mark, port, start_new_session=True)  # Ctrl-C is for us, who then end it in order
+        try:
+            self._wait_until_it_answers(words, timeout)
+        except BaseException:  # Ctrl-C, too
+            self.close()
+            raise
+
+    def _wait_until_it_answers(self, words: list[str], timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while not _answers(self.host, port):
+        while not (self.alive and _answers(self.host, self.port)):
             if not self.alive or time.monotonic() > deadline:
                 status, last = self._process.poll(), _last_line(self._log)
-                self.close()
                 what = f"did not answer within {timeout:g} s" if status is None else f"ended with status {status}"
                 raise ServerStartError(f"The server {shlex.join(words)} {what}. Its last line: {last!r}")
             time.sleep(0.2)
+
+    def close(self) -> None:
+        """End the server and all that it has started, and wait until it is gone; safe to call again."""
+        super().close()
+        self._claim.close()
 
 
 class Supervisor:
@@ -296,14 +320,22 @@ def _answers(host: str, port: int) -> bool:
     return True
 
 
-def _free_ports() -> int:
-    """The first of as many ports in a row as a CARLA server takes, all free now."""
+def _free_ports() -> tuple[int, socket.socket]:
+    """
+    The first of as many ports in a row as a CARLA server takes, all free now; and what keeps other processes from
+    choosing them too, for as long as it is open: a server may take a minute until it listens.
+    """
     for _ in range(100):
         first = FIRST_PORT + PORTS * secrets.randbelow((LAST_PORT - FIRST_PORT) // PORTS)
-        with contextlib.suppress(OSError):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0sb3_carla ports {first}")  # a name without a file: it goes with the socket
             for port in range(first, first + PORTS):
                 socket.create_server(("127.0.0.1", port)).close()
-            return first
+        except OSError:
+            claim.close()
+        else:
+            return first, claim
     raise ServerStartError(f"Found no {PORTS} free ports in a row on this machine")
 
 
@@ -314,6 +346,13 @@ def resident_memory(pid: int) -> int:
     :raises OSError: if there is no such process
     """
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _new_log() -> IO[bytes]:
+    """In memory, as a disk may be full, and :meth:`ServerProcess.forget_log` keeps it short."""
+    file = _above_streams(os.memfd_create("sb3_carla_log"))
+    fcntl.fcntl(file, fcntl.F_SETFL, os.O_RDWR | os.O_APPEND)
+    return os.fdopen(file, "a+b")
 
 
 def _first_line(stream: IO[bytes], timeout: float) -> bytes:
@@ -339,17 +378,18 @@ def _last_line(log: IO[bytes]) -> str:
 def _stop(process: subprocess.Popen[bytes], mark: str, log: IO[bytes], owner: int) -> None:
     if os.getpid() != owner:
         return  # a fork of the process whose server it is
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    guard.end(mark)  # what it has left behind
-    log.close()
-    if process.stdout is not None:
-        process.stdout.close()
+    try:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_GRACE)
+    finally:  # also where Ctrl-C cuts this short
+        process.kill()
+        process.wait()
+        guard.end(mark)  # what it has left behind
+        log.close()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def supervisor(
