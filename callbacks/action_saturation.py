@@ -28,6 +28,8 @@ class ActionSaturationCallback(ProbeCallback):
     :param verbose: not used
     """
 
+    KEPT = ("_saturated", "_steps")
+
     def __init__(self, limit: float = 0.95, verbose: int = 0) -> None:
         super().__init__(verbose)
         self.limit = limit

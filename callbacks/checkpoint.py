@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_carla.checkpoints import Checkpoints
@@ -17,13 +17,14 @@ logger = logging.getLogger(__name__)
 
 class ExactCheckpointCallback(BaseCallback):
     """
-    Writes a :class:`sb3_carla.checkpoints.Checkpoints` every so often, for any of SB3's off-policy algorithms.
+    Writes a :class:`sb3_carla.checkpoints.Checkpoints` every so often and at the training's end, for any of SB3's
+    off-policy algorithms.
 
     A checkpoint that cannot be written is a warning, and those before it stay as they are. While the training runs, no
     other process may write to the same folder.
 
     It acts before the first step of a rollout: there, other than after a step, the last transition is in the buffer and
-    the update that it brought has been made.
+    the update that it brought has been made. So it is at the end, but not of a training that a callback ends.
 
     :param every: environment steps between two checkpoints, of all environments together
     :param folder: where they lie
@@ -38,31 +39,70 @@ class ExactCheckpointCallback(BaseCallback):
         self.every = every
         self.checkpoints = Checkpoints(folder, keep)
         self._next = every
+        self._whole = False  # whether the last transition is in the buffer, and none has been saved since
         self._root: BaseCallback = self
+        self._ending = _Ending(self)
 
     def _on_training_start(self) -> None:
         if not isinstance(self.model, OffPolicyAlgorithm):
             raise TypeError(f"expected one of SB3's off-policy algorithms, got {type(self.model).__name__}")
         self.checkpoints.claim()
         self._next = (self.num_timesteps // self.every + 1) * self.every
+        self._whole = False
         self._root = self.locals.get("callback", self)  # all of the training's
+        if isinstance(self._root, CallbackList):
+            self._ending.init_callback(self.model)
+            self._root.callbacks = [self._ending, *self._others(self._root)]
+
+    def _others(self, callbacks: CallbackList) -> list[BaseCallback]:
+        return [each for each in callbacks.callbacks if each is not self._ending]
 
     def _on_rollout_start(self) -> None:
+        self._whole = False
         if self.num_timesteps >= self._next:
             self._next = (self.num_timesteps // self.every + 1) * self.every
-            try:
-                folder = self.checkpoints.save(self.model, self._root)
-            except OSError as error:  # a full disk is no reason to end the training
-                logger.warning("No checkpoint at step %d: %s", self.num_timesteps, error)
-                return
-            if self.verbose > 0:
-                print(f"Checkpoint: {folder}")
+            self._save()
+
+    def _save(self) -> None:
+        try:
+            folder = self.checkpoints.save(self.model, self._root)
+        except OSError as error:  # a full disk is no reason to end the training
+            logger.warning("No checkpoint at step %d: %s", self.num_timesteps, error)
+            return
+        if self.verbose > 0:
+            print(f"Checkpoint: {folder}")
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._whole = True
+
+    def _on_training_end(self) -> None:
+        self.save_last()
+        self.checkpoints.release()
+
+    def save_last(self) -> None:
+        """Write the checkpoint of the training's end, where that is due."""
+        if isinstance(self._root, CallbackList):
+            self._root.callbacks = self._others(self._root)
+        if self._whole:
+            self._whole = False
+            self._save()
+
+
+class _Ending(BaseCallback):
+    """First of a list at a training's end: the others let go of what they keep, and overlapping updates are made."""
+
+    def __init__(self, callback: ExactCheckpointCallback) -> None:
+        super().__init__()
+        self._callback = callback
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
-        self.checkpoints.release()
+        self._callback.save_last()
 
 
 class ModelCheckpointCallback(CheckpointCallback):

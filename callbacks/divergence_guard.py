@@ -29,8 +29,8 @@ __all__ = ["DivergenceGuard"]
 logger = logging.getLogger(__name__)
 
 RESPONSES = ("rollback", "stop", "warn")
-SEEN = ("verdicts", "rollbacks", "_history", "_active", "_pending", "_largest_reward", "_stale_dump")
-"""Attributes that a checkpoint keeps."""
+STORE = "store"
+"""Key of the weights in the guard's state."""
 
 
 class DivergenceGuard(ProbeCallback):
@@ -63,6 +63,8 @@ class DivergenceGuard(ProbeCallback):
     :param verbose: not used
     :raises ValueError: if an argument is outside its range
     """
+
+    KEPT = ("verdicts", "rollbacks", "_history", "_active", "_pending", "_largest_reward", "_stale_dump")
 
     def __init__(
         self,
@@ -97,20 +99,10 @@ class DivergenceGuard(ProbeCallback):
         self._stop = False
         self._stale_dump = False
         self._store: GoodWeights | None = None  # of a training where it may respond
-        self._resumed: dict[str, Any] = {}  # of the training that the next one goes on from
 
     def state_dict(self) -> dict[str, Any]:
         """:return: for a checkpoint, what it has seen and done, and the weights that it would go back to"""
-        return {
-            "seen": {name: getattr(self, name) for name in SEEN},
-            "store": None if self._store is None else self._store.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """
-        :param state: of :meth:`state_dict`; the next training is judged as if it were the one of that checkpoint
-        """
-        self._resumed = state
+        return super().state_dict() | {STORE: None if self._store is None else self._store.state_dict()}
 
     # --- what it sees ------------------------------------------------------------------------------------------
 
@@ -121,16 +113,14 @@ class DivergenceGuard(ProbeCallback):
             name: [p for key, p in network.named_parameters() if p.requires_grad and "target" not in key][-1:]
             for name, network in networks(self.model).items()
         }
-        for name, value in self._resumed.get("seen", {}).items():
-            setattr(self, name, value)
+        stored = self._resumed.pop(STORE, None)
         if self.response != "warn":
             self._store = GoodWeights(self.model, self.save_path or self.logger.get_dir())
-            if not self._store.load_state_dict(self._resumed.get("store")):
+            if not self._store.load_state_dict(stored):
                 self._store.save(self.num_timesteps)
                 self._store.promote()
             for optimizer in _risky_optimizers(self.model):
                 self._handles.append(optimizer.register_step_pre_hook(Hook(self._stepping)))
-        self._resumed = {}
         self._stop = False
         self._handles.append(BeforeDump(self.logger, self._judge, last=True))
 

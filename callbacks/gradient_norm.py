@@ -55,6 +55,8 @@ class GradientNormCallback(ProbeCallback):
     ``alerts/gradient_explosion_{warning,critical}`` are 1 where any norm before clipping passed 10 000, 100 000.
     """
 
+    KEPT = ("_norms",)
+
     def __init__(self, verbose: int = 0) -> None:
         super().__init__(verbose)
         self._part: dict[int, tuple[str, str]] = {}
@@ -124,10 +126,18 @@ class GradientNormCallback(ProbeCallback):
                 total, largest, number = self._norms.get((network, part), (th.zeros_like(norm), norm, 0))
                 self._norms[network, part] = (total + norm, th.maximum(largest, norm), number + 1)
 
-    def _record(self) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """:return: norms since the last dump"""
+        self._finish_all()
+        return super().state_dict()
+
+    def _finish_all(self) -> None:
         for network in list(self._updates):
             if self._updates[network].after:
                 self._finish(network)
+
+    def _record(self) -> None:
+        self._finish_all()
         for (network, part), (total, largest, number) in self._norms.items():
             before, after = (total / number).tolist()
             self.logger.record(TAGS[f"{part}_before"].format(network), before)

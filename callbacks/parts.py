@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 from weakref import ref
 
+import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -74,6 +75,21 @@ def outside_table(tag: str) -> tuple[str, ...]:
     return ("stdout", "log") if len(tag.partition("/")[2]) > 33 else ()
 
 
+def moved(value: Any, device: th.device | str) -> Any:
+    """
+    :param value: tensors, and containers of them
+    :param device: where they are to be
+    :return: the same there; anything else as it is
+    """
+    if isinstance(value, th.Tensor):
+        return value.to(device)
+    if type(value) is dict:
+        return {key: moved(each, device) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(moved(each, device) for each in value)
+    return value
+
+
 class Hook:
     """
     Calls a callback's method, as long as the callback is there. Its copies, in those of a policy, do nothing.
@@ -140,9 +156,23 @@ class ProbeCallback(BaseCallback):
     Subclasses register each :class:`Hook` in :meth:`_attach`, and add what removes it to ``self._handles``.
     """
 
+    KEPT: ClassVar[tuple[str, ...]] = ()
+    """Attributes that a checkpoint keeps: what was seen since the last dump, for instance."""
+
     def __init__(self, verbose: int = 0) -> None:
         super().__init__(verbose)
         self._handles: list[RemovableHandle | BeforeDump] = []
+        self._resumed: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """:return: for a checkpoint, between two updates: what it has seen so far"""
+        return {name: moved(getattr(self, name), "cpu") for name in self.KEPT}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        :param state: of :meth:`state_dict`, from where the next training goes on
+        """
+        self._resumed = dict(state)
 
     def _attach(self) -> None:
         raise NotImplementedError
@@ -155,6 +185,9 @@ class ProbeCallback(BaseCallback):
     def _on_training_start(self) -> None:
         self._detach()  # of a training that ended with an exception
         self._attach()
+        for name, value in self._resumed.items():
+            setattr(self, name, moved(value, self.model.device))
+        self._resumed = {}
 
     def _on_step(self) -> bool:
         return True

@@ -89,6 +89,8 @@ class ValueBiasCallback(ProbeCallback):
     :param verbose: not used
     """
 
+    KEPT = ("_random", "_chosen")
+
     def __init__(self, states_per_episode: int = 8, verbose: int = 0) -> None:
         super().__init__(verbose)
         if states_per_episode < 1:

@@ -19,6 +19,7 @@ and ``model.zip`` are pickles: load only what you trust, as with every SB3 model
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -27,23 +28,17 @@ import json
 import logging
 import os
 import pickle
-import random
 import shutil
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch as th
-from stable_baselines3 import HerReplayBuffer
-from stable_baselines3.common.logger import configure
-from stable_baselines3.common.utils import configure_logger
-
 from sb3_carla.errors import CheckpointError
 from sb3_carla.provenance import versions
+from sb3_carla.training_state import restore, save_state
 
-__all__ = ["LATEST", "Checkpoints", "is_checkpoint", "restore", "restore_callbacks", "save_state"]
+__all__ = ["LATEST", "Checkpoints", "is_checkpoint", "restore_callbacks"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +48,14 @@ PIECE = 4 * 2**20
 """Size of the pieces of an array [bytes]."""
 FORMAT = 1
 STATE_DICT = "state_dict"
-CALLBACK_COUNTERS = ("n_calls", "best_mean_reward", "last_mean_reward")
-"""Attributes of callbacks that are saved: when they act next, what the best model was worth."""
+CALLBACK_COUNTERS = (
+    "n_calls", "n_episodes", "last_time_trigger", "best_mean_reward", "last_mean_reward", "last_best_mean_reward",
+    "no_improvement_evals", "evaluations_timesteps", "evaluations_results", "evaluations_length",
+    "evaluations_successes",
+)  # fmt: skip
+"""Attributes of SB3's callbacks that are saved: when they act next, what evaluations gave."""
+INNER_CALLBACKS = ("callback", "callback_on_new_best")
+"""Attributes of SB3's callbacks under which there are others."""
 
 
 class Checkpoints:
@@ -70,24 +71,32 @@ class Checkpoints:
             raise ValueError(f"keep: expected at least 1, got {keep!r}")
         self.folder, self.keep = Path(folder), keep
         self._claim: weakref.finalize[..., Any] | None = None
+        self._sound: set[str] = set()  # pieces that were read or written here
 
     def claim(self) -> None:
         """
-        Keep other processes from writing here, until :meth:`release` or the end of this one.
+        Keep other processes from writing here, until :meth:`release` or the end of this one. Where that is not
+        possible, because the disk is full or knows no locks for instance, a warning says so.
 
         :raises CheckpointError: if another process writes here
         """
         self.release()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock()
+        except OSError as error:
+            logger.warning("%s could not be claimed, another training might write there too: %s", self.folder, error)
+
+    def _lock(self) -> None:
         file = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         self._claim = weakref.finalize(self, os.close, file)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
             owner = os.read(file, 20).decode().strip()
             self.release()
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return  # a file system that knows no locks
             raise CheckpointError(
                 f"{self.folder} belongs to a training that runs (process {owner}); give this one a folder of its own"
             ) from error
@@ -128,10 +137,13 @@ class Checkpoints:
         draft = self.folder / f".{name}"
         (self.folder / PIECES).mkdir(parents=True, exist_ok=True)
         draft.mkdir()
-        model.save(draft / MODEL)
+        whole = io.BytesIO()  # SB3 leaves a file open that it could not write
+        model.save(whole)
+        (draft / MODEL).write_bytes(whole.getvalue())
         buffers: list[pickle.PickleBuffer] = []
         stream = io.BytesIO()
-        pickle.Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(save_state(model, callback))
+        state = save_state(model) | {"callbacks": [_kept_by(each) for each in _callbacks(callback)]}
+        pickle.Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(state)
         (draft / STATE).write_bytes(stream.getvalue())
         manifest = {
             "format": FORMAT,
@@ -143,35 +155,41 @@ class Checkpoints:
         (draft / MANIFEST).write_text(json.dumps({**manifest, "sha256": _sha256(text.encode())}) + "\n")
         for path in (*(draft / name for name in (MODEL, STATE, MANIFEST)), draft, self.folder / PIECES):
             _to_disk(path)
-        final = self.folder / name
-        shutil.rmtree(final, ignore_errors=True)
+        final, before = self.folder / name, draft.with_suffix(".before")
+        if final.exists():
+            self._point_to(draft)  # so that the link holds whenever this is killed
+            final.rename(before)
         draft.rename(final)
         _to_disk(self.folder)
+        shutil.rmtree(before, ignore_errors=True)
         return final
 
     def _store(self, array: memoryview, written: list[Path]) -> list[Any]:
-        """Write the pieces of an array that are not there; returns its size and their names."""
+        """Write the pieces of an array that are not there, or damaged; returns its size and their names."""
         names = []
         for start in range(0, array.nbytes, PIECE):
             piece = array[start : start + PIECE]
             name = _sha256(piece)
             path = self.folder / PIECES / name
-            if not path.exists():
+            if not (path.exists() and (name in self._sound or _is_sound(path))):
                 draft = path.with_suffix(".draft")
-                written += draft, path
+                written += [draft] if path.exists() else [draft, path]
                 draft.write_bytes(piece)
                 _to_disk(draft)
                 draft.rename(path)
+            self._sound.add(name)
             names.append(name)
         return [array.nbytes, names]
 
     def _point_to(self, newest: Path) -> None:
-        """``latest`` is a link to the newest checkpoint, replaced in one go."""
-        link = self.folder / f".{LATEST}"
+        """``latest`` is a link to the newest checkpoint, replaced in one go; a copy that followed it is removed."""
+        link, latest = self.folder / f".{LATEST}", self.folder / LATEST
         try:
             link.unlink(missing_ok=True)
             link.symlink_to(newest.name)
-            link.replace(self.folder / LATEST)
+            if not latest.is_symlink() and (latest / MANIFEST).exists():
+                shutil.rmtree(latest)
+            link.replace(latest)
         except OSError as error:  # file systems without links
             logger.warning("Checkpoint without the link %r: %s", LATEST, error)
 
@@ -204,13 +222,21 @@ class Checkpoints:
 
         :param algorithm: SB3 class of the model
         :param env: new environments, as many as the training had
-        :param first: checkpoint to try before the newest ones
+        :param first: checkpoint to try before the newest ones; a copy of ``latest`` is tried after them
         :param kwargs: of ``algorithm.load``
         :return: the model, whose ``learn(..., reset_num_timesteps=False)`` goes on; what its callbacks kept,
             for ``restore_callbacks``
-        :raises CheckpointError: if there is none; it says what is wrong with each; or if the training had more or fewer
-            environments
+        :raises CheckpointError: if there is none; it says what is wrong with each; if the training had more or fewer
+            environments; or if it still runs, in another process
         """
+        if self.folder.exists():
+            self.claim()
+        try:
+            return self._resume(algorithm, env, first, **kwargs)
+        finally:
+            self.release()  # the training that follows claims it anew
+
+    def _resume(self, algorithm: type[Any], env: Any, first: Path | None, **kwargs: Any) -> tuple[Any, list[Any]]:
         step, content, arrays = self._newest(first)
         state = pickle.loads(content, buffers=arrays)
         had = state["replay_buffer"].n_envs
@@ -220,12 +246,13 @@ class Checkpoints:
             )
         model = algorithm.load(step / MODEL, env=env, **kwargs)
         restore(model, state)
-        _continue_log(model, state.get("log"))
         return model, state["callbacks"]
 
     def _newest(self, first: Path | None) -> tuple[Path, bytes, list[bytearray]]:
-        problems = []
-        for step in dict.fromkeys([*([] if first is None else [first]), *self.steps()]):
+        problems, steps = [], self.steps()
+        if first is not None:
+            steps = [*steps, first] if first.name == LATEST else [first, *steps]
+        for step in dict.fromkeys(steps):
             try:
                 return step, *_checked(step)
             except CheckpointError as error:  # noqa: PERF203 (of two)
@@ -239,7 +266,8 @@ def is_checkpoint(model: Path | str) -> bool:
     :param model: path of a saved model
     :return: whether it is part of a checkpoint, damaged or not
     """
-    return (Path(model).parent / MANIFEST).exists()
+    folder = Path(model).resolve().parent
+    return (folder / MANIFEST).exists() or (folder.parent / PIECES).is_dir()
 
 
 def _checked(folder: Path) -> tuple[bytes, list[bytearray]]:
@@ -273,6 +301,8 @@ def _array(folder: Path, size: int, names: list[str]) -> bytearray:
     for name in names:
         piece = (folder / name).read_bytes()
         if _sha256(piece) != name:
+            with contextlib.suppress(OSError):  # out of the way, so that the next save writes it anew
+                (folder / name).rename(folder / f"{name}.damaged")
             raise CheckpointError(f"{folder / name} is damaged: its checksum is not its name.")
         array[start : start + len(piece)] = piece
         start += len(piece)
@@ -281,116 +311,11 @@ def _array(folder: Path, size: int, names: list[str]) -> bytearray:
     return array
 
 
-def save_state(model: Any, callback: Any = None) -> dict[str, Any]:
-    """
-    :param model: SB3 off-policy model, between two updates
-    :param callback: of its training
-    :return: all that SB3's own file lacks
-    """
-    env = model.env
-    repeatable = env.has_attr("episode_so_far")
-    normalizer = model.get_vec_normalize_env()
-    frames = getattr(model.replay_buffer, "_frames", None)
-    return {
-        "random": {
-            "python": random.getstate(),
-            "numpy": np.random.get_state(),  # noqa: NPY002 (SB3 draws from it)
-            "torch": th.get_rng_state(),
-            "cuda": th.cuda.get_rng_state_all() if th.cuda.is_available() else [],
-            "actions": model.action_space.np_random.bit_generator.state,
-        },
-        "episodes": env.get_attr("episode_so_far") if repeatable else None,
-        "returns": [list(rewards) for rewards in env.get_attr("rewards")] if env.has_attr("rewards") else None,
-        "last_obs": model._last_obs,
-        # What is pickled of it lacks the returns of the episodes so far.
-        "normalizer": None if normalizer is None else {**normalizer.__getstate__(), "returns": normalizer.returns},
-        "due": getattr(model, "_due", None),
-        "log": model.logger.get_dir() if hasattr(model, "_logger") else None,
-        "callbacks": [_kept_by(each) for each in _callbacks(callback)],
-        "replay_buffer": model.replay_buffer,
-        # Frames that the buffer keeps in a file, which goes on changing.
-        "frames": np.asarray(frames) if isinstance(frames, np.memmap) else None,
-    }
-
-
-def restore(model: Any, state: dict[str, Any]) -> None:
-    """
-    Put a loaded model, and the environments that it has, where a checkpoint left them.
-
-    :param model: loaded from the checkpoint's ``model.zip``, with environments
-    :param state: from :func:`save_state`
-    """
-    model.replay_buffer = state["replay_buffer"]
-    model.replay_buffer.device = model.device
-    if state["frames"] is not None:
-        model.replay_buffer.put_back(state["frames"])
-    if isinstance(model.replay_buffer, HerReplayBuffer):
-        model.replay_buffer.set_env(model.env)
-    _restore_episodes(model, state)
-    if state["due"] is not None:
-        model._due = state["due"]
-    random.setstate(state["random"]["python"])
-    np.random.set_state(state["random"]["numpy"])  # noqa: NPY002 (SB3 draws from it)
-    th.set_rng_state(state["random"]["torch"])
-    if th.cuda.is_available():
-        th.cuda.set_rng_state_all(state["random"]["cuda"][: th.cuda.device_count()])
-    model.action_space.np_random.bit_generator.state = state["random"]["actions"]
-
-
-def _continue_log(model: Any, folder: str | None) -> None:
-    """
-    Have a model go on with its own log, or begin one: SB3 would go on with that of the newest training beside it.
-
-    :param folder: of the log that it had, if any
-    """
-    if model.tensorboard_log is None:
-        return
-    if folder is not None and Path(folder).resolve().parent == Path(model.tensorboard_log).resolve():
-        formats = ["stdout", "tensorboard"] if model.verbose >= 1 else ["tensorboard"]
-        model.set_logger(configure(folder, formats))
-    else:
-        name = type(model).__name__
-        model.set_logger(configure_logger(model.verbose, model.tensorboard_log, name, reset_num_timesteps=True))
-
-
-def _restore_episodes(model: Any, state: dict[str, Any]) -> None:
-    """Drive the episodes again that were under way, and give the wrappers back what they knew of them."""
-    env, normalizer, statistics = model.env, model.get_vec_normalize_env(), state["normalizer"]
-    if normalizer is not None and statistics is not None:
-        for name in ("obs_rms", "ret_rms"):
-            if name in statistics:  # without norm_obs it has no obs_rms
-                setattr(normalizer, name, statistics[name])
-    if state["episodes"] is not None and env.has_attr("episode_so_far"):
-        env.set_options([{"resume": episode} for episode in state["episodes"]])
-    model._last_obs = _reset(env, normalizer)
-    if normalizer is not None:
-        model._last_original_obs = normalizer.get_original_obs()
-    if not _same(model._last_obs, state["last_obs"]):
-        logger.warning("The environments could not be put where they were: the training goes on, but not bit for bit")
-        if isinstance(model.replay_buffer, HerReplayBuffer):
-            model.replay_buffer.truncate_last_trajectory()  # goals are taken from one episode
-        return
-    if state["returns"] is not None and env.has_attr("rewards"):
-        for index, rewards in enumerate(state["returns"]):
-            env.set_attr("rewards", rewards, indices=[index])
-    if normalizer is not None and statistics is not None:
-        normalizer.returns = statistics["returns"]
-
-
-def _reset(env: Any, normalizer: Any) -> Any:
-    """Observations after a reset that a normalizer's statistics do not count: they have seen them before."""
-    if normalizer is None:
-        return env.reset()
-    training, normalizer.training = normalizer.training, False
-    observations = env.reset()
-    normalizer.training = training
-    return observations
-
-
-def _same(observations: Any, others: Any) -> bool:
-    if isinstance(observations, dict):
-        return all(np.array_equal(value, others[key]) for key, value in observations.items())
-    return np.array_equal(observations, others)
+def _is_sound(piece: Path) -> bool:
+    try:
+        return _sha256(piece.read_bytes()) == piece.name
+    except OSError:
+        return False
 
 
 def restore_callbacks(callback: Any, kept: list[tuple[str, dict[str, Any]]]) -> None:
@@ -421,13 +346,13 @@ def _callbacks(callback: Any) -> Iterator[Any]:
         inner = []
     else:
         yield callback
-        inner = [*getattr(callback, "callbacks", []), getattr(callback, "callback", None)]
+        inner = [*getattr(callback, "callbacks", []), *(getattr(callback, name, None) for name in INNER_CALLBACKS)]
     for each in inner:
         yield from _callbacks(each)
 
 
 def _kept_by(callback: Any) -> tuple[str, dict[str, Any]]:
-    kept = {name: getattr(callback, name) for name in CALLBACK_COUNTERS if hasattr(callback, name)}
+    kept = {name: value for name, value in getattr(callback, "__dict__", {}).items() if name in CALLBACK_COUNTERS}
     if hasattr(callback, STATE_DICT):
         kept[STATE_DICT] = callback.state_dict()
     return type(callback).__name__, kept

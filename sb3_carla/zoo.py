@@ -343,9 +343,8 @@ class _Continued:
         """:param total_timesteps: those before the checkpoint included"""
         checkpoints = importlib.import_module("sb3_carla.checkpoints")
         checkpoints.restore_callbacks(kwargs.get("callback"), self._kept)
-        left = int(total_timesteps) - self._model.num_timesteps
-        if left > 0:
-            self._model.learn(left, reset_num_timesteps=False, **kwargs)
+        left = max(0, int(total_timesteps) - self._model.num_timesteps)  # with 0 the callbacks begin and end
+        self._model.learn(left, reset_num_timesteps=False, **kwargs)
 
 
 _WRAPPERS: dict[str, Callable[[Any], Any]] = {

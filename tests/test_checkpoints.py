@@ -28,7 +28,7 @@ from sb3_carla.td3 import TD3
 def run(tmp_path: Path) -> Path:
     """A folder with checkpoints of steps 40, 80 and 120, of which two are kept."""
     model = TD3("LayerNormCnnPolicy", envs(), **SMALL, deduplicate_frames=True)
-    model.learn(130, callback=ExactCheckpointCallback(40, tmp_path, keep=2))
+    model.learn(120, callback=ExactCheckpointCallback(40, tmp_path, keep=2))
     return tmp_path
 
 
@@ -50,7 +50,7 @@ def test_the_last_ones_are_kept_and_nothing_else(run: Path) -> None:
 def test_a_second_training_in_the_folder_keeps_its_own(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = TD3("LayerNormCnnPolicy", envs(), **SMALL, deduplicate_frames=True)
     with caplog.at_level(logging.WARNING):
-        model.learn(50, callback=ExactCheckpointCallback(20, run))
+        model.learn(40, callback=ExactCheckpointCallback(20, run))
     assert [step.name for step in Checkpoints(run).steps()] == ["step_000000040", "step_000000020"]
     assert (run / "latest").resolve().name == "step_000000040"
     assert Checkpoints(run).resume(TD3, envs())[0].num_timesteps == 40
@@ -135,7 +135,7 @@ def test_what_a_crash_left_half_written_is_no_checkpoint(run: Path) -> None:
     checkpoints = Checkpoints(run)
     resumed, _ = checkpoints.resume(TD3, envs())
     assert resumed.num_timesteps == 120
-    resumed.learn(42, callback=ExactCheckpointCallback(40, run), reset_num_timesteps=False)
+    resumed.learn(40, callback=ExactCheckpointCallback(40, run), reset_num_timesteps=False)
     assert checkpoints.steps()[0].name == "step_000000160"
     assert not (run / PIECES / "abc.draft").exists()
 
@@ -145,7 +145,7 @@ def test_a_full_disk_does_not_end_the_training(tmp_path: Path, caplog: pytest.Lo
     model = TD3("LayerNormCnnPolicy", envs(), **SMALL)
     exact, plain = tmp_path / "exact", tmp_path / "plain"
     callbacks = [ExactCheckpointCallback(40, exact), ModelCheckpointCallback(20, str(plain))]  # 20 steps of two
-    model.learn(50, callback=callbacks)
+    model.learn(40, callback=callbacks)
     before = [*tmp_path.rglob("*")]
     room = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, room[1]))

@@ -22,13 +22,21 @@ from gymnasium import spaces
 from repeatable import SMALL, RepeatableBar, assert_same, envs
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import VecNormalize
 from tiny import STATE_CRITIC, SlidingBar
 
-from sb3_carla.callbacks import DivergenceGuard, ExactCheckpointCallback
+from sb3_carla.callbacks import DiagnosticsCallback, DivergenceGuard, ExactCheckpointCallback
 from sb3_carla.checkpoints import Checkpoints, restore_callbacks
 from sb3_carla.td3 import TD3
 from sb3_carla.vec_env import SupervisedVecEnv
+
+
+class Killed(ExactCheckpointCallback):
+    """Of a training that does not come to its end."""
+
+    def _on_rollout_end(self) -> None:
+        pass
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,7 @@ def test_resumed_is_the_same_as_never_stopped(options: dict[str, Any], tmp_path:
     class Enough(Exception):
         pass
 
-    class Stop(ExactCheckpointCallback):
+    class Stop(Killed):
         def _on_step(self) -> bool:
             if self.num_timesteps >= 106:
                 raise Enough
@@ -77,7 +85,7 @@ def test_stock_algorithms_resume_too(tmp_path: Path) -> None:
         return stable_baselines3.SAC("MlpPolicy", envs(), learning_starts=20, buffer_size=200, seed=3, device="cpu")
 
     through = make().learn(120)
-    make().learn(80, callback=ExactCheckpointCallback(60, tmp_path))
+    make().learn(80, callback=Killed(60, tmp_path))
     resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs())
     resumed.learn(60, reset_num_timesteps=False)
     assert_same(resumed, through)
@@ -90,7 +98,7 @@ def test_normalized_trainings_resume_too(norm_obs: bool, tmp_path: Path) -> None
 
     arguments: dict[str, Any] = {"learning_starts": 20, "buffer_size": 200, "seed": 3, "device": "cpu"}
     through = stable_baselines3.SAC("MlpPolicy", make(), **arguments).learn(120)
-    stable_baselines3.SAC("MlpPolicy", make(), **arguments).learn(80, callback=ExactCheckpointCallback(50, tmp_path))
+    stable_baselines3.SAC("MlpPolicy", make(), **arguments).learn(80, callback=Killed(50, tmp_path))
     resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, make())
     resumed.learn(70, reset_num_timesteps=False)
     assert_same(resumed, through)
@@ -105,7 +113,7 @@ def test_normalized_environments_that_cannot_be_repeated_begin_anew(tmp_path: Pa
         return VecNormalize(envs(env=SlidingBar))
 
     model = stable_baselines3.SAC("MlpPolicy", make(), learning_starts=20, buffer_size=200, seed=3, device="cpu")
-    model.learn(60, callback=ExactCheckpointCallback(50, tmp_path))
+    model.learn(60, callback=Killed(50, tmp_path))
     resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, make())
     normalizer = resumed.get_vec_normalize_env()
     assert normalizer.training
@@ -139,7 +147,7 @@ def hindsight(**kwargs: Any) -> Any:
 
 def test_hindsight_trainings_resume_too(tmp_path: Path) -> None:
     through = hindsight().learn(120)
-    hindsight().learn(80, callback=ExactCheckpointCallback(50, tmp_path))
+    hindsight().learn(80, callback=Killed(50, tmp_path))
     resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs(env=GoalBar))
     resumed.learn(70, reset_num_timesteps=False)
     assert_same(resumed, through)
@@ -154,7 +162,7 @@ def test_hindsight_asks_the_environments_and_cannot_overlap() -> None:
 
 def test_hindsight_does_not_mix_an_old_episode_with_a_new_one(tmp_path: Path) -> None:
     kwargs = {"env_kwargs": {"env": SlidingBar}}
-    hindsight(**kwargs).learn(60, callback=ExactCheckpointCallback(50, tmp_path))
+    hindsight(**kwargs).learn(60, callback=Killed(50, tmp_path))
     with pytest.warns(UserWarning, match="last trajectory in the replay buffer will be truncated"):
         resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs(env=GoalBar, **kwargs))
     assert resumed.replay_buffer.ep_length[20:25].tolist() == [[5, 5]] * 5
@@ -163,7 +171,7 @@ def test_hindsight_does_not_mix_an_old_episode_with_a_new_one(tmp_path: Path) ->
 
 def test_episodes_go_on_in_processes_of_their_own_and_monitors_remember(tmp_path: Path) -> None:
     model = TD3("LayerNormCnnPolicy", envs(), **SMALL)
-    model.learn(26, callback=ExactCheckpointCallback(24, tmp_path))
+    model.learn(26, callback=Killed(24, tmp_path))
     expected = [list(monitor.rewards) for monitor in envs_of(model)]
     resumed, _ = Checkpoints(tmp_path).resume(TD3, envs(vec_env_cls=SupervisedVecEnv))
     before = resumed.get_env().get_attr("rewards")
@@ -178,7 +186,7 @@ def envs_of(model: Any) -> list[Monitor[Any, Any]]:
 
 def test_environments_that_cannot_be_repeated_begin_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = TD3("LayerNormCnnPolicy", envs(env=SlidingBar), **SMALL)
-    model.learn(60, callback=ExactCheckpointCallback(40, tmp_path))
+    model.learn(60, callback=Killed(40, tmp_path))
     with caplog.at_level(logging.WARNING):
         resumed, _ = Checkpoints(tmp_path).resume(TD3, envs(env=SlidingBar))
     assert "not bit for bit" in caplog.text
@@ -190,7 +198,7 @@ def test_each_goes_on_with_its_own_log(tmp_path: Path) -> None:
     """SB3 goes on with the newest log of a folder: another seed's, whose curve and last good weights were lost."""
     for seed in (1, 2):
         model = TD3("LayerNormCnnPolicy", envs(), **{**SMALL, "seed": seed, "tensorboard_log": str(tmp_path / "tb")})
-        model.learn(50, callback=ExactCheckpointCallback(40, tmp_path / str(seed)))
+        model.learn(50, callback=Killed(40, tmp_path / str(seed)))
     other = {path: path.read_bytes() for path in (tmp_path / "tb" / "TD3_2").iterdir()}
     resumed, _ = Checkpoints(tmp_path / "1").resume(TD3, envs())
     resumed.learn(30, reset_num_timesteps=False)
@@ -203,7 +211,7 @@ def test_each_goes_on_with_its_own_log(tmp_path: Path) -> None:
 def test_callbacks_count_on(tmp_path: Path) -> None:
     def callbacks() -> Any:
         evaluation = EvalCallback(envs(1), n_eval_episodes=1, eval_freq=7, verbose=0)
-        return CallbackList([evaluation, ExactCheckpointCallback(40, tmp_path)])
+        return CallbackList([evaluation, Killed(40, tmp_path)])
 
     first = callbacks()
     TD3("LayerNormCnnPolicy", envs(), **SMALL).learn(40 + 2, callback=first)
@@ -212,6 +220,36 @@ def test_callbacks_count_on(tmp_path: Path) -> None:
     restore_callbacks(again, kept)
     assert again.callbacks[0].n_calls == 20
     assert again.callbacks[0].best_mean_reward == first.callbacks[0].best_mean_reward > -np.inf
+
+
+class StickyWrapper(gym.Wrapper[Any, Any, Any, Any]):
+    """What it keeps of an episode nobody can know."""
+
+
+def test_time_limits_go_on_and_of_other_wrappers_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    limit: Any = {"wrapper_class": gym.wrappers.TimeLimit, "wrapper_kwargs": {"max_episode_steps": 7}}
+    through = TD3("LayerNormCnnPolicy", envs(**limit), **SMALL)
+    through.learn(120)
+    TD3("LayerNormCnnPolicy", envs(**limit), **SMALL).learn(82, callback=Killed(78, tmp_path))
+    resumed, _ = Checkpoints(tmp_path).resume(TD3, envs(**limit))
+    resumed.learn(120 - 78, reset_num_timesteps=False)
+    assert_same(resumed, through)
+    assert "bit for bit" not in caplog.text
+    Checkpoints(tmp_path).resume(TD3, envs(wrapper_class=StickyWrapper))
+    assert "may not go on bit for bit: nothing is known of what StickyWrapper keep" in caplog.text
+
+
+def test_noise_that_remembers_goes_on(tmp_path: Path) -> None:
+    def make() -> TD3:
+        noise = OrnsteinUhlenbeckActionNoise(np.zeros(1), np.full(1, 0.3))
+        return TD3("LayerNormCnnPolicy", envs(), **{**SMALL, "exploration_noise": None}, action_noise=noise)
+
+    through = make().learn(120)
+    make().learn(82, callback=Killed(72, tmp_path))
+    resumed, _ = Checkpoints(tmp_path).resume(TD3, envs())
+    resumed.save(tmp_path / "before.zip")
+    resumed.learn(120 - 72, reset_num_timesteps=False)
+    assert_same(resumed, through)
 
 
 class PoisonAt90(BaseCallback):
@@ -225,7 +263,7 @@ class PoisonAt90(BaseCallback):
 def test_a_guard_goes_back_to_the_weights_of_before_the_checkpoint(tmp_path: Path) -> None:
     def callbacks(name: str) -> Any:
         guard = DivergenceGuard(save_freq=30, save_path=str(tmp_path / name))
-        return CallbackList([PoisonAt90(), CallbackList([guard]), ExactCheckpointCallback(80, tmp_path / name)])
+        return CallbackList([PoisonAt90(), CallbackList([guard]), Killed(80, tmp_path / name)])
 
     through = TD3("LayerNormCnnPolicy", envs(), **SMALL)
     through.learn(120, callback=callbacks("through"))
@@ -237,6 +275,46 @@ def test_a_guard_goes_back_to_the_weights_of_before_the_checkpoint(tmp_path: Pat
     resumed.learn(120 - 80, reset_num_timesteps=False, callback=again)
     assert again.callbacks[1].callbacks[0].rollbacks == 1
     assert_same(resumed, through)
+
+
+class SpikeAt62(BaseCallback):
+    """Some updates whose gradients explode."""
+
+    def _on_step(self) -> bool:
+        weight = self.model.critic.q_networks[0][-1].weight
+        with th.no_grad():
+            if self.num_timesteps == 62:
+                weight.mul_(2.0**20)
+            elif self.num_timesteps == 64:
+                weight.mul_(2.0**-20)
+        return True
+
+
+def test_a_guard_judges_by_what_was_seen_before_the_checkpoint(tmp_path: Path) -> None:
+    """The dump comes after it, and tells of all updates since the last one."""
+
+    def callbacks(name: str) -> Any:
+        diagnostics = DiagnosticsCallback(None)
+        guard = DivergenceGuard(save_freq=20, save_path=str(tmp_path / name))
+        return CallbackList([diagnostics, guard, SpikeAt62(), Killed(70, tmp_path / name)])
+
+    def make() -> TD3:
+        return TD3("LayerNormCnnPolicy", envs(), **SMALL, critic_max_grad_norm=10.0)
+
+    first, again = callbacks("through"), callbacks("stopped")
+    through = make().learn(140, callback=first, log_interval=4)
+    make().learn(82, callback=callbacks("stopped"), log_interval=4)
+    resumed, kept = Checkpoints(tmp_path / "stopped").resume(TD3, envs())
+    restore_callbacks(again, kept)
+    resumed.learn(140 - 70, reset_num_timesteps=False, callback=again, log_interval=4)
+    assert first.callbacks[1].rollbacks > 0
+    assert [verdict.rule for _, verdict in again.callbacks[1].verdicts] == [
+        verdict.rule for _, verdict in first.callbacks[1].verdicts
+    ]
+    assert_same(resumed, through)
+
+
+# --- with CARLA and the zoo ------------------------------------------------------------------------------------------
 
 
 def test_killed_zoo_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -259,10 +337,10 @@ def test_killed_zoo_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     out = run_python(tmp_path, *again, "-f", "killed", "-i", str(latest / "model.zip"))
     assert "Going on at step 120" in out
     assert "With the hyperparameters that it had" not in out
-    assert latest.resolve().name == "step_000000180", "checkpoints stay together"
+    assert [step.name for step in Checkpoints(latest.parent).steps()] == ["step_000000240", "step_000000180"]
     shorter = [option if option != "batch_size:8" else "batch_size:16" for option in train]
     out = run_python(tmp_path, *shorter, "-f", "killed", "-i", str(latest / "model.zip"))
-    assert "Going on at step 180" in out, "the same command again finds the newest"
+    assert "Going on at step 240" in out, "the same command again finds the newest"
     assert "not those of the file and the command line: batch_size: 8\n" in out
     models = [
         TD3.load(tmp_path / folder / "CarlaLane-v0.zip")
