@@ -24,8 +24,8 @@ calls the original and does nothing else.
    :mod:`sb3_carla.search`.
 5. ``create_log_folder``: two runs that begin at the same moment get the same number. For ours: a folder each.
 6. ``create_callbacks``: for ours ``--save-freq`` also writes checkpoints from which a training goes on exactly,
-   :mod:`sb3_carla.checkpoints`, also at its end, to ``checkpoints/`` in the run's folder; of a training that goes on, to where they
-   were, so that the same command takes it up however often it is killed. A full disk is a warning.
+   :mod:`sb3_carla.checkpoints`, also at its end, to ``checkpoints/`` in the run's folder; of a training that goes on,
+   to where they were, so that the same command takes it up however often it is killed. A full disk is a warning.
 7. ``_load_pretrained_agent`` and ``learn``: the zoo loads a model and counts from 0. For ours, after
    ``-i .../checkpoints/latest/model.zip`` the training goes on where it was, up to the ``n_timesteps`` of the file or
    ``-n``, with the hyperparameters that it had. Any other model continues as the zoo has it.
