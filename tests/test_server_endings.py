@@ -19,6 +19,8 @@ from sb3_carla.guard import children as below
 from sb3_carla.guard import family
 from sb3_carla.servers import CommandServer, EmbeddedServer, Supervisor
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 WITHOUT_ENVIRONMENT = f"env -i HOME=/ PATH={shlex.quote(os.environ['PATH'])} {OURS}"
 
 

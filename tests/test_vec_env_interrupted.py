@@ -14,6 +14,8 @@ import pytest
 
 from sb3_carla.vec_env import SupervisedVecEnv, WorkerError
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 
 class Echo(gym.Env[np.ndarray, np.ndarray]):
     """The reward is the action; a large one takes its time, a negative one is an error."""
