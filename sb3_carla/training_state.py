@@ -160,7 +160,7 @@ def _restore_episodes(model: Any, state: dict[str, Any]) -> None:
 def _count_on(env: Any, index: int, steps: int, rewards: Any) -> None:
     """Have an environment's wrappers know of its episode, which was driven again inside of them."""
     # By their names: rl-zoo3 has a TimeLimit of its own, which it puts in the place of Gymnasium's.
-    wrappers = re.findall(r"<(\w+)(?=<)", env.env_method("__str__", indices=[index])[0])
+    wrappers = re.findall(r"<(\w+)(?=<\w+[< ])", env.env_method("__str__", indices=[index])[0])
     if TIME_LIMITS.intersection(wrappers):
         env.env_method("set_wrapper_attr", "_elapsed_steps", steps, indices=[index])
     if rewards is not None:

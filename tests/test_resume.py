@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -234,8 +235,11 @@ def test_time_limits_go_on_and_of_other_wrappers_it_is_said(tmp_path: Path, capl
     resumed, _ = Checkpoints(tmp_path).resume(TD3, envs(**limit))
     resumed.learn(120 - 78, reset_num_timesteps=False)
     assert_same(resumed, through)
+    gym.register("RepeatableBar-v0", RepeatableBar)
+    registered = partial(gym.make, "RepeatableBar-v0")
+    Checkpoints(tmp_path).resume(TD3, envs(env=registered))
     assert "bit for bit" not in caplog.text
-    Checkpoints(tmp_path).resume(TD3, envs(wrapper_class=StickyWrapper))
+    Checkpoints(tmp_path).resume(TD3, envs(env=registered, wrapper_class=StickyWrapper))
     assert "may not go on bit for bit: nothing is known of what StickyWrapper keep" in caplog.text
 
 
