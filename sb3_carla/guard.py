@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -57,16 +58,17 @@ def main(parent: int, mark: str, command: list[str]) -> int:
         time.sleep(LOOK)
     end(mark, os.getpid())
     status = process.wait()
-    _reap(process.pid)
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while True:
+            os.wait()
     return status
 
 
-def _reap(known: int) -> None:
-    """Take leave of orphans that have ended; of the command, ``known``, its ``Popen`` does."""
-    for pid in children().get(os.getpid(), []):
-        if pid != known:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+def _reap(command: int) -> None:
+    """Take leave of orphans that have ended; of the command its ``Popen`` does."""
+    look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while (ended := os.waitid(os.P_ALL, 0, look)) is not None and ended.si_pid != command:
+        os.waitpid(ended.si_pid, 0)
 
 
 def children(*, alive: bool = False) -> dict[int, list[int]]:
@@ -114,20 +116,21 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def end(mark: str, root: int | None = None) -> None:
+def end(mark: str, root: int | None = None, signals: Sequence[int] = (signal.SIGTERM, signal.SIGKILL)) -> None:
     """
-    End all processes with a mark, and those below a guard: SIGTERM first, then SIGKILL.
+    End all processes with a mark, and those below a guard.
 
     :param mark: value of ``MARK``
     :param root: the guard's process id, if there is one
+    :param signals: to end them by, one after the other
     """
-    for kind in (signal.SIGTERM, signal.SIGKILL):
+    for number in signals:
         told: set[int] = set()
         deadline = time.monotonic() + GRACE
         while (left := family(mark, root)) and time.monotonic() < deadline:
             for pid in set(left) - told:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, kind)
+                with contextlib.suppress(OSError):  # gone since, or another user's
+                    os.kill(pid, number)
             told.update(left)
             time.sleep(0.2 * LOOK)
 

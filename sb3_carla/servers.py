@@ -8,6 +8,7 @@ not touched.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -15,11 +16,15 @@ import re
 import secrets
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -44,20 +49,24 @@ logger = logging.getLogger(__name__)
 READY = re.compile(rb"listening on (\S+):(\d+) streaming (\d+)")
 STOP_GRACE = 3.0
 """Time [s] between SIGTERM and SIGKILL."""
+LAST_GRACE = 1.0
+"""How long the guard may take to end by itself once nothing is left below it [s]."""
 ANSWER_WITHIN = 2.0
 """How long a server that is starting may take for one answer before it is asked again [s]."""
 PORTS = 3
 """Ports in a row that a CARLA server takes: calls, streams, secondary servers."""
 FIRST_PORT, LAST_PORT = 10_000, 32_000
 """Where to look for free ones: below those that Linux gives to outgoing connections, which come and go."""
+CLAIM = "\0sb3_carla ports {}"
+"""Address of the socket that claims a server's ports: a name without a file, which goes with the socket."""
 PICTURES = "sb3_carla_pictures"
 SHARED = "SB3_CARLA_PICTURES"
 """Environment variable: path of the memory that a process shares with the processes below it."""
 PATH = "SB3_CARLA_PATH"
 """Environment variable: where the packaged server finds its modules, a line for each folder."""
 START = (
-    f"import os, runpy, sys; sys.path[:] = os.environ.pop('{PATH}').split('\\n');"
-    "runpy.run_module('sb3_carla.server', run_name='__main__', alter_sys=True)"
+    f"import os, sys; sys.path[:] = os.environ.pop('{PATH}').split('\\n');"
+    "import runpy; runpy.run_module('sb3_carla.server', run_name='__main__', alter_sys=True)"
 )
 """The packaged server: as ``python -m`` does it, but with the modules of this process, not those of its folder."""
 TAIL = 65_536
@@ -78,11 +87,18 @@ class ServerProcess:
     """Whether it is ours: it reads OpenDRIVE files of this machine by their path, and its sensors keep exact time."""
 
     def __init__(self, command: list[str], mark: str, port: int = 0, **options: Any) -> None:
-        self._mark, self._log = mark, _new_log()
+        self._mark, self.host, self.port = mark, "127.0.0.1", port
+        self._held = contextlib.ExitStack()
+        self._finalizer = weakref.finalize(self, _release, self._held, os.getpid())
+        self._log = self._held.enter_context(_new_log())
         streams = {"stdin": subprocess.DEVNULL, "stdout": self._log, "stderr": self._log}
-        self._process: subprocess.Popen[bytes] = subprocess.Popen(command, **{**streams, **options})
-        self._finalizer = weakref.finalize(self, _stop, self._process, mark, self._log, os.getpid())
-        self.host, self.port = "127.0.0.1", port
+        try:
+            with _uninterrupted():
+                self._process: subprocess.Popen[bytes] = subprocess.Popen(command, **{**streams, **options})
+                self._held.callback(_stop, self._process, mark)
+        except BaseException:  # Ctrl-C, too
+            self.close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -98,7 +114,7 @@ class ServerProcess:
     def memory(self) -> int:
         """Resident memory of the server's processes [bytes]; 0 when they are gone."""
         total = 0
-        for pid in guard.family(self._mark, self.pid):
+        for pid in guard.family(self._mark, self.pid if self.alive else None):
             with contextlib.suppress(OSError):  # gone since
                 total += resident_memory(pid)
         return total
@@ -174,11 +190,12 @@ class CommandServer(ServerProcess):
 
     def __init__(self, command: str, *, timeout: float = 180.0) -> None:
         _check_command(command)
-        port, self._claim = _free_ports()
+        port, claim = _free_ports()
         words = shlex.split(command.replace("{port}", str(port)))
         mark = secrets.token_hex(8)
         guarded = [sys.executable, guard.__file__, str(os.getpid()), mark, *words]
-        super().__init__(guarded, mark, port, start_new_session=True)  # Ctrl-C is for us, who then end it in order
+        with claim:  # the guard keeps it; Ctrl-C is for us, who then end it in order
+            super().__init__(guarded, mark, port, start_new_session=True, pass_fds=[claim.fileno()])
         try:
             self._wait_until_it_answers(words, timeout)
         except BaseException:  # Ctrl-C, too
@@ -187,17 +204,12 @@ class CommandServer(ServerProcess):
 
     def _wait_until_it_answers(self, words: list[str], timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while not (self.alive and _answers(self.host, self.port)):
+        while not (_answers(self.host, self.port) and self.alive):
             if not self.alive or time.monotonic() > deadline:
                 status, last = self._process.poll(), _last_line(self._log)
                 what = f"did not answer within {timeout:g} s" if status is None else f"ended with status {status}"
                 raise ServerStartError(f"The server {shlex.join(words)} {what}. Its last line: {last!r}")
             time.sleep(0.2)
-
-    def close(self) -> None:
-        """End the server and all that it has started, and wait until it is gone; safe to call again."""
-        super().close()
-        self._claim.close()
 
 
 class Supervisor:
@@ -268,7 +280,7 @@ class _Pictures:
 
     def __init__(self) -> None:
         shared = _open_shared()
-        self.fd = _memory() if shared is None else shared
+        self.fd = _memory(PICTURES) if shared is None else shared
         weakref.finalize(self, os.close, self.fd)
 
     @classmethod
@@ -284,11 +296,15 @@ class _Pictures:
 def share_pictures() -> None:
     """Have the servers of all processes below this one share one memory for the towns' pictures, until it ends."""
     if SHARED not in os.environ:
-        os.environ[SHARED] = f"/proc/{os.getpid()}/fd/{_memory()}"
+        os.environ[SHARED] = f"/proc/{os.getpid()}/fd/{_memory(PICTURES)}"
 
 
-def _memory() -> int:
-    return _above_streams(os.memfd_create(PICTURES))
+def _memory(name: str) -> int:
+    """An open file in memory, as a disk may be full; in the temporary folder where this Python can make none there."""
+    if hasattr(os, "memfd_create"):
+        return _above_streams(os.memfd_create(name))
+    with tempfile.TemporaryFile() as file:
+        return _above_streams(os.dup(file.fileno()))
 
 
 def _above_streams(file: int) -> int:
@@ -327,9 +343,10 @@ def _free_ports() -> tuple[int, socket.socket]:
     """
     for _ in range(100):
         first = FIRST_PORT + PORTS * secrets.randbelow((LAST_PORT - FIRST_PORT) // PORTS)
-        claim = socket.socket(socket.AF_UNIX)
+        claim = _claim(first)
+        if claim is None:
+            continue
         try:
-            claim.bind(f"\0sb3_carla ports {first}")  # a name without a file: it goes with the socket
             for port in range(first, first + PORTS):
                 socket.create_server(("127.0.0.1", port)).close()
         except OSError:
@@ -337,6 +354,18 @@ def _free_ports() -> tuple[int, socket.socket]:
         else:
             return first, claim
     raise ServerStartError(f"Found no {PORTS} free ports in a row on this machine")
+
+
+def _claim(first: int) -> socket.socket | None:
+    """None: another server has these ports. Where the system grants no such name, servers start without a claim."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(CLAIM.format(first))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            claim.close()
+            return None
+    return claim
 
 
 def resident_memory(pid: int) -> int:
@@ -349,8 +378,8 @@ def resident_memory(pid: int) -> int:
 
 
 def _new_log() -> IO[bytes]:
-    """In memory, as a disk may be full, and :meth:`ServerProcess.forget_log` keeps it short."""
-    file = _above_streams(os.memfd_create("sb3_carla_log"))
+    """:meth:`ServerProcess.forget_log` keeps it short."""
+    file = _memory("sb3_carla_log")
     fcntl.fcntl(file, fcntl.F_SETFL, os.O_RDWR | os.O_APPEND)
     return os.fdopen(file, "a+b")
 
@@ -375,21 +404,47 @@ def _last_line(log: IO[bytes]) -> str:
     return lines[-1] if lines else ""
 
 
-def _stop(process: subprocess.Popen[bytes], mark: str, log: IO[bytes], owner: int) -> None:
-    if os.getpid() != owner:
-        return  # a fork of the process whose server it is
+def _release(held: contextlib.ExitStack, owner: int) -> None:
+    if os.getpid() == owner:  # and not a fork of the process whose server it is
+        held.close()
+
+
+def _stop(process: subprocess.Popen[bytes], mark: str) -> None:
     try:
-        if process.poll() is None:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_GRACE)
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_GRACE)
     finally:  # also where Ctrl-C cuts this short
-        process.kill()
-        process.wait()
-        guard.end(mark)  # what it has left behind
-        log.close()
-        if process.stdout is not None:
-            process.stdout.close()
+        with _uninterrupted():
+            _kill(process, mark)
+
+
+def _kill(process: subprocess.Popen[bytes], mark: str) -> None:
+    """End what hangs, or was left behind."""
+    guard.end(mark, process.pid if process.poll() is None else None, [signal.SIGKILL])
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(LAST_GRACE)
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C comes after the block, not in it."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield  # it comes in the main thread alone, if at all
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def supervisor(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from processes import OURS, children, wait_until_gone
+from processes import OURS, SCRIPT, children, server_below, wait_for, wait_until_gone
 
 from sb3_carla import servers
 from sb3_carla.errors import ServerStartError
@@ -22,9 +29,37 @@ from sb3_carla.servers import CommandServer, EmbeddedServer, Supervisor
 pytestmark = pytest.mark.usefixtures("interruptible")
 
 WITHOUT_ENVIRONMENT = f"env -i HOME=/ PATH={shlex.quote(os.environ['PATH'])} {OURS}"
+AS_FIRST_PROCESS = "import ctypes; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)"
+"""Orphans become children of a process that has done this, as they do of a container's first one."""
 
 
-@pytest.mark.parametrize("command", [WITHOUT_ENVIRONMENT, f"sh -c {shlex.quote(WITHOUT_ENVIRONMENT + ' & wait')}"])
+def run(code: str, *, python: str = sys.executable, **options: Any) -> str:
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+def interrupt(call: Callable[[], object], *delays: float) -> None:
+    """Ctrl-C during a call, or right after it."""
+    timers = [threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)) for delay in delays]
+    for timer in timers:
+        timer.start()
+    try:
+        call()
+    finally:
+        for timer in timers:
+            timer.join()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        WITHOUT_ENVIRONMENT,
+        f"sh -c {shlex.quote(WITHOUT_ENVIRONMENT + ' & wait')}",
+        f"sh -c {shlex.quote(f'(setsid {WITHOUT_ENVIRONMENT} &) ; sleep 1000')}",
+    ],
+    ids=["command", "child", "orphan"],
+)
 def test_processes_without_the_mark_are_counted_and_ended(command: str) -> None:
     server = CommandServer(command)
     processes = family(server._mark, server.pid)
@@ -34,15 +69,40 @@ def test_processes_without_the_mark_are_counted_and_ended(command: str) -> None:
     assert all(wait_until_gone(pid, 5.0) for pid in processes)
 
 
+def test_processes_without_the_mark_end_where_what_watches_them_hangs() -> None:
+    server = CommandServer(WITHOUT_ENVIRONMENT)
+    processes = family(server._mark, server.pid)
+    os.kill(server.pid, signal.SIGSTOP)
+    server.close()
+    assert all(wait_until_gone(pid, 5.0) for pid in processes)
+
+
 def test_orphans_that_end_are_no_zombies() -> None:
     server = CommandServer(f"sh -c {shlex.quote('(sleep 0.1 &) ; ' + OURS)}")
-    deadline = threading.Event()
-    for _ in range(50):
-        guarded = below().get(server.pid, [])
-        if len(guarded) == 1:
-            break
-        deadline.wait(0.1)
-    assert len(guarded) == 1, "the server's own"
+    wait_for(lambda: len(below().get(server.pid, [])) == 1)
+    server.close()
+
+
+def test_replaced_servers_leave_no_zombies_in_a_container() -> None:
+    code = f"""
+{AS_FIRST_PROCESS}
+import os
+from sb3_carla.guard import children
+from sb3_carla.servers import CommandServer
+for _ in range(3):
+    CommandServer({SCRIPT!r}).close()
+print(children().get(os.getpid()))
+"""
+    assert run(code) == "None\n"
+
+
+def test_watching_a_server_reads_nothing() -> None:
+    """It goes on ten times a second, beside thousands of other processes."""
+    server = CommandServer(SCRIPT)
+    counters = Path(f"/proc/{server.pid}/io")
+    before = counters.read_text()
+    time.sleep(0.5)
+    assert counters.read_text() == before
     server.close()
 
 
@@ -56,37 +116,108 @@ def test_ports_of_a_server_that_is_still_starting_are_nobody_elses(monkeypatch: 
     assert again == first
 
 
+def claimed(port: int) -> bool:
+    with socket.socket(socket.AF_UNIX) as other:
+        try:
+            other.bind(servers.CLAIM.format(port))
+        except OSError:
+            return True
+    return False
+
+
+def test_ports_are_claimed_as_long_as_the_server_lives() -> None:
+    server = CommandServer(SCRIPT)
+    assert claimed(server.port)
+    server.close()
+    assert not claimed(server.port)
+
+
+def test_ports_of_a_killed_training_are_claimed_until_its_server_has_ended() -> None:
+    code = f"""
+import time
+from sb3_carla.servers import CommandServer
+server = CommandServer({SCRIPT!r})
+print(server.port, server.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        port, guard = map(int, training.stdout.readline().split())
+        server = server_below(guard)
+        os.kill(guard, signal.SIGSTOP)
+        training.kill()
+    assert claimed(port)
+    os.kill(guard, signal.SIGCONT)
+    assert wait_until_gone(server, 20.0)
+    assert wait_until_gone(guard, 20.0)
+    assert not claimed(port)
+
+
+def test_servers_start_where_no_claim_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "CLAIM", str(tmp_path / "no such folder" / "{}"))
+    CommandServer(SCRIPT).close()
+
+
 def test_modules_of_the_folder_are_not_the_servers(tmp_path: Path) -> None:
-    """``python -m`` puts the folder first; and what the script finds only by its own path, its server finds too."""
-    (tmp_path / "token.py").write_text("raise RuntimeError('the user\\'s own')")
-    package = tmp_path / "elsewhere"
-    package.mkdir()
-    (package / "sb3_carla").symlink_to(Path(servers.__file__).parent)
-    code = f"import sys; sys.path[:] = [{str(package)!r}, *(p for p in sys.path if p and 'main' not in p)]\n"
+    """``python -m`` puts the folder first; and what a program finds only by its own path, its server finds too."""
+    (tmp_path / "token.py").write_text("raise RuntimeError('the user's own')")
+    path = [str(Path(servers.__file__).parents[1]), *filter(None, sys.path)]
+    code = f"import sys; sys.path[:] = {path}\n"
     code += "from sb3_carla.servers import EmbeddedServer; EmbeddedServer('Circuit01').close(); print('started')"
-    script = tmp_path / "elsewhere" / "script.py"
-    script.write_text(code)
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout == "started\n", done.stderr
+    assert run(code, python=getattr(sys, "_base_executable", sys.executable), cwd=tmp_path) == "started\n"
+
+
+def test_no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/no such folder")
+    EmbeddedServer("Circuit01").close()
+    CommandServer(SCRIPT).close()
+
+
+def test_python_that_knows_no_files_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    EmbeddedServer("Circuit01").close()
+    with pytest.raises(ServerStartError, match="no GPU found"):
+        CommandServer("sh -c 'echo no GPU found; exit 3' {port}")
+
+
+def test_servers_have_a_home_where_their_parent_has_none() -> None:
+    """CARLA's client crashes without one, see ``sb3_carla/__init__.py``."""
+    command = "sh -c " + shlex.quote(f'test -n "$HOME" && exec {OURS}')
+    code = f"from sb3_carla.servers import CommandServer; CommandServer({command!r}).close(); print('started')"
+    assert run(code, env={name: value for name, value in os.environ.items() if name != "HOME"}) == "started\n"
 
 
 @pytest.mark.parametrize("command", ["sleep 60 {port}", None], ids=["command", "packaged"])
 def test_ctrl_c_while_a_server_starts_leaves_nothing(command: str | None) -> None:
+    """At any time: the process may have been started, and nobody know it yet."""
     before = children()
-    supervisor = Supervisor(command)
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt) as kept:
-        supervisor.start("Circuit01")
-    supervisor.close()
-    assert children() == before
-    assert kept.traceback
+    for delay in np.linspace(0.0, 0.04, 40):
+        supervisor = Supervisor(command)
+        start = functools.partial(supervisor.start, "Circuit01")
+        with pytest.raises(KeyboardInterrupt) as kept:
+            interrupt(start, delay)
+        supervisor.close()
+        assert children() == before
+        assert kept.traceback
 
 
 def test_ctrl_c_in_close_leaves_nothing() -> None:
     server = EmbeddedServer("Circuit01")
     os.kill(server.pid, signal.SIGSTOP)
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        server.close()
+        interrupt(server.close, 0.5)
     assert wait_until_gone(server.pid, 5.0)
     server.close()
+
+
+@pytest.mark.parametrize("command", [SCRIPT, WITHOUT_ENVIRONMENT], ids=["marked", "unmarked"])
+@pytest.mark.parametrize("delays", [[0.5], [0.5, 0.55], [0.5, 0.51, 0.52]], ids=["once", "twice", "thrice"])
+def test_ctrl_c_in_close_leaves_nothing_of_a_command(command: str, delays: list[float]) -> None:
+    server = CommandServer(command)
+    processes = family(server._mark, server.pid)
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(server.close, *delays)
+    server.close()
+    assert all(wait_until_gone(pid, 5.0) for pid in [server.pid, *processes])
