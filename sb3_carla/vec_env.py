@@ -53,8 +53,8 @@ class SupervisedVecEnv(SubprocVecEnv):
     ``info`` has ``worker_restarted`` and ``server_restarted`` True, ``TimeLimit.truncated`` True, so that nothing is
     learnt as an end of the task, and as ``terminal_observation`` the last one seen. The other environments'
     transitions are kept. An exception that an environment raises in Python is raised here: no process is lost by it.
-    After one, or after Ctrl-C, answers of a step may never have been taken: at the next step these environments begin
-    anew, as if their process had been lost.
+    After one, or after Ctrl-C, nobody has seen what a step or a reset came to: at the next step all environments begin
+    anew, as if their processes had been lost.
 
     :param env_fns: make the environments
     :param start_method: of ``multiprocessing``; None: "forkserver"
@@ -202,6 +202,8 @@ class SupervisedVecEnv(SubprocVecEnv):
         :param actions: shape (n_envs, ...)
         """
         self._abandon()
+        if self.waiting:  # nobody has seen all that the last one came to
+            self._interrupted.update(range(self.num_envs))
         for index, action in enumerate(actions):
             if index in self._interrupted:
                 self._send(index, "reset", (None, self._options[index]))
@@ -236,6 +238,7 @@ class SupervisedVecEnv(SubprocVecEnv):
     def reset(self) -> VecEnvObs:
         """As in SB3."""
         self._abandon()
+        self.waiting = True
         for index, seed in enumerate(self._seeds):
             self._first_seeds[index] = self._first_seeds[index] if seed is None else seed
             self._send(index, "reset", (seed, self._options[index]))
@@ -245,6 +248,7 @@ class SupervisedVecEnv(SubprocVecEnv):
             began.append(answer if there else self._replace(index))
         self._begun.clear()
         self._interrupted.clear()
+        self.waiting = False
         observations, self.reset_infos = (list(part) for part in zip(*began, strict=True))
         self._seen = observations
         self._reset_seeds()

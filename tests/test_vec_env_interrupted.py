@@ -57,13 +57,14 @@ def interrupt_in(seconds: float) -> None:
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
+@pytest.mark.parametrize("actions", [(90.0, 91.0), (2.0, 91.0)], ids=["none-answered", "one-answered"])
 @pytest.mark.parametrize("between", [lambda envs: None, lambda envs: envs.get_attr("steps")], ids=["at-once", "asked"])
-def test_after_an_interruption_the_next_step_begins_anew(envs: Any, between: Any) -> None:
+def test_after_an_interruption_the_next_step_begins_anew(envs: Any, between: Any, actions: Any) -> None:
     """The step that nobody saw cannot be part of a transition."""
     assert step(envs, 1.0, 2.0)[:2] == ([1, 1], [1.0, 2.0])
     interrupt_in(0.3)
     with pytest.raises(KeyboardInterrupt):
-        step(envs, 90.0, 91.0)
+        step(envs, *actions)
     between(envs)
     observations, rewards, dones, infos = step(envs, 3.0, 4.0)
     assert (observations, rewards, dones) == ([0, 0], [0.0, 0.0], [True, True])
