@@ -13,10 +13,12 @@ from sb3_carla.schedules import LINEAR, rate_schedule
 
 __all__ = ["check_entry", "constructor_arguments", "read_entries", "read_entry"]
 
-OF_THE_ZOO = (
-    "n_timesteps", "n_envs", "env_kwargs", "env_wrapper", "vec_env_wrapper", "frame_stack", "normalize", "callback",
-    "monitor_kwargs", "noise_type", "noise_std", "policy", "vec_env",
+AROUND_THE_MODEL = (
+    "n_envs", "env_kwargs", "env_wrapper", "vec_env_wrapper", "frame_stack", "normalize", "callback", "monitor_kwargs",
+    "vec_env",
 )  # fmt: skip
+"""Keys of an entry that say what a model learns from, and beside what."""
+OF_THE_ZOO = (*AROUND_THE_MODEL, "n_timesteps", "noise_type", "noise_std", "policy")
 """Keys of an entry that rl-zoo3 uses itself, the policy, and what :mod:`sb3_carla.zoo` adds."""
 COUNTS = ("n_timesteps", "n_envs")
 """Numbers among them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from sb3_carla import zoo
 from sb3_carla.errors import ModelError
 
-__all__ = ["environment_settings", "find_model", "latest_model", "load_model"]
+__all__ = ["changed_hyperparameters", "environment_settings", "find_model", "latest_model", "load_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,26 @@ def environment_settings(model: Path) -> dict[str, Any]:
     arguments = _read(run / ENV_ID / "args.yml")
     settings = {**(config.get("env_kwargs") or {}), **(arguments.get("env_kwargs") or {})}
     return {key: value for key, value in settings.items() if key not in NOT_OF_THE_TASK}
+
+
+def changed_hyperparameters(run: Path, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """
+    :param run: folder of an rl-zoo3 run
+    :param asked: hyperparameters as a file has them
+    :return: those that are others than the run's, with the run's value and the one asked for, None where there is none;
+        of dicts their keys (``env_kwargs.town``); empty if the run's ``config.yml`` is not there
+    """
+    had = _flat(_read(run / ENV_ID / "config.yml"))
+    wanted = _flat(yaml.load(yaml.dump(dict(asked)), Loader=_DataLoader)) if had else {}
+    keys = sorted({*had, *wanted})
+    return {key: (had.get(key), wanted.get(key)) for key in keys if had.get(key) != wanted.get(key)}
+
+
+def _flat(entry: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in entry.items():
+        flat.update(_flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value})
+    return flat
 
 
 def load_model(path: Path, *, algo: str = "td3", device: str = "auto") -> Any:

@@ -212,6 +212,7 @@ def _with_merged_env_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
             raise ValueError(f"{self.config}: {self.env_name.gym_id}: {error}") from error
         merged = {**hyperparams.get("env_kwargs", {}), **given}
         hyperparams["env_kwargs"] = saved["env_kwargs"] = merged
+        self._asked = dict(saved)
         anywhere = {**merged, "practice": 0.0} if "practice" in merged else merged  # practice is for training alone
         self.eval_env_kwargs = {**anywhere, **(self._eval_env_kwargs_args or {})}
         self.args.env_kwargs = dict(anywhere)
@@ -303,20 +304,25 @@ def _with_exact_resume(original: Callable[..., Any]) -> Callable[..., Any]:
             tensorboard_log=self.tensorboard_log, verbose=self.verbose, device=self.device,
         )  # fmt: skip
         print(f"Going on at step {model.num_timesteps}")
-        kept = [f"{key}: {getattr(model, key)}" for key, value in hyperparams.items() if _differs(model, key, value)]
-        if kept:
-            print(
-                f"With the hyperparameters that it had, not those of the file and the command line: {', '.join(kept)}"
-            )
+        _tell_changes(step.parent.parent, self._asked)
         return model
 
     return _load_pretrained_agent
 
 
-def _differs(model: Any, key: str, value: Any) -> bool:
-    """Whether a number or a word in a model is another than was asked for."""
-    now = getattr(model, key, None)
-    return now != value and all(isinstance(each, (bool, int, float, str)) for each in (now, value))
+def _tell_changes(run: Path, asked: dict[str, Any]) -> None:
+    """Say what of a file and a command line has no effect on a training that goes on, and what has one."""
+    around = set(importlib.import_module("sb3_carla.entries").AROUND_THE_MODEL)
+    kept, changed = [], []
+    for key, (had, wanted) in importlib.import_module("sb3_carla.runs").changed_hyperparameters(run, asked).items():
+        if key.split(".")[0] in around:
+            changed.append(f"{key}: {wanted} (before: {had})")
+        elif key != "n_timesteps":
+            kept.append(f"{key}: {had} (not {wanted})")
+    if kept:
+        print(f"With the hyperparameters that it had, not those of the file and the command line: {', '.join(kept)}")
+    if changed:
+        print(f"Otherwise than before, so that it is another training from here on: {', '.join(changed)}")
 
 
 def _with_learning_to_the_end(original: Callable[..., None]) -> Callable[..., None]:

@@ -341,11 +341,16 @@ def test_killed_zoo_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     out = run_python(tmp_path, *again, "-f", "killed", "-i", str(latest / "model.zip"))
     assert "Going on at step 120" in out
     assert "With the hyperparameters that it had" not in out
+    assert "Otherwise than before" not in out
     assert [step.name for step in Checkpoints(latest.parent).steps()] == ["step_000000240", "step_000000180"]
-    shorter = [option if option != "batch_size:8" else "batch_size:16" for option in train]
+    other = {"batch_size:8": "batch_size:16", "n_npcs:2": "n_npcs:1"}
+    shorter = [other.get(option, option) for option in train]
+    shorter += ["learning_rate:'lin_2e-3'", "policy_kwargs:dict(encoder='actor',state_size=14)"]
     out = run_python(tmp_path, *shorter, "-f", "killed", "-i", str(latest / "model.zip"))
     assert "Going on at step 240" in out, "the same command again finds the newest"
-    assert "not those of the file and the command line: batch_size: 8\n" in out
+    assert "not those of the file and the command line: batch_size: 8 (not 16), learning_rate: lin_1e-3 (not" in out
+    assert "policy_kwargs.features_extractor_kwargs.features_dim: 64 (not None)" in out
+    assert "it is another training from here on: env_kwargs.n_npcs: 1 (before: 2)\n" in out
     models = [
         TD3.load(tmp_path / folder / "CarlaLane-v0.zip")
         for folder in ("through/td3/CarlaLane-v0_1", "killed/td3/CarlaLane-v0_2")
