@@ -119,7 +119,10 @@ def test_every_variant_trains(name: str) -> None:
     model.learn(60)
     assert model._n_updates > 0
     plain = not any(isinstance(m, th.nn.LayerNorm) for m in model.actor.features_extractor.modules())
-    assert plain is (re.fullmatch("stock|ours.*-without-layer-norm|published(?!-layer|-repaired).*", name) is not None)
+    assert plain is (
+        re.fullmatch("stock|ours-with-stock-td3|ours.*-without-layer-norm|published(?!-layer|-repaired).*", name)
+        is not None
+    )
 
 
 def flat(settings: dict[str, Any], path: str = "") -> dict[str, Any]:
