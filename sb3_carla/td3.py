@@ -33,6 +33,7 @@ robot learning, RSS 2018.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,8 @@ class TD3(OverlappingUpdates, PartRates, stable_baselines3.TD3):
         end is reached; replaces ``action_noise``
     :param noise_spread: the last environment explores with so many times ``exploration_noise``, the first with so many
         times less, those between in even ratios: some show what the policy does, others what it might do; 1 is off
-    :param autocast: encoders compute in bfloat16; None does so where the processor multiplies it natively
+    :param autocast: encoders compute in bfloat16; None does so where the processor multiplies it natively, elsewhere it
+        takes several times as long as float32
     :param pre_activation_penalty: weight of the mean square of the actor's outputs before their tanh; 0 is off
     :param action_smoothness: weight of the mean square distance between the action and the one that follows; 0 is off
     :param invert_gradients: see :class:`sb3_carla.tensors.InvertingTanh`
@@ -239,6 +241,12 @@ class TD3(OverlappingUpdates, PartRates, stable_baselines3.TD3):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         prepared = super()._setup_learn(*args, **kwargs)
         endure(self.logger)
+        if self._autocast and not bf16_is_native(self.device):
+            warnings.warn(
+                f"autocast=True: {self.device} only emulates bfloat16, several times slower than float32; "
+                "autocast=None uses it where it is native",
+                stacklevel=3,
+            )
         if self.verbose >= 1:
             # A model that was loaded to go on still has the rates with which it ended.
             self._update_current_progress_remaining(self.num_timesteps, max(self._total_timesteps, 1))

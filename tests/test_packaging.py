@@ -111,6 +111,7 @@ def test_hyperparameters_are_data(algo: str, env_id: str, entry: dict[str, Any])
     assert "n_timesteps" in entry
     for key in ("policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "normalize", "monitor_kwargs"):
         assert not isinstance(entry.get(key), str), f"{key}: rl-zoo3 would eval the string {entry[key]!r}"
+    assert entry.get("autocast") is not True, "whether bfloat16 pays is the processor's"
     for value in plain_values(entry):
         assert value is None or isinstance(value, (bool, int, float, str)), value
         assert not isinstance(value, str) or "(" not in value, f"looks like code: {value!r}"

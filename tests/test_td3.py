@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import platform
@@ -27,7 +28,7 @@ from sb3_carla.callbacks import ValueBiasCallback
 from sb3_carla.frame_buffer import FrameReplayBuffer
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.td3 import TD3
-from sb3_carla.tensors import InvertingTanh
+from sb3_carla.tensors import InvertingTanh, bf16_is_native
 from sb3_carla.weights import load_policy
 
 OFF = {"actor_max_grad_norm": None, "critic_max_grad_norm": None, "autocast": False}
@@ -189,6 +190,13 @@ def test_bfloat16_encoder_stays_close_to_float32() -> None:
     exact, rough = features
     assert rough.dtype == th.float32
     assert 0.0 < float((rough - exact).norm() / exact.norm()) < 0.03
+
+
+def test_bfloat16_only_where_the_processor_has_it() -> None:
+    native = bf16_is_native(th.device("cpu"))
+    assert filled(TD3)._autocast == native
+    with contextlib.nullcontext() if native else pytest.warns(UserWarning, match="only emulates bfloat16"):
+        filled(TD3, autocast=True)
 
 
 def test_n_step_and_truncation_with_several_environments() -> None:
