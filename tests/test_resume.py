@@ -318,6 +318,103 @@ def test_a_guard_judges_by_what_was_seen_before_the_checkpoint(tmp_path: Path) -
     assert_same(resumed, through)
 
 
+SIGTERM = """if True:
+    import os, signal, sys
+    from repeatable import SMALL, envs
+    from stable_baselines3.common.callbacks import BaseCallback
+    from sb3_carla.callbacks import ExactCheckpointCallback
+    from sb3_carla.td3 import TD3
+
+    def terminate():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    class Deed(BaseCallback):
+        def __init__(self, deed):
+            super().__init__()
+            self.deed = deed
+
+        def _on_step(self):
+            if self.num_timesteps == 62:
+                self.deed()
+            return True
+
+    def learn(steps, deed, folder):
+        model, exact = TD3("LayerNormCnnPolicy", envs(), **SMALL), ExactCheckpointCallback(1000, folder)
+        try:
+            model.learn(steps, callback=[Deed(deed), exact])
+        except KeyboardInterrupt:
+            return model, exact
+        finally:
+            print(os.path.basename(folder), "has left learn", flush=True)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    def on_the_way():
+        learn(100, terminate, "on the way")
+
+    def in_the_last_step():
+        learn(62, terminate, "in the last step")
+
+    def twice():
+        learn(100, lambda: (terminate(), terminate()), "twice")
+
+    def after_an_interruption():
+        kept = learn(100, interrupt, "interrupted")
+        terminate()
+
+    def after_another_training():
+        kept = learn(100, interrupt, "interrupted again")
+        learn(20, None, "ended")
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        terminate()
+
+    def treated_by_the_process():
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
+        learn(100, terminate, "treated")
+
+    def in_a_fork():
+        def fork():
+            child = os.fork()
+            if not child:
+                terminate()
+                os._exit(4)
+            os._exit(5 if os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGTERM else 6)
+
+        learn(100, fork, "forked")
+
+    cases = (on_the_way, in_the_last_step, twice, after_an_interruption, after_another_training)
+    for case in (*cases, treated_by_the_process, in_a_fork):
+        child = os.fork()
+        if not child:
+            case()
+            os._exit(7)
+        print(case.__name__, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_sigterm(tmp_path: Path) -> None:
+    """A training that is under way leaves a checkpoint; everything else ends at once, as ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGTERM], cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "on the way has left learn", "on_the_way 143",
+        "in the last step has left learn", "in_the_last_step 143",
+        "twice -15",
+        "interrupted has left learn", "after_an_interruption -15",
+        "interrupted again has left learn", "ended has left learn", "after_another_training -15",
+        "treated_by_the_process 3",
+        "in_a_fork 5",
+    ], done.stderr  # fmt: skip
+    through = TD3("LayerNormCnnPolicy", envs(), **SMALL).learn(100)
+    for folder in ("on the way", "in the last step"):
+        resumed, _ = Checkpoints(tmp_path / folder).resume(TD3, envs())
+        assert resumed.num_timesteps == 62
+        assert_same(resumed.learn(100 - 62, reset_num_timesteps=False), through)
+
+
 # --- with CARLA and the zoo ------------------------------------------------------------------------------------------
 
 
