@@ -45,7 +45,7 @@ evaluate: $(STAMP)  ## Evaluate MODEL=path.zip, or the latest run in LOGS
 	$(PY) scripts/evaluate.py $(if $(MODEL),--model $(MODEL),--logs $(LOGS)) --episodes $(EPISODES)
 
 test: lint types  ## Lint, check types, run the tests
-	$(PY) -m pytest --numprocesses 2 --dist loadfile $(EXTRA)
+	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(EXTRA)
 
 lint: $(STAMP)  ## Check style
 	$(PY) -m ruff check .

@@ -32,7 +32,7 @@ import carla
 
 from sb3_carla import guard
 from sb3_carla.arguments import check_limits
-from sb3_carla.errors import MapError, ServerStartError
+from sb3_carla.errors import MapError, ServerStartError, TownNotFoundError
 
 __all__ = [
     "CommandServer",
@@ -135,7 +135,8 @@ class EmbeddedServer(ServerProcess):
 
     :param town: built-in town, or path of an OpenDRIVE file
     :param timeout: how long the server may take to come up [s]
-    :raises MapError: if the server refuses the town
+    :raises TownNotFoundError: if there is no such town
+    :raises MapError: if the map cannot be used
     :raises ServerStartError: if it ends, or is not ready in time
     """
 
@@ -162,6 +163,11 @@ class EmbeddedServer(ServerProcess):
                 self._process.wait(0.5)  # what it wrote to has been closed a moment before it is gone
             silent = f"no answer within {timeout:g} s" if self.alive else "it ended without a word"
             reason = _last_line(self._log) or silent
+            _, unknown, available = reason.partition("Town not found")
+            if unknown:
+                raise TownNotFoundError(
+                    f"The server has no town {town!r}; it has {available.partition('available: ')[2]}"
+                )
             if "town" in reason.lower() or "opendrive" in reason.lower():
                 raise MapError(f"The embedded server cannot load town {town!r}: {reason}")
             self.close()
@@ -259,7 +265,8 @@ class Supervisor:
 
         :param town: for the packaged server to begin with
         :raises ServerStartError: if none can be started
-        :raises MapError: if the packaged server refuses the town
+        :raises TownNotFoundError: if the packaged server has no such town
+        :raises MapError: if it cannot use the map
         """
         if self.server is None:
             self._episodes = 1

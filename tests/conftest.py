@@ -11,6 +11,14 @@ import torch as th
 # The networks of the tests are so small that a second thread costs more than it does.
 th.set_num_threads(1)
 
+LONGEST = ("test_chaos.py", "test_zoo.py", "test_resume.py", "test_checkpoint_faults.py", "test_search.py")
+"""Files that take minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They come first, so that at the end no process waits for another that has just begun with one."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
