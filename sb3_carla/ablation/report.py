@@ -46,11 +46,14 @@ def families(runs: dict[str, list[Run]]) -> dict[str, dict[str, list[Run]]]:
     Variants that are compared with each other: more than ten curves in one picture tell nothing.
 
     :param runs: of :func:`sb3_carla.ablation.records.read_runs`
-    :return: those that began as ours ("ours") and the others ("published"), without a family that has no run
+    :return: those that began as ours ("ours"), SB3's TD3 with our settings ("sb3"), the others ("published"), without
+        a family that has no run
     """
-    ours = {name: members for name, members in runs.items() if name.split("-")[0] == "ours"}
-    others = {name: members for name, members in runs.items() if name not in ours}
-    return {family: members for family, members in (("published", others), ("ours", ours)) if members}
+    found: dict[str, dict[str, list[Run]]] = {}
+    for name, members in runs.items():
+        family = name.split("-")[0]
+        found.setdefault(family if family in ("ours", "sb3") else "published", {})[name] = members
+    return found
 
 
 def draw(runs: dict[str, list[Run]]) -> Figure:
