@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import struct
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -37,6 +38,8 @@ ATTEMPTS = 3
 """Processes that are tried in a row before an environment is given up."""
 GRACE = 10.0
 """How long a process may take to close its environment [s]."""
+ORPHAN_NOTICES, ORPHAN_GRACE = 1.0, 90.0
+"""How long a process whose parent was killed may take to see that by itself, and then to close its environment [s]."""
 PRELOADED = ["stable_baselines3.common.monitor", "sb3_carla.env"]
 """Imported once, before the processes are forked: each starts in no time, and they share the memory."""
 
@@ -345,6 +348,8 @@ def _work(connection: Any, parent: Any, env_fn: CloudpickleWrapper, replacement:
         # The lost process's episodes stay in the file, which Monitor would begin anew.
         monitor.ResultsWriter = lambda *args, **kwargs: write(*args, **{**kwargs, "override_existing": False})  # type: ignore[assignment, misc]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which has this closed
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     made: list[gym.Env[Any, Any]] = []
 
     def make() -> gym.Env[Any, Any]:
@@ -358,6 +363,23 @@ def _work(connection: Any, parent: Any, env_fn: CloudpickleWrapper, replacement:
     except Exception:
         connection.send((traceback.format_exc(), None))
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for env in made:
             with contextlib.suppress(Exception):
-                env.close()  # for the second time, but where the parent was killed, or an exception raised
+                env.close()  # for the second time, but where the parent was killed, or an exception or a signal came
+
+
+def _leave(number: int, frame: object) -> None:
+    """Of SIGTERM: the environment is closed, so that a server that somebody else keeps is left as it was found."""
+    raise SystemExit(128 + number)
+
+
+def _end_with_the_parent() -> None:
+    """Where the parent is killed, who waits for the next command sees that at once; not who waits for a server."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    time.sleep(ORPHAN_NOTICES)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)  # it hangs within CARLA's client

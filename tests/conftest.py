@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
-import torch as th
 
-# The networks of the tests are so small that a second thread costs more than it does.
-th.set_num_threads(1)
+# The networks of the tests are so small that a second thread costs more than it does. And sums come out the same to the
+# last bit here and in the processes that tests start, before any of which PyTorch reads this.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 LONGEST = ("test_chaos.py", "test_zoo.py", "test_resume.py", "test_checkpoint_faults.py", "test_search.py")
 """Files that take minutes."""

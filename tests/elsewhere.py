@@ -11,9 +11,8 @@ __all__ = ["run_python"]
 
 
 def run_python(folder: Path, *arguments: str) -> str:
-    """Python in another directory, with nothing of the repository on its path, one thread, and no window."""
+    """Python in another directory, with nothing of the repository on its path, and no window."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DISPLAY")}
-    environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )

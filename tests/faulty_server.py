@@ -1,8 +1,9 @@
 """
 The packaged server with a camera that goes wrong: ``faulty_server.py PORT FAULT FRAME [SECONDS]``.
 
-From the FRAME-th picture on (or at it) it does what FAULT says; with "spawn" it hangs when the first actor appears. All
-else, client and connection included, is the real thing.
+From the FRAME-th picture on, or at it, it does what FAULT says. With "spawn" it hangs as the first actor appears; with
+"untold" a new client hears nothing of the world before the next tick, as in CARLA. All else, client and connection
+included, is the real thing.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import sys
 import time
 from typing import Any
 
-from sb3_carla.server import simulation
+from sb3_carla.server import server, simulation
 from sb3_carla.server.__main__ import main
+from sb3_carla.server.streams import WORLD_STREAM
 from sb3_carla.simulator.sensors import CameraSensor
 
 PORT, FAULT, FRAME = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -50,6 +52,15 @@ def lost(*_: Any) -> None:
     time.sleep(1000.0)
 
 
+def told(self: Any, stream_id: int, connection: Any) -> None:
+    """Of the sensors, not of the world."""
+    if stream_id != WORLD_STREAM:
+        subscribed(self, stream_id, connection)
+
+
+subscribed = server.Server._subscribed
+if FAULT == "untold":
+    server.Server._subscribed = told  # type: ignore[method-assign]
 simulation.Simulation._publish_sensor = wrong  # type: ignore[method-assign]
 if FAULT == "spawn":
     simulation.World._enter = lost  # type: ignore[method-assign]

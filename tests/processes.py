@@ -15,7 +15,7 @@ import carla
 import numpy as np
 
 from sb3_carla.env import CarlaLaneEnv
-from sb3_carla.servers import EmbeddedServer, _answers
+from sb3_carla.servers import ServerProcess, _answers
 
 STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
 OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
@@ -23,9 +23,34 @@ SCRIPT = f"sh -c '{OURS} & wait'"
 """Like CarlaUE4.sh: the server is a child of what is started."""
 
 
+def faulty(fault: str) -> str:
+    """
+    Command of a server that goes wrong.
+
+    :param fault: see ``faulty_server.py``
+    """
+    script = Path(__file__).with_name("faulty_server.py")
+    return f"{shlex.quote(sys.executable)} {shlex.quote(str(script))} {{port}} {fault}"
+
+
 def children() -> set[int]:
     listing = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
     return {int(pid) for pid in listing.split()}
+
+
+def marked(name: str, value: str) -> dict[int, str]:
+    """Process ids and command lines of all that live and carry an environment variable."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                carries = f"{name}={value}".encode() in (entry / "environ").read_bytes().split(b"\0")
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if carries and command:
+                found[int(entry.name)] = command
+    return found
 
 
 def wait_until_gone(pid: int, seconds: float) -> bool:
@@ -61,7 +86,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def connected(server: EmbeddedServer) -> Any:
+def connected(server: ServerProcess) -> Any:
     """The server's world for another client; the server may still be starting."""
     wait_for(lambda: _answers(server.host, server.port))
     client = carla.Client(server.host, server.port)
@@ -69,7 +94,7 @@ def connected(server: EmbeddedServer) -> Any:
     return client.get_world()
 
 
-def kinds(server: EmbeddedServer) -> dict[str, int]:
+def kinds(server: ServerProcess) -> dict[str, int]:
     """How many cars and sensors a server has."""
     world = connected(server)
     wait_for(lambda: world.get_snapshot().frame > 0)  # the first one comes on a connection of its own

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import marked
 
 from sb3_carla.servers import resident_memory
 from sb3_carla.td3 import TD3
@@ -53,23 +54,13 @@ class Chaos:
         latest = self.folder / "logs/td3/CarlaLane-v0_1/checkpoints/latest/model.zip"
         more = ["-n", str(steps), *(["-i", str(latest)] if latest.exists() else [])]
         self._before = self.steps()
-        environment = {**os.environ, MARK: self.mark, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, MARK: self.mark}
         with (self.folder / "log.txt").open("ab") as log:
             return subprocess.Popen([*self._command, *more], cwd=self.folder, env=environment, stdout=log, stderr=log)
 
     def processes(self) -> dict[int, str]:
         """Process ids and command lines of all that belongs to it and lives."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    marked = f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0")
-                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                except OSError:
-                    continue
-                if marked and command:
-                    found[int(entry.name)] = command
-        return found
+        return marked(MARK, self.mark)
 
     def _some(self, what: str) -> int | None:
         pids = [pid for pid, command in self.processes().items() if what in command and pid != self.trainer.pid]
@@ -106,7 +97,8 @@ class Chaos:
         deadline = time.monotonic() + 20.0
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert not self.processes(), "a killed training leaves nothing behind"
+        left = self.processes()
+        assert not left, "a killed training leaves nothing behind: " + "; ".join(f"{pid} {left[pid]}" for pid in left)
         self.resumed += 1
         self.memory.clear()
         self.trainer = self._start()

@@ -16,12 +16,12 @@ from typing import Any
 import carla
 import gymnasium as gym
 import pytest
-from processes import OURS, STRAIGHT_ON, connected, kinds, server_of, wait_for
+from processes import OURS, STRAIGHT_ON, connected, faulty, kinds, server_of, wait_for
 
 from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.errors import ServerTimeoutError
 from sb3_carla.ownership import is_abandoned, own_mark
-from sb3_carla.servers import EmbeddedServer
+from sb3_carla.servers import CommandServer, EmbeddedServer, ServerProcess
 from sb3_carla.session import CarlaSession
 from sb3_carla.traffic import Traffic
 from sb3_carla.vec_env import SupervisedVecEnv
@@ -186,7 +186,7 @@ while True:
 
 
 @contextlib.contextmanager
-def driving(server: EmbeddedServer) -> Iterator[subprocess.Popen[str]]:
+def driving(server: ServerProcess) -> Iterator[subprocess.Popen[str]]:
     """Another process that drives there."""
     command = [sys.executable, "-c", DRIVER, str(server.port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -196,7 +196,7 @@ def driving(server: EmbeddedServer) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def check_left_free(server: EmbeddedServer) -> None:
+def check_left_free(server: ServerProcess) -> None:
     """Nothing of ours is on it, and its clock runs by itself."""
     wait_for(lambda: not kinds(server))
     world = connected(server)
@@ -214,6 +214,17 @@ def test_the_next_process_clears_up_after_one_that_was_killed(server: EmbeddedSe
         env.reset(seed=0)
         assert kinds(server) == {"sensor": 2, "vehicle": 1}
     check_left_free(server)
+
+
+def test_a_server_that_tells_of_its_actors_at_the_next_tick_only_is_cleared_up_as_well() -> None:
+    """Which nobody makes any more: as CARLA does, and the packaged server where its stream is slow to connect."""
+    with contextlib.closing(CommandServer(faulty("untold 0"))) as server:
+        with driving(server) as process:
+            pass
+        assert process.wait() == -signal.SIGKILL
+        with CarlaLaneEnv(host=server.host, port=server.port) as env:
+            env.reset(seed=0)
+        check_left_free(server)
 
 
 VECTOR = """
@@ -253,15 +264,17 @@ def test_marks() -> None:
         assert not is_abandoned(other)
 
 
-@pytest.mark.parametrize("how", ["interrupt", "kill the parent"])
+@pytest.mark.parametrize("how", ["interrupt", "terminate", "kill the parent"])
 def test_processes_of_a_vector_leave_the_server_free(server: EmbeddedServer, how: str) -> None:
-    """Ctrl-C reaches every process of a terminal, and a parent that is killed closes nothing."""
+    """Ctrl-C and a shutdown reach every process, and a parent that is killed closes nothing."""
     envs = SupervisedVecEnv([partial(CarlaLaneEnv, host=server.host, port=server.port)])
     envs.reset()
     assert kinds(server) == {"sensor": 2, "vehicle": 1}
     if how == "interrupt":
         os.kill(envs.processes[0].pid, signal.SIGINT)
         envs.close()
+    elif how == "terminate":
+        os.kill(envs.processes[0].pid, signal.SIGTERM)
     else:
         envs.remotes[0].close()  # as the kernel does
     check_left_free(server)

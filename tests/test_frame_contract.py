@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import STRAIGHT_ON, faulty
 
 from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.errors import FrameError, ServerTimeoutError
-
-STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
-
-
-def faulty(fault: str) -> str:
-    script = Path(__file__).with_name("faulty_server.py")
-    return f"{shlex.quote(sys.executable)} {shlex.quote(str(script))} {{port}} {fault}"
 
 
 def drive(env: CarlaLaneEnv, steps: int) -> tuple[list[np.ndarray], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shlex
@@ -12,13 +13,14 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from processes import OURS, SCRIPT, children, server_below, wait_for, wait_until_gone
+from processes import OURS, SCRIPT, children, marked, server_below, wait_for, wait_until_gone
 
 from sb3_carla import servers
 from sb3_carla.errors import ServerStartError
@@ -201,6 +203,39 @@ def test_ctrl_c_while_a_server_starts_leaves_nothing(command: str | None) -> Non
         supervisor.close()
         assert children() == before
         assert kept.traceback
+
+
+ALONE = """
+from sb3_carla.servers import EmbeddedServer
+EmbeddedServer("Circuit01")
+"""
+IN_A_VECTOR = """
+from sb3_carla.env import CarlaLaneEnv
+from sb3_carla.vec_env import SupervisedVecEnv
+if __name__ == "__main__":
+    SupervisedVecEnv([CarlaLaneEnv]).reset()
+"""
+
+
+@pytest.mark.parametrize("code", [ALONE, IN_A_VECTOR], ids=["alone", "in a vector"])
+def test_a_server_that_is_stopped_while_it_starts_does_not_outlive_a_killed_training(tmp_path: Path, code: str) -> None:
+    """Nor does who waits for it, for half a minute."""
+    (tmp_path / "training.py").write_text(code)
+    mark = uuid.uuid4().hex
+    with subprocess.Popen([sys.executable, "training.py"], cwd=tmp_path, env={**os.environ, "MARK": mark}) as training:
+        wait_for(lambda: any(is_being_imported(pid) for pid in marked("MARK", mark)))
+        training.kill()
+    wait_for(lambda: not marked("MARK", mark), 25.0)
+
+
+def is_being_imported(pid: int) -> bool:
+    """Stop a process if it is a server that has begun to import its modules."""
+    with contextlib.suppress(OSError):  # gone since
+        folder = Path(f"/proc/{pid}")
+        if b"sb3_carla.server" in (folder / "cmdline").read_bytes() and "numpy" in (folder / "maps").read_text():
+            os.kill(pid, signal.SIGSTOP)
+            return True
+    return False
 
 
 def test_ctrl_c_in_close_leaves_nothing() -> None:
