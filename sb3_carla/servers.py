@@ -64,23 +64,20 @@ SHARED = "SB3_CARLA_PICTURES"
 """Environment variable: path of the memory that a process shares with the processes below it."""
 PATH = "SB3_CARLA_PATH"
 """Environment variable: where the packaged server finds its modules, a line for each folder."""
-PR_SET_PDEATHSIG = 1
-"""Of prctl(2): which signal comes when the parent dies."""
 START = f"""
 import os, sys
 sys.path[:] = os.environ.pop({PATH!r}).split("\\n")
 if sys.platform == "linux":
     import ctypes
-    ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(signal.SIGCONT)})
+    ctypes.CDLL(None).prctl(1, {int(signal.SIGCONT)})
 import runpy
 runpy.run_module("sb3_carla.server", run_name="__main__", alter_sys=True)
 """
 """
 The packaged server: as ``python -m`` does it, but with the modules of this process, not those of its folder.
 
-One that is stopped (SIGSTOP) would never see that its parent has died: SIGCONT lets it go on, and end. It is asked for
-before anything takes time, so that a server that is stopped while it starts goes as well. No signal that ends it, for
-this one also comes when the thread that started the server ends before the others.
+Before anything takes time it asks for a signal at its parent's death (``server/__main__.py``), so that one that is
+stopped while it starts does not stay.
 """
 TAIL = 65_536
 """How much of a server's log is searched for its last line [bytes]."""

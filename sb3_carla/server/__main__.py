@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from sb3_carla.simulator.pictures import SharedPictures
 from sb3_carla.towns import BUILT_IN_TOWNS
 
 EXIT_CANNOT_START = 1
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2): which signal comes when the parent dies."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # Pictures are so small that handing parts of them to other threads costs more than it saves (10 us of 70).
     cv2.setNumThreads(1)
+    if options.parent_pid is not None:
+        _wake_when_the_parent_dies()
     try:
         server = Server(
             options.town,
@@ -79,6 +84,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server.run()
     server.close()
     return 0
+
+
+def _wake_when_the_parent_dies() -> None:
+    """
+    A server that is stopped (SIGSTOP) would never see that its parent has died: SIGCONT lets it go on, and end.
+
+    No signal that ends it, for this one also comes when the thread that started the server ends before the others.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGCONT))
 
 
 if __name__ == "__main__":
