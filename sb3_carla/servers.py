@@ -438,13 +438,15 @@ def _stop(process: subprocess.Popen[bytes], mark: str) -> None:
 
 def _kill(process: subprocess.Popen[bytes], mark: str) -> None:
     """End what hangs, or was left behind."""
-    guard.end(mark, process.pid if process.poll() is None else None, [signal.SIGKILL])
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(LAST_GRACE)
-    process.kill()
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    try:
+        guard.end(mark, process.pid if process.poll() is None else None, [signal.SIGKILL])
+    finally:  # also where no file can be opened any more, and so no process be found
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LAST_GRACE)
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @contextlib.contextmanager

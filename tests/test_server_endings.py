@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import resource
 import shlex
 import signal
 import socket
@@ -245,6 +246,19 @@ def test_ctrl_c_in_close_leaves_nothing() -> None:
         interrupt(server.close, 0.5)
     assert wait_until_gone(server.pid, 5.0)
     server.close()
+
+
+def test_a_server_that_hangs_ends_where_no_more_files_can_be_opened() -> None:
+    server = EmbeddedServer("Circuit01")
+    os.kill(server.pid, signal.SIGSTOP)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            server.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert wait_until_gone(server.pid, 5.0)
 
 
 @pytest.mark.parametrize("command", [SCRIPT, WITHOUT_ENVIRONMENT], ids=["marked", "unmarked"])
