@@ -37,6 +37,9 @@ class FragileBar(BarEnv):
             os.abort()
         if fate == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
+        if fate == "hang":
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # as where CARLA's client never returns
+            time.sleep(60)
         if fate == "raise":
             raise ValueError("the road is gone")
         return super().step(action)
@@ -240,25 +243,32 @@ def test_close_ends_processes_that_hang(envs: SupervisedVecEnv, monkeypatch: pyt
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_processes_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fate", "start_method"), [("nothing", "forkserver"), ("hang", "fork")])
+def test_processes_do_not_outlive_a_killed_parent(tmp_path: Path, fate: str, start_method: str) -> None:
     code = """
 import sys, time
+import numpy as np
 sys.path.insert(0, sys.argv[1])
 from test_vec_env import made
+from sb3_carla import vec_env
 if __name__ == "__main__":
-    envs = made(2)
+    vec_env.ORPHAN_GRACE = 2.0  # also of forks
+    envs = made(2, start_method=sys.argv[3])
     envs.reset()
-    print(*envs.env_method("doom", "nothing"), flush=True)
+    pids = envs.env_method("doom", sys.argv[2])
+    envs.step_async(np.zeros((2, 1), np.float32))
+    time.sleep(0.5)
+    print(*pids, flush=True)
     time.sleep(60)
 """
     script = tmp_path / "parent.py"
     script.write_text(code)
-    command = [sys.executable, str(script), str(Path(__file__).parent)]
+    command = [sys.executable, str(script), str(Path(__file__).parent), fate, start_method]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pids = parent.stdout.readline().split()
         parent.kill()
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 15.0
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(pids) == 2
