@@ -44,9 +44,7 @@ train: $(STAMP)  ## Train TD3 on CarlaLane-v0, then evaluate it on towns it neve
 evaluate: $(STAMP)  ## Evaluate MODEL=path.zip, or the latest run in LOGS
 	$(PY) scripts/evaluate.py $(if $(MODEL),--model $(MODEL),--logs $(LOGS)) --episodes $(EPISODES)
 
-# The tests start hundreds of processes, which compile what is imported anew where Python may write no bytecode itself.
 test: lint types  ## Lint, check types, run the tests
-	$(PY) -m compileall -q $(CODE)
 	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(EXTRA)
 
 lint: $(STAMP)  ## Check style
