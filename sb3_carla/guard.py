@@ -102,12 +102,13 @@ def family(mark: str, root: int | None) -> list[int]:
     return list(found)
 
 
-def marked(mark: str) -> list[int]:
+def marked(mark: str, name: str = MARK) -> list[int]:
     """
-    :param mark: value of ``MARK``
+    :param mark: value of an environment variable
+    :param name: of the variable
     :return: ids of the processes that have it
     """
-    wanted, found = f"{MARK}={mark}".encode(), []
+    wanted, found = f"{name}={mark}".encode(), []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):  # gone since, or somebody else's

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 __all__ = ["Remains", "abandoned", "close_at_exit", "is_abandoned", "own_mark"]
 
 PREFIX = "sb3_carla"
+SNAPSHOT_WITHIN = 1.0
+"""How long to wait for what a synchronous server tells by itself, or another client has it tell [s]."""
 
 _open: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # what is to be closed, by which process
 
@@ -76,11 +79,14 @@ def is_abandoned(mark: str) -> bool:
     return _start(int(number)) != start
 
 
-def abandoned(world: Any) -> list[int]:
+def abandoned(world: Any, timeout: float) -> list[int]:
     """
     :param world: ``carla.World``
+    :param timeout: for an answer of its server [s]
     :return: ids of the actors of processes that are no more, and of the cars that their sensors are on; sensors first
+    :raises RuntimeError: if the server does not answer
     """
+    _await_snapshot(world, timeout)
     sensors: dict[int, None] = {}  # as sets, in order
     cars: dict[int, None] = {}
     for actor in world.get_actors():
@@ -89,6 +95,20 @@ def abandoned(world: Any) -> list[int]:
             if actor.parent is not None:
                 cars[actor.parent.id] = None
     return [*sensors, *cars]
+
+
+def _await_snapshot(world: Any, timeout: float) -> None:
+    """
+    The client of a server that is synchronous knows of no actors before the first snapshot has come.
+
+    CARLA sends one at each tick, and those that would tick may be no more: then this is a tick of ours.
+    """
+    deadline = time.monotonic() + SNAPSHOT_WITHIN
+    while world.get_snapshot().frame == 0:
+        if time.monotonic() > deadline:
+            world.tick(timeout)
+            return
+        time.sleep(0.005)
 
 
 def _numbering() -> str:

@@ -15,7 +15,6 @@ import math
 import os
 import queue
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +48,6 @@ WHEELBASE = 2.875
 """Of the car [m]."""
 LOAD_FACTOR = 3.0
 """How much longer than any other answer the loading of a town may take."""
-SNAPSHOT_WITHIN = 1.0
-"""How long to wait for what a synchronous server tells by itself, or another client has it tell [s]."""
 SETTLE_TICKS = 10
 """Least ticks after a teleport: long enough for any steering to be back at its centre and for the body to settle."""
 
@@ -141,8 +138,7 @@ class CarlaSession:
         Their car would stand in a lane for ever, and their cameras be drawn at every tick; and that the server is
         synchronous is not how they found it.
         """
-        self._see_the_world()
-        left = abandoned(self.world)
+        left = abandoned(self.world, self._timeout)
         if not left:
             return
         logger.warning("%d actors are removed, of processes that were killed", len(left))
@@ -150,19 +146,6 @@ class CarlaSession:
         if self._original_settings.synchronous_mode:
             self._original_settings.synchronous_mode = False
             self._original_settings.fixed_delta_seconds = None
-
-    def _see_the_world(self) -> None:
-        """
-        The client of a server that is synchronous knows of no actors before the first snapshot has come.
-
-        CARLA sends one at each tick, and those that would tick may be no more: then this is a tick of ours.
-        """
-        deadline = time.monotonic() + SNAPSHOT_WITHIN
-        while self.world.get_snapshot().frame == 0:
-            if time.monotonic() > deadline:
-                self.world.tick(self._timeout)
-                return
-            time.sleep(0.005)
 
     @property
     def remains(self) -> Remains:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import carla
 import numpy as np
 
+from sb3_carla import guard
 from sb3_carla.env import CarlaLaneEnv
 from sb3_carla.servers import ServerProcess, _answers
 
@@ -41,15 +43,11 @@ def children() -> set[int]:
 def marked(name: str, value: str) -> dict[int, str]:
     """Process ids and command lines of all that live and carry an environment variable."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                carries = f"{name}={value}".encode() in (entry / "environ").read_bytes().split(b"\0")
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if carries and command:
-                found[int(entry.name)] = command
+    for pid in guard.marked(value, name):
+        with contextlib.suppress(OSError):  # gone since
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if command:
+                found[pid] = command
     return found
 
 
