@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import itertools
 import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,15 +16,15 @@ from numpy.typing import NDArray
 
 from sb3_carla import arguments
 from sb3_carla.camera_stream import CameraMount
+from sb3_carla.connection import LOST, Connection
 from sb3_carla.controls import Controls, read_action
 from sb3_carla.episode import Episode
-from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError, VehicleLostError
+from sb3_carla.errors import ServerError
 from sb3_carla.lane_state import lane_state
-from sb3_carla.ownership import Remains, close_at_exit
 from sb3_carla.practice import Place, Practice
 from sb3_carla.rewards import STANDING_SPEED, Motion, RewardWeights, reward_terms
 from sb3_carla.route import LanePose, LaneRoute, Scenarios
-from sb3_carla.servers import ServerProcess, supervisor
+from sb3_carla.servers import supervisor
 from sb3_carla.session import CarlaSession, VehicleState, answering
 from sb3_carla.spectator import Spectator, close_windows, show
 from sb3_carla.traffic import IntelligentDriver, Traffic, gap_ahead, recommended_speed
@@ -40,14 +37,8 @@ logger = logging.getLogger(__name__)
 
 TIME_LIMIT_FACTOR = 3.0
 """Time limit of an episode as a multiple of the time that its route takes at target speed."""
-LOST = (ServerTimeoutError, ServerStartError, FrameError, VehicleLostError)
-"""What another server, or connecting anew, may cure."""
-ATTEMPTS = 3
-"""Servers that are tried before an episode is given up, of those that the environment starts."""
 TOWNS_KEPT = 64
 """Towns whose starts are remembered."""
-RECONNECT, RECONNECT_PAUSE = 120.0, 2.0
-"""How long, and how often, to look for a server that somebody else has to start again [s]."""
 
 
 class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
@@ -173,7 +164,6 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.render_mode, self._spectator = render_mode, Spectator()
         self.target_speed = target_speed
-        self._host, self._port, self._timeout = host, port, timeout
         self._scenario = scenario
         self._n_npcs = n_npcs
         self._route_length = route_length
@@ -184,10 +174,11 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
         self._practice = Practice(practice)
         self._place: Place | None = None
-        self._supervisor = supervisor(host, server_command, server_episodes, server_memory)
-        self._connected = False
-        self._session: CarlaSession | None = None
-        self._remains: Remains | None = None  # of a session that lost a server of somebody else
+        self._connection = Connection(
+            host, port, supervisor(host, server_command, server_episodes, server_memory),
+            [self._camera] if render_mode is None else [self._camera, Spectator.MOUNT],
+            timeout=timeout, delta_seconds=self.delta_seconds, ticks_per_image=action_repeat,
+        )  # fmt: skip
         self._traffic: Traffic | None = None
         self._scenarios: dict[str, Scenarios] = {}  # of the last towns
         self._frames = np.zeros((ages[0] + 1, height, width), np.uint8)  # the last ones, oldest first
@@ -248,7 +239,13 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         )
         weather = self._draw(self._weathers if weather is None else arguments.weather_choices(weather))
         self._town, self._number = town, number
-        self._begin_somehow(weather)
+        state = self.np_random.bit_generator.state
+
+        def begin() -> None:
+            self.np_random.bit_generator.state = state  # on another server the random numbers are the same again
+            self._begin(town, number, weather)
+
+        self._connection.insist(begin)
         if self.render_mode == "human":
             self.render()
         observation, info = self._frames[self._seen], self._info({})
@@ -300,7 +297,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
         :return: with "rgb_array": shape (384, 640, 3), uint8 RGB; with "human" the picture is shown in a window
         """
-        if self.render_mode is None or self._session is None:
+        if self.render_mode is None or self._connection.session is None:
             return None
         picture = self._spectator.picture(self._session)
         if self.render_mode == "rgb_array":
@@ -310,13 +307,12 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def close(self) -> None:
         """Give the server its settings back and end it if it is ours; safe to call again, and in a fork."""
-        if self._session is not None and self._session.is_forked:
+        if self._connection.is_forked:
             return
-        if self._remains is not None:
-            with contextlib.suppress(ServerError):  # it may have been silent for a while only
-                self._connect(None)
-        self._remains = self._episode = None
-        self._leave(server_lost=False)
+        self._episode = self._traffic = None
+        self._connection.close()
+        if self.render_mode == "human":
+            close_windows()
 
     # --- for drivers that read the map -------------------------------------------------------------------------
 
@@ -333,7 +329,6 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     @property
     def town_map(self) -> Any:
         """``carla.Map`` of the present town."""
-        assert self._session is not None
         return self._session.world.get_map()
 
     @property
@@ -356,22 +351,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         """One of them; a single one costs no random number."""
         return choices[int(self.np_random.integers(len(choices))) if len(choices) > 1 else 0]
 
-    def _begin_somehow(self, weather: Weather) -> None:
-        """Begin the episode, on another server if need be; the random numbers are the same again."""
-        state, first = self.np_random.bit_generator.state, time.monotonic()
-        for attempt in itertools.count(1):
-            self.np_random.bit_generator.state = state
-            try:
-                with answering("The CARLA server stopped answering"):
-                    self._begin(self._town, self._number, weather)
-                return
-            except LOST as error:
-                self._leave(server_lost=True)
-                patience = time.monotonic() - first < RECONNECT if self._connected else False
-                if not (attempt < ATTEMPTS if self._supervisor is not None else patience):
-                    raise
-                logger.warning("The episode begins anew on another server: %s", error)
-                time.sleep(0.0 if self._supervisor is not None else RECONNECT_PAUSE)
+    @property
+    def _session(self) -> CarlaSession:
+        assert self._connection.session is not None
+        return self._connection.session
 
     def _begin(self, town: str, number: int | None, weather: Weather) -> None:
         session = self._enter(town)
@@ -393,13 +376,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def _enter(self, town: str) -> CarlaSession:
         """Connect where need be, and load the town."""
-        supervisor = self._supervisor
-        why = supervisor.begin_episode() if supervisor is not None else None
-        if why is not None:
-            logger.info("The server is replaced: %s", why)
-            self._leave(server_lost=False)
-        server = supervisor.start(town) if supervisor is not None else None
-        session = self._session or self._connect(server)
+        session = self._connection.session_for(town)
         if session.load_town(town):
             self._traffic = self._weather = None  # a new world has its own weather
             try:
@@ -414,27 +391,12 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
                 raise
         return session
 
-    def _connect(self, server: ServerProcess | None) -> CarlaSession:
-        """A session with our server, or with that of somebody else."""
-        host, port = (str(self._host), self._port) if server is None else (server.host, server.port)
-        mounts = [self._camera] if self.render_mode is None else [self._camera, Spectator.MOUNT]
-        self._session = CarlaSession(
-            host, port, mounts, timeout=self._timeout, delta_seconds=self.delta_seconds,
-            ticks_per_image=self._action_repeat, packaged=server is not None and server.packaged,
-            remains=self._remains,
-        )  # fmt: skip
-        if server is None:
-            close_at_exit(self._session)
-        self._connected, self._remains = True, None
-        return self._session
-
     def _refuse_fork(self) -> None:
-        if self._session is not None and self._session.is_forked:
+        if self._connection.is_forked:
             raise RuntimeError("This environment cannot go on in a fork of its process: make another one there")
 
     def _drive(self, steering: float, drive: float) -> None:
         """Hold the action for ``action_repeat`` ticks, also where the episode ends before the last of them."""
-        assert self._session is not None
         assert self._episode is not None
         for _ in range(self._action_repeat):
             if self._traffic is not None:
@@ -448,7 +410,6 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
                 self._episode.update(self.vehicle_state, self.lane_pose, collisions, blocked=blocked)
 
     def _look(self) -> None:
-        assert self._session is not None
         state = self._session.state()
         self.vehicle_state = state
         self.lane_pose = self.route.locate(state.x, state.y, state.heading)
@@ -456,7 +417,6 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._gap = gap_ahead(self.route, self.lane_pose.station, others)
 
     def _grey(self) -> NDArray[np.uint8]:
-        assert self._session is not None
         self._spectator.keep_up(self._session)
         return cv2.cvtColor(self._session.image(self._camera), cv2.COLOR_BGRA2GRAY)  # type: ignore[return-value]
 
@@ -503,18 +463,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if self._episode is None:
             raise RuntimeError("the environment was closed by another thread during a step") from error
         self._episode.end_reason = "server_lost"
-        self._leave(server_lost=True)
+        self._interrupted, self._traffic = False, None
+        self._connection.leave(server_lost=True)
         info = self._info(dict.fromkeys(self._weights.__dataclass_fields__, 0.0))
         return self._frames[self._seen], 0.0, False, True, {**info, "server_restarted": True}
-
-    def _leave(self, *, server_lost: bool) -> None:
-        session, self._session, self._traffic = self._session, None, None
-        self._interrupted = False
-        if session is not None:
-            if server_lost and self._supervisor is None:
-                self._remains = session.remains
-            session.close(server_lost=server_lost or self._supervisor is not None)  # ours ends with all that is in it
-        if self._supervisor is not None:
-            self._supervisor.close()
-        if self.render_mode == "human":
-            close_windows()

@@ -72,9 +72,9 @@ def server_below(pid: int) -> int:
 
 
 def server_of(env: CarlaLaneEnv) -> Any:
-    assert env._supervisor is not None
-    assert env._supervisor.server is not None
-    return env._supervisor.server
+    assert env._connection.supervisor is not None
+    assert env._connection.supervisor.server is not None
+    return env._connection.supervisor.server
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -126,8 +126,8 @@ def test_actors_of_a_server_in_the_place_of_a_lost_one_are_not_ours(server: Embe
         env.reset(seed=0)
         os.kill(server.pid, signal.SIGKILL)
         assert env.step(STRAIGHT_ON)[4]["server_restarted"] is True
-        assert env._remains is not None
-        ours = env._remains.actor_ids
+        assert env._connection.remains is not None
+        ours = env._connection.remains.actor_ids
         with another(server):
             world = connected(server)
             library, places = world.get_blueprint_library(), world.get_map().get_spawn_points()

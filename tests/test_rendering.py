@@ -49,7 +49,7 @@ def test_what_is_rendered_late_is_what_would_have_been_rendered_from_the_start()
 def test_rendering_without_a_server_shows_black_and_ends_nothing() -> None:
     with gym.make("CarlaLane-v0", render_mode="rgb_array", action_repeat=4, timeout=3.0) as made:
         made.reset(seed=0)
-        os.kill(made.unwrapped._supervisor.server.pid, signal.SIGKILL)
+        os.kill(made.unwrapped._connection.supervisor.server.pid, signal.SIGKILL)
         assert not made.render().any()
         assert not made.render().any()
         assert made.step(STRAIGHT_ON)[4]["server_restarted"]

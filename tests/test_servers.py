@@ -36,7 +36,7 @@ def test_killed_server_truncates_and_the_next_reset_drives_on() -> None:
         lane = made.unwrapped
         lane.reset(seed=0)
         lane.step(STRAIGHT_ON)
-        os.kill(lane._supervisor.server.pid, signal.SIGKILL)
+        os.kill(lane._connection.supervisor.server.pid, signal.SIGKILL)
         observation, reward, terminated, truncated, info = lane.step(STRAIGHT_ON)
         assert (reward, terminated, truncated) == (0.0, False, True)
         assert info["server_restarted"] is True
@@ -105,7 +105,7 @@ import sys, time
 import gymnasium as gym, sb3_carla
 env = gym.make("CarlaLane-v0")
 env.reset(seed=0)
-print(env.unwrapped._supervisor.server.pid, flush=True)
+print(env.unwrapped._connection.supervisor.server.pid, flush=True)
 if sys.argv[1] == "kill":
     time.sleep(60)
 """
