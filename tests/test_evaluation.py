@@ -21,7 +21,7 @@ import sb3_carla
 from sb3_carla import evaluation, runs
 from sb3_carla.evaluation import Case, EpisodeRecord, Evaluation, Trace, command, scores
 from sb3_carla.evaluation.page import page
-from sb3_carla.evaluation.scores import jerk, wilson_interval
+from sb3_carla.evaluation.scores import _percentiles, jerk, wilson_interval
 from sb3_carla.evaluation.video import film
 from sb3_carla.towns import HELD_OUT_TOWNS
 
@@ -137,6 +137,15 @@ def test_intervals_cover_the_truth() -> None:
         for name, truth in (("success_rate", 0.9), ("lateral_mean_m", 0.2)):
             inside[name] += found[name].low <= truth <= found[name].high
     assert all(180 <= count <= 199 for count in inside.values()), inside
+
+
+def test_percentiles_of_resamples_are_those_of_what_was_drawn() -> None:
+    rng = np.random.default_rng(0)
+    offsets = [rng.exponential(0.2, rng.integers(1, 30)).round(1) for _ in range(7)]
+    draws = rng.integers(0, 7, (50, 7))
+    expected = [np.percentile(np.concatenate([offsets[i] for i in draw]), 95) for draw in draws]
+    counts = np.array([np.bincount(draw, minlength=7) for draw in draws])
+    np.testing.assert_allclose(_percentiles(offsets, counts), expected, rtol=1e-12)
 
 
 def test_fifty_successes_are_not_certainty() -> None:

@@ -85,7 +85,7 @@ class Score:
         :return: this score, without an interval
         """
         if self.parts is None:
-            return _percentile([record.trace.deviations for record in records])
+            return float(np.percentile(np.concatenate([record.trace.deviations for record in records]), 95))
         return float(_quotient(np.array([self.parts(record) for record in records]).sum(axis=0), self.root))
 
 
@@ -148,14 +148,14 @@ def scores(records: Sequence[EpisodeRecord]) -> dict[str, Scored]:
     if not records:
         raise ValueError("expected an episode at least, got none")
     draws = np.random.default_rng(0).integers(0, len(records), (RESAMPLES, len(records)))
+    counts = np.array([np.bincount(draw, minlength=len(records)) for draw in draws])  # of each record in each resample
     found = {}
     for name, score in SCORES.items():
         if score.parts is None:
-            offsets = [record.trace.deviations for record in records]
-            resampled = np.array([_percentile([offsets[i] for i in draw]) for draw in draws[: RESAMPLES // 4]])
+            resampled = _percentiles([record.trace.deviations for record in records], counts[: RESAMPLES // 4])
         else:
             parts = np.array([score.parts(record) for record in records])
-            resampled = _quotient(parts[draws].sum(axis=1), score.root)
+            resampled = _quotient(counts @ parts, score.root)
         low, high = np.percentile(resampled, (2.5, 97.5))
         found[name] = Scored(score.value(records), float(low), float(high))
     rate = found["success_rate"].value
@@ -170,8 +170,24 @@ def _quotient(sums: NDArray[np.float64], root: bool) -> NDArray[np.float64]:
     return np.sqrt(quotient) if root else quotient
 
 
-def _percentile(offsets: Sequence[NDArray[np.float64]]) -> float:
-    return float(np.percentile(np.concatenate(offsets), 95))
+def _percentiles(offsets: Sequence[NDArray[np.float64]], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """
+    What ``np.percentile(..., 95)`` gives of each resample, all of which are in order once their whole is.
+
+    :param offsets: of each of n episodes
+    :param counts: how often each resample has it, shape (resamples, n)
+    :return: shape (resamples,)
+    """
+    whole = np.concatenate(offsets)
+    order = np.argsort(whole)
+    whole, episodes = whole[order], np.repeat(np.arange(len(offsets)), [len(each) for each in offsets])[order]
+    found = []
+    for count in counts:
+        ranks = np.cumsum(count[episodes])  # how many of the resample are no larger
+        place = 0.95 * (ranks[-1] - 1)
+        below, above = whole[np.searchsorted(ranks, (math.floor(place), math.ceil(place)), side="right")]
+        found.append(below + (place - math.floor(place)) * (above - below))
+    return np.array(found)
 
 
 def wilson_interval(rate: float, n: int) -> tuple[float, float]:
