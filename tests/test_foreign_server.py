@@ -141,7 +141,9 @@ def test_actors_of_a_server_in_the_place_of_a_lost_one_are_not_ours(server: Embe
 def remove_the_car(env: CarlaLaneEnv, server: EmbeddedServer) -> dict[str, Any]:
     """Info of the step that finds it out: a frame that shows the car as destroyed may come first, as in CARLA."""
     assert env._session is not None
-    assert connected(server).get_actor(env._session.vehicle.id).destroy()
+    world, car = connected(server), env._session.vehicle.id
+    wait_for(lambda: world.get_snapshot().has_actor(car))  # or its client makes up whether it lives
+    assert world.get_actor(car).destroy()
     for _ in range(2):
         _, reward, terminated, truncated, info = env.step(STRAIGHT_ON)
         assert terminated is False

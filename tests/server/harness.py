@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -150,6 +151,18 @@ def spawn_car(world: Any, place: Any = 0, model: str = "vehicle.tesla.model3") -
     if isinstance(place, int):
         place = world.get_map().get_spawn_points()[place]
     return world.spawn_actor(world.get_blueprint_library().find(model), place)
+
+
+def await_snapshot(world: Any, actor: Any) -> None:
+    """
+    Until an actor has been in a snapshot the client makes up whether it lives, and may refuse to destroy it.
+
+    ``ActorSnapshot::actor_state`` of LibCarla 0.9.16 has no initial value.
+    """
+    deadline = time.monotonic() + 10.0
+    while not world.get_snapshot().has_actor(actor.id):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def spawn_sensor(world: Any, car: Any, kind: str, **attributes: object) -> Any:

@@ -73,7 +73,15 @@ def test_a_client_sees_what_another_one_destroys(server: ServerProcess, world: A
     car = spawn_car(world)
     world.tick()
     place = car.get_location()
-    run_client(f"assert client.get_world().get_actor({car.id}).destroy()", server.port)
+    run_client(
+        f"""
+        world = client.get_world()
+        while not world.get_snapshot().has_actor({car.id}):
+            pass
+        assert world.get_actor({car.id}).destroy()
+        """,
+        server.port,
+    )
     world.tick()
     assert not car.is_alive
     assert car.get_location() == place, "the last pose is kept"

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import carla
 import pytest
-from harness import TOWN, Inbox, ServerProcess, run_client, spawn_car, spawn_sensor, synchronous
+from harness import TOWN, Inbox, ServerProcess, await_snapshot, run_client, spawn_car, spawn_sensor, synchronous
 
 from sb3_carla.simulator.opendrive import built_in_opendrive
 from sb3_carla.towns import BUILT_IN_TOWNS
@@ -53,7 +53,9 @@ def test_maps_from_files_and_from_the_client(client: Any, tmp_path: Any) -> None
     assert client.load_world(str(path)).get_map().name == "Carla/Maps/Mine"
     world = client.generate_opendrive_world(built_in_opendrive(BUILT_IN_TOWNS[1]))
     assert world.get_map().name.endswith("OpenDriveMap")
-    assert spawn_car(world).is_alive
+    car = spawn_car(world)
+    await_snapshot(world, car)
+    assert car.is_alive
     (tmp_path / "Broken.xodr").write_text("<OpenDRIVE>")
     for name in (str(tmp_path / "Broken.xodr"), str(tmp_path / "Missing.xodr")):
         with pytest.raises(RuntimeError, match=r"\.xodr"):
@@ -148,6 +150,7 @@ def test_spawn_errors_say_what_is_wrong(world: Any) -> None:
         world.spawn_actor(camera, carla.Transform(), attach_to=car)
     with pytest.raises(RuntimeError, match="only sensors and props"):
         world.spawn_actor(library.find("vehicle.audi.tt"), points[3], attach_to=car)
+    world.tick()
     assert car.destroy()
     with pytest.raises(RuntimeError):
         world.spawn_actor(library.find("sensor.other.gnss"), carla.Transform(), attach_to=car)
@@ -180,6 +183,8 @@ def test_what_is_missing_is_said_in_the_clients_own_words(server: ServerProcess)
         world.freeze_all_traffic_lights(True)
         world.debug.draw_point(carla.Location(), 0.1, carla.Color(255, 0, 0), 1.0)
         assert list(world.get_level_bbs(carla.CityObjectLabel.Any)) == []
+        while not world.wait_for_tick(5.0).has_actor(car.id):
+            pass
         assert car.destroy()
         """,
         server.port,
