@@ -27,8 +27,8 @@ from gymnasium import spaces
 from tqdm import tqdm
 
 from sb3_carla import TD3
-from sb3_carla.checkpoints import Checkpoints
-from sb3_carla.markup import markdown_table
+from sb3_carla.checkpointing.checkpoints import Checkpoints
+from sb3_carla.diagnostics.html import markdown_table
 
 
 class Pictures(gym.Env[np.ndarray, np.ndarray]):

@@ -28,9 +28,9 @@ from typing import Any
 import gymnasium as gym
 
 import sb3_carla  # noqa: F401
-from sb3_carla.driver import PurePursuitDriver
-from sb3_carla.markup import markdown_table
-from sb3_carla.servers import resident_memory
+from sb3_carla.client.servers import resident_memory
+from sb3_carla.diagnostics.html import markdown_table
+from sb3_carla.envs.driver import PurePursuitDriver
 
 TOWNS = ["Circuit01", "Village01", "Village10"]
 WEATHERS = ["ClearNoon", "HardRainSunset"]

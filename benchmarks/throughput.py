@@ -191,7 +191,7 @@ def main() -> None:
     rates = measure(options.only, options.repeats, options.seconds)
     print(table(rates))
     if options.output:
-        from sb3_carla.provenance import provenance
+        from sb3_carla.zoo.provenance import provenance
 
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps({**provenance(), "steps_per_second": rates}, indent=2) + "\n")

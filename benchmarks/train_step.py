@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from sb3_carla import TD3
 from sb3_carla.callbacks import GradientNormCallback
-from sb3_carla.lane_state import LANE_STATE_SIZE
+from sb3_carla.envs.privileged_state import PRIVILEGED_STATE_SIZE
 
 BATCH = 256
 TRANSITIONS = 600
@@ -60,7 +60,7 @@ class Pictures(gym.Env[np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._stack = np.concatenate([self._stack[1:], self._frame()])
         ended = bool(self.np_random.random() < 0.01)
-        return self._stack, float(action[0]), False, ended, {"state": self.np_random.normal(size=LANE_STATE_SIZE)}
+        return self._stack, float(action[0]), False, ended, {"state": self.np_random.normal(size=PRIVILEGED_STATE_SIZE)}
 
 
 def contender(name: str) -> Any:
@@ -77,7 +77,7 @@ def contender(name: str) -> Any:
         policy_kwargs: dict[str, Any] = {"encoder": name, "optimizer_kwargs": {"fused": True}}
         options: dict[str, Any] = {"n_steps": 3, "random_shift": 4}
         if name == "default":
-            policy_kwargs |= {"encoder": "actor", "state_size": LANE_STATE_SIZE}
+            policy_kwargs |= {"encoder": "actor", "state_size": PRIVILEGED_STATE_SIZE}
             policy_kwargs["features_extractor_kwargs"] = {"features_dim": 64}
             options = {"critic_state": "state", "policy_delay": 1, "invert_gradients": True}
         model = TD3(

@@ -20,9 +20,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from tqdm import tqdm
 
 from sb3_carla import SupervisedVecEnv
-from sb3_carla.entries import read_entry
-from sb3_carla.markup import markdown_table
-from sb3_carla.zoo import default_config
+from sb3_carla.diagnostics.html import markdown_table
+from sb3_carla.zoo.algorithms import default_config
+from sb3_carla.zoo.hyperparameters import read_hyperparameters
 
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (DummyVecEnv, SubprocVecEnv, SupervisedVecEnv)}
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="default: 5")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each repeat (default: 4)")
     options = parser.parse_args()
-    env_kwargs = {**read_entry(str(default_config("td3")), "CarlaLane-v0")["env_kwargs"], "town": "Circuit01"}
+    env_kwargs = {**read_hyperparameters(str(default_config("td3")), "CarlaLane-v0")["env_kwargs"], "town": "Circuit01"}
     rng = np.random.default_rng(0)
     envs = {
         name: make_vec_env("CarlaLane-v0", options.n_envs, seed=0, env_kwargs=env_kwargs, vec_env_cls=kind)

@@ -8,7 +8,7 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback, outside_table
+from sb3_carla.callbacks.probes import BeforeDump, Hook, ProbeCallback, outside_table
 
 __all__ = ["ActionSaturationCallback"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch as th
 
-from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, networks
+from sb3_carla.callbacks.probes import BeforeDump, ProbeCallback, networks
 
 __all__ = ["AgentStatisticsCallback"]
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_carla.checkpoints import Checkpoints
+from sb3_carla.checkpointing.checkpoints import Checkpoints
 
 __all__ = ["ExactCheckpointCallback", "ModelCheckpointCallback"]
 
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 class ExactCheckpointCallback(BaseCallback):
     """
-    Writes a :class:`sb3_carla.checkpoints.Checkpoints` every so often and at the training's end, for any of SB3's
-    off-policy algorithms.
+    Writes a :class:`sb3_carla.checkpointing.checkpoints.Checkpoints` every so often and at the training's end, for any
+    of SB3's off-policy algorithms.
 
     A checkpoint that cannot be written is a warning, and those before it stay as they are. While the training runs, no
     other process may write to the same folder.

@@ -7,7 +7,7 @@ from typing import Any
 
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback, networks
+from sb3_carla.callbacks.probes import BeforeDump, ProbeCallback, networks
 from sb3_carla.diagnostics.panels import CATEGORIES, FEATURE_LIMITS
 
 __all__ = ["DashboardCallback", "layout"]

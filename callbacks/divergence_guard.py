@@ -20,9 +20,9 @@ from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_getattr
 
-from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback, networks
+from sb3_carla.callbacks.probes import BeforeDump, Hook, ProbeCallback, networks
 from sb3_carla.callbacks.verdicts import WINDOW, Evidence, Verdict, judge
-from sb3_carla.schedules import ScaledSchedule
+from sb3_carla.td3.schedules import ScaledSchedule
 
 __all__ = ["DivergenceGuard"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch as th
 from torch import nn
 
-from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback, hidden_activations, networks
+from sb3_carla.callbacks.probes import BeforeDump, Hook, ProbeCallback, hidden_activations, networks
 
 __all__ = ["DormantNeuronsCallback", "dormant"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from sb3_carla.callbacks.parts import outside_table
+from sb3_carla.callbacks.probes import outside_table
 
 __all__ = ["DrivingMetricsCallback"]
 

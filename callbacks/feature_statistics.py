@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch as th
 from torch import nn
 
-from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback, encoders, networks
+from sb3_carla.callbacks.probes import BeforeDump, Hook, ProbeCallback, encoders, networks
 
 __all__ = ["FeatureStatisticsCallback", "feature_rank"]
 

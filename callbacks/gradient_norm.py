@@ -9,7 +9,7 @@ from typing import Any
 import torch as th
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from sb3_carla.callbacks.parts import BeforeDump, Hook, ProbeCallback, encoders, networks
+from sb3_carla.callbacks.probes import BeforeDump, Hook, ProbeCallback, encoders, networks
 from sb3_carla.diagnostics.limits import GRADIENT_NORM
 
 __all__ = ["ALERTS", "GradientNormCallback"]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_carla.callbacks.parts import BeforeDump, ProbeCallback
+from sb3_carla.callbacks.probes import BeforeDump, ProbeCallback
 
 __all__ = ["ValueBiasCallback", "monte_carlo_returns", "predicted_values"]
 

@@ -2,8 +2,8 @@
 Lane keeping from a camera in CARLA, learnt with Stable-Baselines3's TD3.
 
 Importing this package registers ``CarlaLane-v0`` with Gymnasium, sets ``HOME`` where there is none and, where rl-zoo3
-is loaded, hooks into it (see :mod:`sb3_carla.zoo`); nothing else happens, and nothing heavy is imported until it is
-used.
+is loaded, hooks into it (see :mod:`sb3_carla.zoo.hooks`). Nothing else happens, and nothing heavy is imported until it
+is used.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from typing import TYPE_CHECKING, Any
 from gymnasium.envs.registration import register, registry
 
 if TYPE_CHECKING:
-    from sb3_carla.driver import PurePursuitDriver
-    from sb3_carla.env import CarlaLaneEnv
-    from sb3_carla.frame_buffer import FrameReplayBuffer
-    from sb3_carla.td3 import TD3
-    from sb3_carla.vec_env import SupervisedVecEnv
+    from sb3_carla.envs.carla_lane import CarlaLaneEnv
+    from sb3_carla.envs.driver import PurePursuitDriver
+    from sb3_carla.envs.vec_env import SupervisedVecEnv
+    from sb3_carla.td3.frame_buffer import FrameReplayBuffer
+    from sb3_carla.td3.td3 import TD3
 
 __all__ = ["TD3", "CarlaLaneEnv", "FrameReplayBuffer", "PurePursuitDriver", "SupervisedVecEnv", "__version__"]
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "TD3": "sb3_carla.td3",
-    "CarlaLaneEnv": "sb3_carla.env",
-    "FrameReplayBuffer": "sb3_carla.frame_buffer",
-    "PurePursuitDriver": "sb3_carla.driver",
-    "SupervisedVecEnv": "sb3_carla.vec_env",
+    "TD3": "sb3_carla.td3.td3",
+    "CarlaLaneEnv": "sb3_carla.envs.carla_lane",
+    "FrameReplayBuffer": "sb3_carla.td3.frame_buffer",
+    "PurePursuitDriver": "sb3_carla.envs.driver",
+    "SupervisedVecEnv": "sb3_carla.envs.vec_env",
 }
 
 # Services and small containers have none, and `import carla` crashes then: a segmentation fault without a word.
 os.environ.setdefault("HOME", os.path.expanduser("~") if os.path.expanduser("~") != "~" else "/")
 
 if "CarlaLane-v0" not in registry:
-    register(id="CarlaLane-v0", entry_point="sb3_carla.env:CarlaLaneEnv")
+    register(id="CarlaLane-v0", entry_point="sb3_carla.envs.carla_lane:CarlaLaneEnv")
 
 # `--gym-packages sb3_carla`, or a `custom_envs` of the user's own that imports us: our own hook has not run then.
 if "rl_zoo3" in sys.modules:
-    importlib.import_module("sb3_carla.zoo").install()
+    importlib.import_module("sb3_carla.zoo.hooks").install()
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "CallError",
     "CarlaLaneError",
     "CheckpointError",
     "EventLogError",
@@ -55,6 +56,10 @@ class FrameError(ServerError):
 
 class VehicleLostError(ServerError):
     """The agent's car is no longer in the world: somebody else has removed it."""
+
+
+class CallError(ServerError):
+    """A remote call cannot be done; the message goes to the client."""
 
 
 class VersionMismatchError(ServerError):

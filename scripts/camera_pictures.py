@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.camera import Camera
 from sb3_carla.simulator.geometry import Pose, compose
-from sb3_carla.simulator.scene import Box
+from sb3_carla.simulator.rendering.camera import Camera
+from sb3_carla.simulator.rendering.scene import Box
+from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.town import Town
-from sb3_carla.simulator.weather import Weather
 
 SCENES = (("Circuit01", 1, "ClearNoon", True), ("Village01", 4, "HardRainNoon", False),
           ("Circuit04", 9, "ClearSunset", False), ("Village03", 12, "ClearNoon", True))  # fmt: skip

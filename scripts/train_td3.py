@@ -15,8 +15,8 @@ import shlex
 import sys
 from typing import Any
 
-from sb3_carla.entries import read_entry
-from sb3_carla.zoo import default_config, presets
+from sb3_carla.zoo.algorithms import default_config, presets
+from sb3_carla.zoo.hyperparameters import read_hyperparameters
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -79,7 +79,7 @@ def default_cars() -> int:
     """
     :return: environments that the default hyperparameters step together
     """
-    return int(read_entry(str(default_config("td3")), "CarlaLane-v0")["n_envs"])
+    return int(read_hyperparameters(str(default_config("td3")), "CarlaLane-v0")["n_envs"])
 
 
 def _number_or_none(text: str) -> int | None:

@@ -17,9 +17,9 @@ import sys
 
 import gymnasium as gym
 
-from sb3_carla import zoo
-from sb3_carla.entries import read_entry
-from sb3_carla.learning_rates import build, verify
+from sb3_carla.zoo import algorithms
+from sb3_carla.zoo.hyperparameters import read_hyperparameters
+from sb3_carla.zoo.learning_rates import build, verify
 
 
 def main() -> None:
@@ -28,17 +28,21 @@ def main() -> None:
     parser.add_argument("--env", default="CarlaLane-v0", help="default: CarlaLane-v0")
     parser.add_argument("--algo", default="td3", help="rl-zoo3's name of the algorithm (default: td3)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--preset", choices=sorted(zoo.presets("td3")), help="hyperparams/td3-WORD.yml")
+    which.add_argument("--preset", choices=sorted(algorithms.presets("td3")), help="hyperparams/td3-WORD.yml")
     which.add_argument("--config", help="another hyperparameter file")
     options = parser.parse_args()
-    path = options.config or zoo.presets(options.algo).get(options.preset) or zoo.default_config(options.algo)
+    path = (
+        options.config
+        or algorithms.presets(options.algo).get(options.preset)
+        or algorithms.default_config(options.algo)
+    )
     if path is None:
         parser.error(f"there is no hyperparameter file for {options.algo}: name one with --config")
     try:
-        entry = read_entry(str(path), options.env)
+        entry = read_hyperparameters(str(path), options.env)
         env = gym.make(options.env, **entry.get("env_kwargs", {}))
         try:
-            checks = verify(build(zoo.algorithm(options.algo), entry, env), entry)
+            checks = verify(build(algorithms.algorithm(options.algo), entry, env), entry)
         finally:
             env.close()
     except (ValueError, TypeError, gym.error.Error) as error:

@@ -12,7 +12,7 @@ import pytest
 # last bit here and in the processes that tests start, before any of which PyTorch reads this.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-LONGEST = ("test_chaos.py", "test_zoo.py", "test_resume.py", "test_checkpoint_faults.py", "test_search.py")
+LONGEST = ("test_chaos.py", "test_hooks.py", "test_resume.py", "test_checkpoint_faults.py", "test_search.py")
 """Files that take minutes."""
 
 

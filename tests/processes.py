@@ -15,9 +15,9 @@ from typing import Any
 import carla
 import numpy as np
 
-from sb3_carla import guard
-from sb3_carla.env import CarlaLaneEnv
-from sb3_carla.servers import ServerProcess, _answers
+from sb3_carla.client import process_watchdog
+from sb3_carla.client.servers import ServerProcess, _answers
+from sb3_carla.envs.carla_lane import CarlaLaneEnv
 
 STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
 OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
@@ -43,7 +43,7 @@ def children() -> set[int]:
 def marked(name: str, value: str) -> dict[int, str]:
     """Process ids and command lines of all that live and carry an environment variable."""
     found = {}
-    for pid in guard.marked(value, name):
+    for pid in process_watchdog.marked(value, name):
         with contextlib.suppress(OSError):  # gone since
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             if command:

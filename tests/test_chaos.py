@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from processes import marked
 
-from sb3_carla.servers import resident_memory
-from sb3_carla.td3 import TD3
+from sb3_carla.client.servers import resident_memory
+from sb3_carla.td3.td3 import TD3
 
 MARK = "SB3_CARLA_CHAOS"
 """Environment variable of the training and of all that it starts: who carries it belongs to it."""

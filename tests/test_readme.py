@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
@@ -48,7 +48,7 @@ def test_named_files_exist() -> None:
 
 def test_presets_and_callbacks_are_the_ones_there_are() -> None:
     from sb3_carla import callbacks
-    from sb3_carla.zoo import presets
+    from sb3_carla.zoo.algorithms import presets
 
     for word in presets("td3"):
         assert f"`{word}`" in README

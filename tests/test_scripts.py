@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 COMMANDS = sorted([*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
 PUBLISHED = "--scenario 0 --npcs 20 --max-timesteps 5000 --eval-freq 5001 --seed 42 --debug"
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch as th
 from torch import nn
 
-from sb3_carla.td3 import TD3, Batch, Metrics
-from sb3_carla.tensors import frozen
+from sb3_carla.td3.td3 import TD3, Batch, Metrics
+from sb3_carla.td3.tensors import frozen
 
 __all__ = ["CLIPPING", "POLICY_LOSSES", "PublishedTD3"]
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sb3_carla.ablation.records import CURVES, Run
-from sb3_carla.markup import markdown_table
+from sb3_carla.diagnostics.html import markdown_table
 
 __all__ = ["draw", "families", "table"]
 

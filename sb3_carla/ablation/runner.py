@@ -26,11 +26,11 @@ from sb3_carla.ablation.records import RESULT, as_lines, thinned_curves
 from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
 from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.diagnostics.event_logs import read_run
-from sb3_carla.entries import constructor_arguments
-from sb3_carla.noise import exploration_noise
-from sb3_carla.provenance import provenance
-from sb3_carla.td3 import TD3
-from sb3_carla.towns import HELD_OUT_TOWNS
+from sb3_carla.envs.towns import HELD_OUT_TOWNS
+from sb3_carla.td3.noise import exploration_noise
+from sb3_carla.td3.td3 import TD3
+from sb3_carla.zoo.hyperparameters import constructor_arguments
+from sb3_carla.zoo.provenance import provenance
 
 __all__ = ["run_all", "train_and_evaluate"]
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from sb3_carla.entries import read_entry
+from sb3_carla.zoo.hyperparameters import read_hyperparameters
 
 __all__ = ["ENV_ID", "Variant", "load_variant", "variant_names"]
 
@@ -83,7 +83,7 @@ def _resolve(name: str, path: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     if like in path:
         raise ValueError(f"ablation variants are like each other in a circle: {' -> '.join((*path, like))}")
     if like == "default":
-        algorithm, base = "sb3_carla.TD3", read_entry(str(_folder() / "td3.yml"), ENV_ID)
+        algorithm, base = "sb3_carla.TD3", read_hyperparameters(str(_folder() / "td3.yml"), ENV_ID)
     else:
         algorithm, base = _resolve(like, (*path, like))
     merged = _merged(base, content.get("but", {}))

@@ -16,8 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sb3_carla.diagnostics.event_logs import RunLog, Series
+from sb3_carla.diagnostics.html import COLOURS, escaped, html_page, html_table
 from sb3_carla.diagnostics.panels import CATEGORIES, Panel
-from sb3_carla.markup import COLOURS, escaped, html_page, html_table
 
 __all__ = ["draw", "page", "save"]
 

@@ -21,12 +21,13 @@ from typing import Any
 import gymnasium as gym
 from tqdm import tqdm
 
-from sb3_carla import runs, weights
+from sb3_carla.envs.towns import expand_towns
 from sb3_carla.evaluation.episodes import FIRST_SEED, Case, Policy, cases, model_policy, random_policy, scripted_policy
 from sb3_carla.evaluation.page import page
 from sb3_carla.evaluation.report import Evaluation, evaluate
 from sb3_carla.evaluation.video import film
-from sb3_carla.towns import expand_towns
+from sb3_carla.td3 import weights
+from sb3_carla.zoo import runs
 
 __all__ = ["main"]
 

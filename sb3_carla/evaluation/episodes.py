@@ -10,11 +10,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.driver import PurePursuitDriver
+from sb3_carla.envs.driver import PurePursuitDriver
 from sb3_carla.errors import ServerError
 
 if TYPE_CHECKING:
-    from sb3_carla.env import CarlaLaneEnv
+    from sb3_carla.envs.carla_lane import CarlaLaneEnv
 
 __all__ = [
     "FIRST_SEED",

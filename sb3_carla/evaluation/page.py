@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_carla.diagnostics.html import COLOURS, escaped, html_page, html_table
 from sb3_carla.evaluation.episodes import EpisodeRecord
 from sb3_carla.evaluation.report import Evaluation
 from sb3_carla.evaluation.roads import Lines
-from sb3_carla.markup import COLOURS, escaped, html_page, html_table
-from sb3_carla.provenance import provenance
+from sb3_carla.zoo.provenance import provenance
 
 __all__ = ["page"]
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sb3_carla.diagnostics.html import markdown_table
 from sb3_carla.evaluation.episodes import Case, Env, EpisodeRecord, Policy, run_episode
 from sb3_carla.evaluation.roads import Lines, lane_edges
 from sb3_carla.evaluation.scores import SCORES, Scored, scores
-from sb3_carla.markup import markdown_table
-from sb3_carla.provenance import provenance
+from sb3_carla.zoo.provenance import provenance
 
 if TYPE_CHECKING:
-    from sb3_carla.env import CarlaLaneEnv
+    from sb3_carla.envs.carla_lane import CarlaLaneEnv
 
 __all__ = ["Evaluation", "evaluate"]
 

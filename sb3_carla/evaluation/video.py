@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sb3_carla.evaluation.episodes import Act, Case, Env, Policy, drive
 
 if TYPE_CHECKING:
-    from sb3_carla.env import CarlaLaneEnv
+    from sb3_carla.envs.carla_lane import CarlaLaneEnv
 
 __all__ = ["film"]
 

@@ -12,8 +12,8 @@ import cv2
 
 from sb3_carla.errors import CarlaLaneError
 from sb3_carla.server.server import Server
-from sb3_carla.simulator.pictures import SharedPictures
-from sb3_carla.towns import BUILT_IN_TOWNS
+from sb3_carla.simulator.rendering.shared_rasters import SharedRasters
+from sb3_carla.simulator.roads.built_in_towns import BUILT_IN_TOWNS
 
 EXIT_CANNOT_START = 1
 PR_SET_PDEATHSIG = 1
@@ -35,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--town", default=BUILT_IN_TOWNS[0], help=f"{towns}, or an .xodr file (default: %(default)s)")
     result.add_argument("--parent-pid", type=int, help="end when this is no longer the parent process")
     result.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: %(default)s)")
-    result.add_argument("--pictures", type=int, metavar="FD", help="open file in which servers share towns' pictures")
+    result.add_argument(
+        "--shared-rasters", type=int, metavar="FD", help="open file in which servers share towns' pictures"
+    )
     result.add_argument("--verbose", action="store_true", help="one line a call on stderr")
     return result
 
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             streaming_port=options.streaming_port,
             parent_pid=options.parent_pid,
             seed=options.seed,
-            pictures=None if options.pictures is None else SharedPictures(options.pictures),
+            pictures=None if options.shared_rasters is None else SharedRasters(options.shared_rasters),
             verbose=options.verbose,
         )
     except CarlaLaneError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sb3_carla.errors import CarlaLaneError
+from sb3_carla.errors import CallError, CarlaLaneError
 from sb3_carla.server import methods_actors as actors
 from sb3_carla.server.log import report
-from sb3_carla.server.registry import Answer, CallError, method
+from sb3_carla.server.registry import Answer, method
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.wire import WireError, option_from, sequence_from
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from sb3_carla.server.registry import Answer, CallError, method
+from sb3_carla.errors import CallError
+from sb3_carla.server.registry import Answer, method
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.wire import (
     MAX_COORDINATE,

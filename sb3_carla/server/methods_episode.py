@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple
 
-from sb3_carla.server.registry import Answer, CallError, method
+from sb3_carla.errors import CallError
+from sb3_carla.server.registry import Answer, method
 from sb3_carla.server.simulation import Settings, Simulation, available_towns
 from sb3_carla.server.streams import WORLD_STREAM
 from sb3_carla.server.wire import (
@@ -21,7 +22,7 @@ from sb3_carla.server.wire import (
     vector_from,
 )
 from sb3_carla.simulator.blueprints import BLUEPRINTS
-from sb3_carla.simulator.weather import Weather
+from sb3_carla.simulator.rendering.weather import Weather
 
 __all__: list[str] = []
 

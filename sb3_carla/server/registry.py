@@ -7,19 +7,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sb3_carla.errors import CarlaLaneError, ServerError
+from sb3_carla.errors import CarlaLaneError
 from sb3_carla.server.log import report
 
 if TYPE_CHECKING:
     from sb3_carla.server.simulation import Simulation
 
-__all__ = ["METHODS", "Answer", "CallError", "execute", "method"]
+__all__ = ["METHODS", "Answer", "execute", "method"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-
-
-class CallError(ServerError):
-    """A remote call cannot be done; the message goes to the client."""
 
 
 class Answer(Enum):

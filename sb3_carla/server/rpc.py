@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgpack
 
-from sb3_carla.server.connection import Connection
+from sb3_carla.server.buffered_socket import BufferedSocket
 from sb3_carla.server.log import report
 from sb3_carla.server.registry import execute
 from sb3_carla.server.simulation import Simulation
@@ -44,7 +44,7 @@ LOAD_PATIENCE = 1.0
 LOAD = "load_new_episode"
 
 
-class RpcConnection(Connection):
+class RpcConnection(BufferedSocket):
     """
     One client's calls, answered in order.
 

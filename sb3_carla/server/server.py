@@ -13,12 +13,12 @@ from sb3_carla.errors import ServerStartError
 from sb3_carla.server import batch as _batch  # noqa: F401 (its calls enter the table)
 from sb3_carla.server import methods_actors as _actors  # noqa: F401
 from sb3_carla.server import methods_episode as _episode  # noqa: F401
-from sb3_carla.server.connection import Connection
+from sb3_carla.server.buffered_socket import BufferedSocket
 from sb3_carla.server.log import report
 from sb3_carla.server.rpc import CALM_ASYNCHRONOUS, RpcConnection
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.streams import WORLD_STREAM, StreamConnection, Streams, length_word
-from sb3_carla.simulator.pictures import SharedPictures
+from sb3_carla.simulator.rendering.shared_rasters import SharedRasters
 
 __all__ = ["Server"]
 
@@ -142,7 +142,7 @@ class Server:
         streaming_port: int | None = None,
         parent_pid: int | None = None,
         seed: int = 0,
-        pictures: SharedPictures | None = None,
+        pictures: SharedRasters | None = None,
         verbose: bool = False,
     ) -> None:
         self._selector = selectors.DefaultSelector()
@@ -163,7 +163,7 @@ class Server:
         self._parent_pid = parent_pid
         self._verbose = verbose
         self._clients: list[RpcConnection] = []
-        self._connections: list[Connection] = []  # these and the streams'
+        self._connections: list[BufferedSocket] = []  # these and the streams'
         self._next_tick = time.monotonic()
         self._next_look = 0.0
 
@@ -203,7 +203,7 @@ class Server:
         """Serve until ``stop`` is called or the parent has gone."""
         while not self.stopping:
             for key, events in self._selector.select(self._patience()):
-                handler: Connection | Listener | Alarm = key.data
+                handler: BufferedSocket | Listener | Alarm = key.data
                 handler.handle(events)
             self._clients = [client for client in self._clients if not client.closed]
             self._bound_memory()

@@ -11,22 +11,21 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from sb3_carla.errors import MapError, TownNotFoundError
-from sb3_carla.opendrive_file import read_opendrive_file
+from sb3_carla.client.opendrive_file import read_opendrive_file
+from sb3_carla.errors import CallError, MapError, TownNotFoundError
 from sb3_carla.server import payload
-from sb3_carla.server.connection import Bytes
+from sb3_carla.server.buffered_socket import Bytes
 from sb3_carla.server.log import report
-from sb3_carla.server.registry import CallError
 from sb3_carla.server.streams import WORLD_STREAM, StreamConnection, Streams, length_word
 from sb3_carla.server.wire import actor_to, flag_from, number_from, option_from, option_to, sequence_from
 from sb3_carla.simulator.actors import Actor, VehicleActor
-from sb3_carla.simulator.contacts import Collision
-from sb3_carla.simulator.opendrive_check import read_opendrive
-from sb3_carla.simulator.pictures import SharedPictures
+from sb3_carla.simulator.physics.contacts import Collision
+from sb3_carla.simulator.rendering.shared_rasters import SharedRasters
+from sb3_carla.simulator.roads.built_in_towns import BUILT_IN_TOWNS
+from sb3_carla.simulator.roads.opendrive_check import read_opendrive
 from sb3_carla.simulator.sensors import CameraSensor, GnssSensor, ImuSensor, ObstacleSensor, Sensor
 from sb3_carla.simulator.town import Town
 from sb3_carla.simulator.world import World
-from sb3_carla.towns import BUILT_IN_TOWNS
 
 __all__ = ["OPENDRIVE_TOWN", "Settings", "Simulation", "available_towns"]
 
@@ -118,7 +117,7 @@ class Simulation:
         streams: Streams,
         stream_port: int,
         seed: int = 0,
-        pictures: SharedPictures | None = None,
+        pictures: SharedRasters | None = None,
     ) -> None:
         self.streams = streams
         self.stream_port = stream_port
@@ -128,7 +127,7 @@ class Simulation:
         self.sensors_due = False
         self._seed = seed
         self._pictures = pictures
-        self._collisions: Sequence[Collision] = ()
+        self._collisions: Sequence[Collision[Actor]] = ()
         self._towns: OrderedDict[str, Town] = OrderedDict()
         self.world = World(self._town(town), seed)
         self.last_snapshot = self._snapshot()

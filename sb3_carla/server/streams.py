@@ -8,7 +8,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
-from sb3_carla.server.connection import Bytes, Connection
+from sb3_carla.server.buffered_socket import BufferedSocket, Bytes
 
 __all__ = ["WORLD_STREAM", "StreamConnection", "Streams", "length_word"]
 
@@ -26,7 +26,7 @@ STREAM_ID = struct.Struct("<I")
 LENGTH = struct.Struct("<I")
 
 
-class StreamConnection(Connection):
+class StreamConnection(BufferedSocket):
     """
     One listener of one stream. It sends the stream's id once, then nothing.
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from sb3_carla.errors import ServerError
 from sb3_carla.simulator.actors import AckermannControl, Actor
 from sb3_carla.simulator.blueprints import BLUEPRINTS, AttributeKind, Blueprint
-from sb3_carla.simulator.dynamics import VehicleControl
 from sb3_carla.simulator.geometry import Pose
+from sb3_carla.simulator.physics.dynamics import VehicleControl
 from sb3_carla.simulator.sensors import Sensor
 
 __all__ = [

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sb3_carla.simulator.blueprints import Blueprint
-from sb3_carla.simulator.dynamics import VEHICLE_MODELS, Ground, Vehicle, VehicleControl
-from sb3_carla.simulator.geometry import Pose, compose, pose_of, rotation_matrix, wrap_angle
+from sb3_carla.simulator.geometry import Pose, follow, relative_pose
+from sb3_carla.simulator.physics.dynamics import VEHICLE_MODELS, Ground, Vehicle, VehicleControl
 
-__all__ = ["AckermannControl", "Actor", "Prop", "VehicleActor", "follow", "relative_pose"]
+__all__ = ["AckermannControl", "Actor", "Prop", "VehicleActor"]
 
 Vector = tuple[float, float, float]
 ZERO: Vector = (0.0, 0.0, 0.0)
@@ -21,40 +20,6 @@ ACKERMANN_ACCELERATION = 3.0
 """Acceleration of the Ackermann controller where the command leaves it open [m/s^2]."""
 ACKERMANN_GAIN = 2.0
 """Wished acceleration per missing metre per second [1/s]."""
-
-
-def follow(parent: Pose, relative: Pose) -> Pose:
-    """
-    World pose of a mounted body; ``geometry.compose`` with a short cut for a level parent.
-
-    :param parent: world pose of the parent
-    :param relative: pose in the parent's axes
-    :return: world pose
-    """
-    if parent.roll != 0.0 or parent.pitch != 0.0:
-        return compose(parent, relative)
-    cos_yaw, sin_yaw = math.cos(parent.yaw), math.sin(parent.yaw)
-    return Pose(
-        parent.x + cos_yaw * relative.x - sin_yaw * relative.y,
-        parent.y + sin_yaw * relative.x + cos_yaw * relative.y,
-        parent.z + relative.z,
-        relative.roll,
-        relative.pitch,
-        wrap_angle(parent.yaw + relative.yaw),
-    )
-
-
-def relative_pose(parent: Pose, world: Pose) -> Pose:
-    """
-    The pose that ``follow`` turns into ``world``.
-
-    :param parent: world pose of the parent
-    :param world: world pose of the child
-    :return: pose of the child in the parent's axes
-    """
-    inverse = rotation_matrix(parent).T
-    place = inverse @ (world.x - parent.x, world.y - parent.y, world.z - parent.z)
-    return pose_of(place, inverse @ rotation_matrix(world))
 
 
 class Actor:
@@ -115,6 +80,14 @@ class Actor:
     def inverse_mass(self) -> float:
         """What a push moves [1/kg]; zero for what nothing moves."""
         return 0.0
+
+    def push(self, shift: tuple[float, float], velocity_change: tuple[float, float]) -> None:
+        """
+        What a contact does; nothing to what does not move by itself.
+
+        :param shift: world axes x, y [m]
+        :param velocity_change: world axes x, y [m/s]
+        """
 
     def update_pose(self) -> None:
         """Follow the parent, if any."""
@@ -196,6 +169,18 @@ class VehicleActor(Actor):
     def teleport(self, pose: Pose) -> None:
         """Put the car somewhere else; its velocity is kept."""
         self.vehicle.teleport(pose)
+
+    def push(self, shift: tuple[float, float], velocity_change: tuple[float, float]) -> None:
+        """
+        What a contact does.
+
+        :param shift: world axes x, y [m]
+        :param velocity_change: world axes x, y [m/s]
+        """
+        self.pose.x += shift[0]
+        self.pose.y += shift[1]
+        vx, vy, vz = self.velocity
+        self.vehicle.set_velocity(vx + velocity_change[0], vy + velocity_change[1], vz)
 
     def apply_control(self, control: VehicleControl) -> None:
         """Pedals and wheel; ends an Ackermann command."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from sb3_carla.errors import SpawnError
-from sb3_carla.simulator.dynamics import VEHICLE_MODELS
+from sb3_carla.simulator.physics.dynamics import VEHICLE_MODELS
 
 __all__ = ["BLUEPRINTS", "Attribute", "AttributeKind", "Blueprint", "resolve"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Pose", "compose", "pose_of", "rotation_matrix", "wrap_angle"]
+__all__ = ["Pose", "compose", "follow", "pose_of", "relative_pose", "rotation_matrix", "wrap_angle"]
 
 TAU = 2.0 * math.pi
 
@@ -92,3 +92,37 @@ def pose_of(place: NDArray[np.float64], axes: NDArray[np.float64]) -> Pose:
         pitch=math.asin(max(-1.0, min(1.0, float(forward[2])))),
         yaw=math.atan2(forward[1], forward[0]),
     )
+
+
+def follow(parent: Pose, relative: Pose) -> Pose:
+    """
+    World pose of a mounted body; :func:`compose` with a short cut for a level parent.
+
+    :param parent: world pose of the parent
+    :param relative: pose in the parent's axes
+    :return: world pose
+    """
+    if parent.roll != 0.0 or parent.pitch != 0.0:
+        return compose(parent, relative)
+    cos_yaw, sin_yaw = math.cos(parent.yaw), math.sin(parent.yaw)
+    return Pose(
+        parent.x + cos_yaw * relative.x - sin_yaw * relative.y,
+        parent.y + sin_yaw * relative.x + cos_yaw * relative.y,
+        parent.z + relative.z,
+        relative.roll,
+        relative.pitch,
+        wrap_angle(parent.yaw + relative.yaw),
+    )
+
+
+def relative_pose(parent: Pose, world: Pose) -> Pose:
+    """
+    The pose that ``follow`` turns into ``world``.
+
+    :param parent: world pose of the parent
+    :param world: world pose of the child
+    :return: pose of the child in the parent's axes
+    """
+    inverse = rotation_matrix(parent).T
+    place = inverse @ (world.x - parent.x, world.y - parent.y, world.z - parent.z)
+    return pose_of(place, inverse @ rotation_matrix(world))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sb3_carla.errors import SpawnError
 from sb3_carla.simulator.actors import Actor, VehicleActor
-from sb3_carla.simulator.camera import Camera
 from sb3_carla.simulator.geometry import Pose, rotation_matrix
+from sb3_carla.simulator.rendering.camera import Camera
 
 __all__ = ["CameraSensor", "GnssReading", "GnssSensor", "ImuReading", "ImuSensor", "ObstacleSensor", "Sensor"]
 

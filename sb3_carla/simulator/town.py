@@ -10,15 +10,15 @@ from typing import Any
 
 import carla
 
+from sb3_carla.client.opendrive_file import read_opendrive_file
 from sb3_carla.errors import MapError
-from sb3_carla.opendrive_file import read_opendrive_file
-from sb3_carla.simulator.dynamics import Ground
 from sb3_carla.simulator.geometry import Pose, wrap_angle
-from sb3_carla.simulator.lanes import lane_waypoints
-from sb3_carla.simulator.opendrive import built_in_opendrive
-from sb3_carla.simulator.opendrive_check import read_opendrive
-from sb3_carla.simulator.pictures import SharedPictures, painted_alone
-from sb3_carla.simulator.raster import Raster
+from sb3_carla.simulator.physics.dynamics import Ground
+from sb3_carla.simulator.rendering.raster import Raster
+from sb3_carla.simulator.rendering.shared_rasters import SharedRasters, paint_privately
+from sb3_carla.simulator.roads.built_in_towns import built_in_opendrive
+from sb3_carla.simulator.roads.lanes import lane_waypoints
+from sb3_carla.simulator.roads.opendrive_check import read_opendrive
 
 __all__ = ["Town"]
 
@@ -45,7 +45,7 @@ class Town:
         opendrive: str,
         root: ElementTree.Element,
         carla_map: Any,
-        pictures: SharedPictures | None = None,
+        pictures: SharedRasters | None = None,
     ) -> None:
         self._root, self._pictures = root, pictures
         self.name = name
@@ -58,7 +58,7 @@ class Town:
         self._flat = Ground(heights[0]) if max(heights) - min(heights) < FLAT else None
 
     @classmethod
-    def load(cls, name_or_path: str, pictures: SharedPictures | None = None) -> Town:
+    def load(cls, name_or_path: str, pictures: SharedRasters | None = None) -> Town:
         """
         :param name_or_path: built-in town, or path of a file that ends in ``.xodr``
         :param pictures: see the class
@@ -73,7 +73,7 @@ class Town:
             raise MapError(f"{name_or_path}: {error}") from error
 
     @classmethod
-    def from_opendrive(cls, name: str, opendrive: str, pictures: SharedPictures | None = None) -> Town:
+    def from_opendrive(cls, name: str, opendrive: str, pictures: SharedRasters | None = None) -> Town:
         """
         :param name: of the town
         :param opendrive: text of an OpenDRIVE file
@@ -95,7 +95,7 @@ class Town:
     @functools.cached_property
     def raster(self) -> Raster:
         """The town from above; painted at the first use."""
-        share = painted_alone
+        share = paint_privately
         if self._pictures is not None:
             share = functools.partial(self._pictures.get, self.opendrive.encode())
         return Raster(self.map, self._root, share=share)

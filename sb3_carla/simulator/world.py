@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.errors import SpawnError
-from sb3_carla.simulator.actors import Actor, Prop, VehicleActor, follow
+from sb3_carla.simulator.actors import Actor, Prop, VehicleActor
 from sb3_carla.simulator.blueprints import resolve
-from sb3_carla.simulator.camera import Camera
-from sb3_carla.simulator.collision import boxes_overlap
-from sb3_carla.simulator.contacts import Collision, resolve_contacts
-from sb3_carla.simulator.dynamics import Ground
-from sb3_carla.simulator.geometry import Pose
-from sb3_carla.simulator.rays import Vector, ray_to_body, ray_to_ground
-from sb3_carla.simulator.scene import Box
+from sb3_carla.simulator.geometry import Pose, follow
+from sb3_carla.simulator.physics.collision import boxes_overlap
+from sb3_carla.simulator.physics.contacts import Collision, resolve_contacts
+from sb3_carla.simulator.physics.dynamics import Ground
+from sb3_carla.simulator.physics.rays import Vector, ray_to_box, ray_to_ground
+from sb3_carla.simulator.rendering.camera import Camera
+from sb3_carla.simulator.rendering.scene import Box
+from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.sensors import (
     CameraSensor,
     GnssReading,
@@ -28,7 +29,6 @@ from sb3_carla.simulator.sensors import (
     Sensor,
 )
 from sb3_carla.simulator.town import Town
-from sb3_carla.simulator.weather import Weather
 
 __all__ = ["World"]
 
@@ -149,7 +149,7 @@ class World:
         self._leaving.append(actor)
         return True
 
-    def tick(self, dt: float) -> list[Collision]:
+    def tick(self, dt: float) -> list[Collision[Actor]]:
         """
         One simulation step.
 
@@ -166,7 +166,7 @@ class World:
         ground = self.town.ground
         for vehicle in self._vehicles:
             vehicle.advance(dt, ground)
-        collisions: list[Collision] = []
+        collisions: list[Collision[Actor]] = []
         if len(self._bodies) > 1:
             collisions = resolve_contacts([body for body in self._bodies if body.collisions_enabled])
         for actor in self._mounted:
@@ -234,7 +234,9 @@ class World:
         direction = (level * math.cos(pose.yaw), level * math.sin(pose.yaw), math.sin(pose.pitch))
         nearest: tuple[Actor, float] | None = None
         for body in self._bodies:
-            distance = ray_to_body(origin, direction, body, sensor.radius) if sensor.sees(body) else None
+            if not sensor.sees(body):
+                continue
+            distance = ray_to_box(origin, direction, body.pose, body.half_extents, sensor.radius)
             if distance is not None and distance <= (sensor.distance if nearest is None else nearest[1]):
                 nearest = (body, distance)
         return nearest
@@ -249,7 +251,7 @@ class World:
         :return: points and their ``carla.CityObjectLabel``, nearest first
         """
         hits = [(ray_to_ground(origin, direction, self.town.ground), 1)]
-        hits += [(ray_to_body(origin, direction, body), body.tag) for body in self._bodies]
+        hits += [(ray_to_box(origin, direction, body.pose, body.half_extents), body.tag) for body in self._bodies]
         found = sorted((distance, tag) for distance, tag in hits if distance is not None and distance <= reach)
         ox, oy, oz = origin
         dx, dy, dz = direction

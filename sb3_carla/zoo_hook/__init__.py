@@ -5,6 +5,6 @@ A ``custom_envs`` of the user's own in the working directory comes first on ``sy
 ``--gym-packages sb3_carla`` does the same.
 """
 
-from sb3_carla import zoo
+from sb3_carla.zoo.hooks import install
 
-zoo.install()
+install()

@@ -28,7 +28,7 @@ from sb3_carla.callbacks import (
     FeatureStatisticsCallback,
     GradientNormCallback,
 )
-from sb3_carla.td3 import TD3
+from sb3_carla.td3.td3 import TD3
 
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import ROOT
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.logger import configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,7 +18,7 @@ from sb3_carla.callbacks import DashboardCallback, DiagnosticsCallback
 from sb3_carla.callbacks.dashboard import clipping_limit
 from sb3_carla.diagnostics.event_logs import read_run
 from sb3_carla.diagnostics.panels import CATEGORIES
-from sb3_carla.td3 import TD3
+from sb3_carla.td3.td3 import TD3
 
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
 DRIVING = ("Success", "Lateral", "Speed", "Collisions", "Reward terms")  # CarlaLane-v0's own
@@ -70,7 +71,7 @@ def test_every_tag_is_documented(tmp_path: Path) -> None:
     model.set_logger(configure(str(tmp_path), ["tensorboard"]))
     model.learn(140, callback=DiagnosticsCallback(), log_interval=1)
     model.logger.close()
-    text = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
     names = {"network": "(actor|critic|policy)", "name": r"\w+", "term": r"\w+"}
     patterns = [
         re.sub(r"<(\w+)>", lambda match: names[match[1]], tag).replace("*", r"\w+")

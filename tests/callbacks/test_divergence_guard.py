@@ -21,7 +21,7 @@ from torch.nn.utils import parameters_to_vector
 
 from sb3_carla.callbacks import DiagnosticsCallback, DivergenceGuard
 from sb3_carla.callbacks.verdicts import Evidence, judge
-from sb3_carla.td3 import TD3
+from sb3_carla.td3.td3 import TD3
 
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 20, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
 
@@ -123,8 +123,10 @@ def test_a_warning_that_becomes_critical_is_said_again(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_stop_leaves_the_last_good_weights(tmp_path: Path, overlap: bool, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("concurrent_updates", [False, True])
+def test_stop_leaves_the_last_good_weights(
+    tmp_path: Path, concurrent_updates: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     seen: dict[int, th.Tensor] = {}
 
     class Remember(BaseCallback):
@@ -134,7 +136,7 @@ def test_stop_leaves_the_last_good_weights(tmp_path: Path, overlap: bool, capsys
         def _on_step(self) -> bool:
             return True
 
-    model = TD3("LayerNormCnnPolicy", BarEnv(), overlap=overlap, **SMALL)
+    model = TD3("LayerNormCnnPolicy", BarEnv(), concurrent_updates=concurrent_updates, **SMALL)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     guard = DivergenceGuard("stop", save_freq=40)
     model.learn(400, callback=[Remember(), Inject(poison_critic, 150), guard], log_interval=1)

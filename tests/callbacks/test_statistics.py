@@ -31,7 +31,7 @@ from sb3_carla.callbacks.dormant_neurons import dormant
 from sb3_carla.callbacks.feature_statistics import feature_rank
 from sb3_carla.callbacks.value_bias import Episode, monte_carlo_returns
 from sb3_carla.diagnostics.event_logs import read_run
-from sb3_carla.td3 import TD3
+from sb3_carla.td3.td3 import TD3
 
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
 

@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 import pytest
 from logs import TIMES, good_log, write_log
+from paths import ROOT
 
 from sb3_carla.diagnostics.event_logs import Series, read_run
 from sb3_carla.diagnostics.plotting import _labels, _on_a_grid, draw, page, save
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_several_seeds_on_a_grid() -> None:

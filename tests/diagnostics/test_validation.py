@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from logs import TIMES, good_log, write_log
+from paths import ROOT
 from stable_baselines3.common.logger import configure
 from tiny import BarEnv
 
 from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.diagnostics.event_logs import read_run
 from sb3_carla.diagnostics.validation import PROFILES, Limits, Report, validate
-from sb3_carla.td3 import TD3
+from sb3_carla.td3.td3 import TD3
 
-ROOT = Path(__file__).parents[2]
 LATE = TIMES > 0.5
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from harness import RawClient, ServerProcess, running_server
 
-from sb3_carla.simulator.opendrive import built_in_opendrive
+from sb3_carla.simulator.roads.built_in_towns import built_in_opendrive
 
 CASES = 500
 """Of the long run; the short one loads a twenty-fifth of them."""

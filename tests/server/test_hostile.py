@@ -18,9 +18,9 @@ import msgpack
 import pytest
 from harness import TOWN, RawClient, ServerProcess, running_server
 
+from sb3_carla.client.servers import resident_memory
 from sb3_carla.server import server as _server  # noqa: F401 (its calls enter the table)
 from sb3_carla.server.registry import METHODS
-from sb3_carla.servers import resident_memory
 
 SLOW_CASES = 100_000
 """Of the long run; the short one drives a fiftieth of them."""

@@ -30,8 +30,8 @@ from harness import (
     subscribe,
 )
 
+from sb3_carla.client.servers import resident_memory
 from sb3_carla.server.rpc import LOAD_PATIENCE
-from sb3_carla.servers import resident_memory
 
 FUZZ_CASES = 400
 

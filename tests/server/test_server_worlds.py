@@ -9,8 +9,7 @@ import carla
 import pytest
 from harness import TOWN, Inbox, ServerProcess, await_snapshot, run_client, spawn_car, spawn_sensor, synchronous
 
-from sb3_carla.simulator.opendrive import built_in_opendrive
-from sb3_carla.towns import BUILT_IN_TOWNS
+from sb3_carla.simulator.roads.built_in_towns import BUILT_IN_TOWNS, built_in_opendrive
 
 SpawnActor, FutureActor = carla.command.SpawnActor, carla.command.FutureActor
 

@@ -12,8 +12,8 @@ from sb3_carla.server.registry import METHODS, Answer, execute
 from sb3_carla.server.server import Server
 from sb3_carla.server.simulation import Settings
 from sb3_carla.simulator.blueprints import BLUEPRINTS
-from sb3_carla.simulator.dynamics import VehicleControl
 from sb3_carla.simulator.geometry import Pose
+from sb3_carla.simulator.physics.dynamics import VehicleControl
 from sb3_carla.simulator.town import Town
 from sb3_carla.simulator.world import World
 

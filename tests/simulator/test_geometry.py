@@ -8,8 +8,8 @@ import carla
 import numpy as np
 import pytest
 
-from sb3_carla.simulator.collision import boxes_overlap
 from sb3_carla.simulator.geometry import Pose, compose, rotation_matrix, wrap_angle
+from sb3_carla.simulator.physics.collision import boxes_overlap
 
 
 def random_pose(rng: np.random.Generator) -> Pose:

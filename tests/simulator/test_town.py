@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from painted import Road, crossing_town, straight_town, town
+from paths import REAL_MAPS
 
 from sb3_carla.errors import MapError
-from sb3_carla.simulator.dynamics import Ground
-from sb3_carla.simulator.opendrive import built_in_opendrive
+from sb3_carla.simulator.physics.dynamics import Ground
+from sb3_carla.simulator.roads.built_in_towns import built_in_opendrive
 from sb3_carla.simulator.town import Town
-
-REAL_MAPS = Path(__file__).resolve().parents[3] / "shared" / "maps"
 
 
 def test_spawn_points_stand_on_lanes_and_apart() -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from sb3_carla.errors import SpawnError
-from sb3_carla.simulator.actors import AckermannControl, VehicleActor, follow, relative_pose
+from sb3_carla.simulator.actors import AckermannControl, VehicleActor
 from sb3_carla.simulator.blueprints import BLUEPRINTS, AttributeKind
-from sb3_carla.simulator.collision import boxes_overlap
-from sb3_carla.simulator.contacts import penetration
-from sb3_carla.simulator.dynamics import VEHICLE_MODELS, Ground, VehicleControl
-from sb3_carla.simulator.geometry import Pose, compose
-from sb3_carla.simulator.rays import ray_to_body, ray_to_ground
+from sb3_carla.simulator.geometry import Pose, compose, follow, relative_pose
+from sb3_carla.simulator.physics.collision import boxes_overlap
+from sb3_carla.simulator.physics.contacts import penetration
+from sb3_carla.simulator.physics.dynamics import VEHICLE_MODELS, Ground, VehicleControl
+from sb3_carla.simulator.physics.rays import ray_to_box, ray_to_ground
 from sb3_carla.simulator.sensors import CameraSensor, GnssSensor, ImuSensor, ObstacleSensor
 from sb3_carla.simulator.town import Town
 from sb3_carla.simulator.world import World
@@ -316,10 +316,10 @@ def test_obstacle_sensor_measures_to_the_nearest_body(world: World) -> None:
 def test_rays_by_hand(world: World) -> None:
     car = car_at(world, 10.0)
     half = LENGTH / 2
-    assert ray_to_body((0.0, 0.0, 0.5), (1.0, 0.0, 0.0), car) == pytest.approx(10.0 - half)
-    assert ray_to_body((0.0, 0.0, 5.0), (1.0, 0.0, 0.0), car) is None
-    assert ray_to_body((20.0, 0.0, 0.5), (1.0, 0.0, 0.0), car) is None
-    assert ray_to_body((10.0, 0.0, 0.5), (1.0, 0.0, 0.0), car) == 0.0
+    assert ray_to_box((0.0, 0.0, 0.5), (1.0, 0.0, 0.0), car.pose, car.half_extents) == pytest.approx(10.0 - half)
+    assert ray_to_box((0.0, 0.0, 5.0), (1.0, 0.0, 0.0), car.pose, car.half_extents) is None
+    assert ray_to_box((20.0, 0.0, 0.5), (1.0, 0.0, 0.0), car.pose, car.half_extents) is None
+    assert ray_to_box((10.0, 0.0, 0.5), (1.0, 0.0, 0.0), car.pose, car.half_extents) == 0.0
     down = (0.6, 0.0, -0.8)
 
     def slope(x: float, y: float, z: float) -> Ground:

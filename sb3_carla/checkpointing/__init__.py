@@ -1,0 +1,1 @@
+"""Exact checkpoints and resume."""

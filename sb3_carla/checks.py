@@ -1,0 +1,37 @@
+"""What numbers an argument may have; every complaint names the argument, what was expected and what was seen."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+__all__ = ["check_limits", "check_positive", "check_whole"]
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """
+    :param name: of the argument
+    :param value: what was given
+    :param least: smallest that is allowed
+    :raises ValueError: if it is no whole number, or smaller
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+
+
+def check_positive(**values: object) -> None:
+    """
+    :param values: by argument
+    :raises ValueError: if one is something else than a finite number above 0
+    """
+    for name, value in values.items():
+        if not (isinstance(value, numbers.Real) and 0.0 < float(value) < math.inf):
+            raise ValueError(f"{name}: expected a finite positive number, got {value!r}")
+
+
+def check_limits(**values: object) -> None:
+    """
+    :param values: by argument; None is no limit
+    :raises ValueError: if one is something else than None or a finite number above 0
+    """
+    check_positive(**{name: value for name, value in values.items() if value is not None})

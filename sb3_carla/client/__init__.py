@@ -1,0 +1,1 @@
+"""One CARLA session, and the way to a server: found, started, watched, replaced, given back."""

@@ -1,0 +1,87 @@
+"""What the two actions of CarlaLane-v0 do to the car."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sb3_carla.client.session import MAX_WHEEL_ANGLE, WHEELBASE
+
+__all__ = ["Controls", "read_action"]
+
+SPEED_GAIN = 0.3
+"""Pedal for each m/s that the car is too slow, of the speed controller [s/m]."""
+
+
+def read_action(action: Any, names: tuple[str, str]) -> tuple[float, float]:
+    """
+    :param action: shape (2,)
+    :param names: of its numbers, for the error
+    :return: the two, clipped to -1..1
+    :raises ValueError: if it is not two finite numbers
+    """
+    try:
+        numbers = np.asarray(action, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.shape != (2,) or not np.isfinite(numbers).all():
+        raise ValueError(f"action: expected 2 finite numbers {names}, got {action!r}")
+    first, second = (min(max(value, -1.0), 1.0) for value in numbers.tolist())
+    return first, second
+
+
+class Controls:
+    """
+    From actions to steering and pedals, tick by tick.
+
+    :param target_speed: of the full second action, with ``speed_control`` [m/s]
+    :param steering_rate: fastest change of the steering [full actions/s]; None: at once
+    :param lateral_acceleration: that full steering makes at speed [m/s^2]; None: the wheels' limit at any speed
+    :param speed_control: the second action is a speed, not a pedal
+    :param delta_seconds: simulated time of a tick [s]
+    """
+
+    def __init__(
+        self,
+        target_speed: float,
+        *,
+        steering_rate: float | None,
+        lateral_acceleration: float | None,
+        speed_control: bool,
+        delta_seconds: float,
+    ) -> None:
+        self._target_speed, self._speed_control = target_speed, speed_control
+        self._steering_step = (math.inf if steering_rate is None else steering_rate) * delta_seconds
+        self._lateral_acceleration = math.inf if lateral_acceleration is None else lateral_acceleration
+        self.restart()
+
+    def restart(self) -> None:
+        """Steer straight on, as when an episode begins."""
+        self.steering = self.wheel_angle = 0.0
+
+    def full_steering(self, speed: float) -> float:
+        """
+        :param speed: of the car [m/s]
+        :return: wheel angle of full steering at this speed [rad]
+        """
+        return min(MAX_WHEEL_ANGLE, math.atan(WHEELBASE * self._lateral_acceleration / max(speed**2, 1e-6)))
+
+    def act(self, steering: float, drive: float, speed: float) -> tuple[float, float]:
+        """
+        One tick of a decision.
+
+        :param steering: first action, -1 (left) to 1 (right)
+        :param drive: second action, -1 to 1: pedal or speed
+        :param speed: of the car [m/s]
+        :return: inputs of :meth:`sb3_carla.client.session.CarlaSession.steer`
+        """
+        low, high = self.steering - self._steering_step, self.steering + self._steering_step
+        self.steering = min(max(steering, low), high)
+        self.wheel_angle = self.steering * self.full_steering(speed)
+        pedal = drive
+        if self._speed_control:
+            wanted = 0.5 * (drive + 1.0) * self._target_speed
+            pedal = min(max(SPEED_GAIN * (wanted - speed), -1.0), 1.0)
+        return self.wheel_angle / MAX_WHEEL_ANGLE, pedal

@@ -1,0 +1,58 @@
+"""Names of the towns that come in the package, and which of them training never sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["HELD_OUT_TOWNS", "TRAINING_TOWNS", "expand_towns"]
+
+TRAINING_TOWNS: tuple[str, ...] = (
+    "Circuit01",
+    "Circuit02",
+    "Circuit03",
+    "Circuit04",
+    "Circuit05",
+    "Circuit09",
+    "Village01",
+    "Village02",
+    "Village04",
+    "Village05",
+    "Village06",
+    "Village07",
+    *(f"Village{number}" for number in range(10, 42)),
+)
+"""
+Towns to train on: twelve of chosen styles, and villages whose styles are drawn too, from Village10 on; those from
+Village34 on have three and four lanes a direction.
+"""
+
+HELD_OUT_TOWNS: tuple[str, ...] = (
+    "Circuit06",
+    "Circuit07",
+    "Circuit08",
+    "Village03",
+    "Village08",
+    "Village09",
+    "Village42",
+    "Village43",
+)
+"""Towns to evaluate on: other seeds, and styles that overlap with those of training without being the same."""
+
+
+def expand_towns(names: str | Iterable[str]) -> list[str]:
+    """
+    Names of towns, where "training" and "held-out" stand for these sets.
+
+    :param names: one or several: of towns, also in the long forms that CARLA gives (``Carla/Maps/Town01`` of
+        ``world.get_map().name``, ``/Game/Carla/Maps/Town01`` of ``client.get_available_maps()``), paths of OpenDRIVE
+        files, names of sets
+    :return: the towns, in this order
+    """
+    sets = {"training": TRAINING_TOWNS, "held-out": HELD_OUT_TOWNS}
+    listed = [names] if isinstance(names, str) else names
+    return [town for name in listed for town in sets.get(name, (_short(name),))]
+
+
+def _short(name: str) -> str:
+    """A town's name without the folders of an Unreal project."""
+    return name.rsplit("/", 1)[-1] if "Maps/" in name and not name.endswith(".xodr") else name

@@ -1,0 +1,252 @@
+"""
+Cars that keep their lane and their distance, moved along waypoints in one batch a tick.
+
+CARLA's Traffic Manager is not used: it opens a socket that is not on loopback, and can deadlock in 0.9.16.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import carla
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_carla.client.session import CarlaSession, VehicleState
+from sb3_carla.envs.rewards import comfortable_speed
+from sb3_carla.envs.route import LaneRoute, Scenarios, follow_lane
+from sb3_carla.errors import ServerError
+
+__all__ = ["IntelligentDriver", "Traffic", "gap_ahead", "recommended_speed"]
+
+ROUTE_CHUNK = 150.0
+"""A car's route is continued in pieces of this length [m]."""
+VIEW = 40
+"""How far ahead a driver looks for others [m]."""
+CAR_LENGTH = 4.8
+BLOCKING_WIDTH = 1.9
+"""Another car is in the way where its centre is closer than this to the route [m]."""
+BEND_PREVIEW, BEND_PREVIEW_TIME = 2.0, 1.2
+"""How far ahead bends limit the recommended speed: so many metres, and seconds of driving."""
+CLEARANCE = 12.0
+"""Free space around each car when an episode begins [m]."""
+
+
+@dataclass(frozen=True)
+class IntelligentDriver:
+    """
+    Car following by the Intelligent Driver Model.
+
+    Source: Treiber, Hennecke, Helbing, Congested traffic states, Phys. Rev. E 62, 2000, equations 1 to 3; city values.
+
+    :param time_headway: [s]
+    :param minimum_gap: bumper to bumper [m]
+    :param acceleration: [m/s^2]
+    :param deceleration: comfortable braking [m/s^2]
+    """
+
+    time_headway: float = 1.5
+    minimum_gap: float = 2.0
+    acceleration: float = 1.5
+    deceleration: float = 2.0
+
+    def __call__(self, speed: float, desired_speed: float, gap: float, closing_speed: float) -> float:
+        """
+        :param speed: [m/s]
+        :param desired_speed: [m/s], > 0
+        :param gap: to the car in front, bumper to bumper [m]; infinite if there is none
+        :param closing_speed: how fast the gap shrinks [m/s]
+        :return: acceleration [m/s^2], at least -8
+        """
+        braking = 2.0 * math.sqrt(self.acceleration * self.deceleration)
+        wanted_gap = self.minimum_gap + max(0.0, speed * self.time_headway + speed * closing_speed / braking)
+        free = 1.0 - (speed / desired_speed) ** 4
+        return max(-8.0, self.acceleration * (free - (wanted_gap / max(gap, 0.1)) ** 2))
+
+    def following_speed(self, gap: float) -> float:
+        """
+        :param gap: to the car in front, bumper to bumper [m]; infinite if there is none
+        :return: speed at which this gap is the one to keep [m/s]
+        """
+        return max(0.0, gap - self.minimum_gap) / self.time_headway
+
+
+def gap_ahead(route: LaneRoute, station: float, cars: NDArray[np.float64]) -> tuple[float, float]:
+    """
+    The next car on a route.
+
+    :param route: where one is going
+    :param station: where one is [m]
+    :param cars: the others: shape (n, 4), float64 [x m, y m, velocity x m/s, velocity y m/s]
+    :return: gap from bumper to bumper [m] (infinite if the way is free), that car's speed along the route [m/s]
+    """
+    if not len(cars):
+        return math.inf, 0.0
+    bumper = station + 0.5 * CAR_LENGTH
+    first, last = np.searchsorted(route.stations, (bumper, bumper + VIEW))
+    ahead = route.points[first:last, :2]  # (k, 2)
+    if not len(ahead):
+        return math.inf, 0.0
+    squared = ((ahead[:, None, :] - cars[None, :, :2]) ** 2).sum(axis=2)  # (k, n)
+    blocked = np.flatnonzero((squared < BLOCKING_WIDTH**2).any(axis=1))
+    if not len(blocked):
+        return math.inf, 0.0
+    point = int(blocked[0])
+    car = cars[int(squared[point].argmin())]
+    heading = route.headings[min(first + point, len(route.headings) - 1)]
+    speed = car[2] * math.cos(heading) + car[3] * math.sin(heading)
+    distance = route.stations[first + point] - station + BLOCKING_WIDTH
+    return max(0.0, float(distance) - CAR_LENGTH), float(speed)
+
+
+def recommended_speed(route: LaneRoute, station: float, speed: float, target_speed: float, gap: float) -> float:
+    """
+    Speed that the bends ahead and the car in front leave comfortable.
+
+    :param route: that the car follows
+    :param station: where it is [m]
+    :param speed: its speed [m/s]
+    :param target_speed: on a free straight [m/s]
+    :param gap: to the car in front [m], infinite with nobody there
+    :return: [m/s]
+    """
+    curvature = route.curvature_ahead(station, BEND_PREVIEW + BEND_PREVIEW_TIME * speed)
+    return min(comfortable_speed(curvature, target_speed), IntelligentDriver().following_speed(gap))
+
+
+@dataclass
+class _Car:
+    actor_id: int
+    route: LaneRoute
+    desired_speed: float
+    station: float = 0.0
+    speed: float = 0.0
+
+
+class Traffic:
+    """
+    Lane-following cars around the agent's.
+
+    :param session: where they drive; its town is loaded
+    :param count: how many
+    :param target_speed: their mean desired speed [m/s]
+    :raises ServerError: if the town has too few free places
+    """
+
+    def __init__(self, session: CarlaSession, count: int, target_speed: float) -> None:
+        self._session = session
+        self._target_speed = target_speed
+        self._driver = IntelligentDriver()
+        self._cars: list[_Car] = []
+        self._positions = np.empty((0, 4))
+        self._actor_ids = self._spawn(count)
+
+    def _spawn(self, count: int) -> list[int]:
+        library = self._session.world.get_blueprint_library()
+        models = sorted((b for b in library.filter("vehicle.*") if _is_car(b)), key=lambda b: b.id)
+        command = carla.command
+        freeze = command.SetSimulatePhysics(command.FutureActor, False)
+        if not models:
+            raise ServerError("n_npcs: the server has no blueprint of a car")
+        ids: list[int] = []
+        for place in self._session.world.get_map().get_spawn_points():
+            if len(ids) == count:
+                break
+            model = models[len(ids) % len(models)]
+            self._session.mark(model)
+            spawn = command.SpawnActor(model, place).then(freeze)
+            response = self._session.client.apply_batch_sync([spawn])[0]
+            if not response.error:
+                ids.append(response.actor_id)
+                self._session.adopt(response.actor_id)  # now: the next answer may not come
+        if len(ids) < count:
+            raise ServerError(f"n_npcs: the town has room for {len(ids)} cars beside the agent's, not for {count}")
+        return ids
+
+    def restart(self, scenarios: Scenarios, route: LaneRoute, rng: np.random.Generator) -> None:
+        """
+        Spread the cars over the town, none of them near another or near the agent's start.
+
+        :param scenarios: the town's starts
+        :param route: the agent's route
+        :param rng: source of randomness
+        :raises ServerError: if there is no room for all of them
+        """
+        taken = [(float(route.points[0, 0]), float(route.points[0, 1]))]
+        self._cars = []
+        starts = scenarios.shuffled_starts(rng)
+        for actor_id in self._actor_ids:
+            for start in starts:
+                here = start.transform.location.x, start.transform.location.y
+                if min(math.dist(here, other) for other in taken) > CLEARANCE:
+                    break
+            else:
+                count = len(self._actor_ids)
+                raise ServerError(f"n_npcs: {count} cars do not find {CLEARANCE:g} m of free space around each")
+            taken.append(here)
+            desired = self._target_speed * float(rng.uniform(0.6, 1.0))
+            self._cars.append(_Car(actor_id, LaneRoute(follow_lane(start, ROUTE_CHUNK)), desired))
+        self._send()
+
+    def step(self, agent: VehicleState) -> None:
+        """
+        Move every car by one tick.
+
+        :param agent: the agent's car
+        """
+        everyone = np.array([*self._positions, _row(agent.x, agent.y, agent.heading, agent.speed)])
+        apart = np.hypot(*(everyone[:, None, :2] - everyone[None, :, :2]).T)  # (n + 1, n + 1)
+        near = apart < VIEW + CAR_LENGTH + BLOCKING_WIDTH
+        np.fill_diagonal(near, False)
+        dt = self._session.delta_seconds
+        for index, car in enumerate(self._cars):
+            gap, speed = gap_ahead(car.route, car.station, everyone[near[index]])
+            # Routes are continued in time, so what is left of one is short only where the lane ends.
+            gap = min(gap, car.route.length - car.station)
+            desired = comfortable_speed(car.route.curvature_ahead(car.station, 15.0), car.desired_speed)
+            acceleration = self._driver(car.speed, desired, gap, car.speed - speed)
+            car.speed = max(0.0, car.speed + acceleration * dt)
+            car.station += car.speed * dt
+            if car.station > car.route.length - VIEW:
+                car.route, car.station = _continued(car.route, car.station)
+        self._send()
+
+    @property
+    def positions(self) -> NDArray[np.float64]:
+        """Where the cars are: shape (n, 4), float64 [x m, y m, velocity x m/s, velocity y m/s]."""
+        return self._positions
+
+    def _send(self) -> None:
+        command, batch, rows = carla.command, [], []
+        for car in self._cars:
+            x, y, z, heading, pitch = car.route.pose(car.station)
+            rotation = carla.Rotation(yaw=math.degrees(heading), pitch=math.degrees(pitch))
+            pose = carla.Transform(carla.Location(x, y, z), rotation)
+            rows.append(_row(x, y, heading, car.speed))
+            velocity = carla.Vector3D(*rows[-1][2:], 0.0)
+            batch.append(command.ApplyTransform(car.actor_id, pose))
+            batch.append(command.ApplyTargetVelocity(car.actor_id, velocity))
+        self._positions = np.array(rows).reshape(-1, 4)
+        self._session.client.apply_batch(batch)
+
+
+def _row(x: float, y: float, heading: float, speed: float) -> tuple[float, float, float, float]:
+    return x, y, speed * math.cos(heading), speed * math.sin(heading)
+
+
+def _is_car(blueprint: Any) -> bool:
+    if blueprint.has_attribute("base_type") and blueprint.get_attribute("base_type").as_str() not in ("car", ""):
+        return False
+    return bool(blueprint.get_attribute("number_of_wheels").as_int() == 4)
+
+
+def _continued(route: LaneRoute, station: float) -> tuple[LaneRoute, float]:
+    """The route that goes on where this one ends, overlapping it from the car's place on."""
+    index = int(np.searchsorted(route.stations, station))
+    rest = route.waypoints[max(index - 1, 0) :]
+    begin = float(route.stations[max(index - 1, 0)])
+    tail = follow_lane(rest[-1], ROUTE_CHUNK)
+    longer = LaneRoute([*rest, *tail[1:]])
+    return longer, station - begin

@@ -1,0 +1,1 @@
+"""Vehicle dynamics, contacts, ray casting."""

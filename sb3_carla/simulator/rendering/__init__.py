@@ -1,0 +1,1 @@
+"""The camera's pictures: the town from above, perspective, weather."""

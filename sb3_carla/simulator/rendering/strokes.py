@@ -1,0 +1,201 @@
+"""
+What a town's picture from above is painted with: outlines of surfaces and markings, in painting order.
+
+Painting order: pavements, then lanes without traffic, then lanes with traffic; then the markings of a junction's
+connecting roads; then these roads' inner parts once more, so that no road's edge line crosses another one; then all
+other markings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_carla.simulator.rendering.strips import LaneStrip, Marking
+
+__all__ = ["PALETTE", "Stroke", "Surface", "strokes"]
+
+CHUNK = 8
+"""Cross-sections in one outline: short ones are found faster by place."""
+DASH, PERIOD = 3.0, 7.5
+"""Length of a broken marking's painted part, and of the pattern [m]: 3 m is the 10 ft of the US manual (MUTCD 3A.06),
+the gap half of its 30 ft, so that a small camera sees several dashes. OpenDRIVE's own pattern is hidden by the client.
+"""
+MIN_CELLS = 1.5
+"""Thinner lines would look like strings of beads when they run across the cells."""
+KEPT_EDGE = 0.15
+"""How far inside a lane its own edge marking is safe from being painted over [m]."""
+
+
+class Surface(IntEnum):
+    """What a spot of the ground is."""
+
+    VERGE = 0
+    ASPHALT = 1
+    SHOULDER = 2
+    PAVEMENT = 3
+    MEDIAN = 4
+    CYCLEWAY = 5
+    BALLAST = 6
+    KERB = 7
+    WHITE = 8
+    YELLOW = 9
+    BLUE = 10
+    GREEN = 11
+    RED = 12
+
+
+ROADS, SIDEWALKS, TERRAIN, ROAD_LINES, GROUND, RAIL_TRACK = 1, 2, 10, 24, 25, 27
+"""``carla.CityObjectLabel`` of CARLA 0.9.16."""
+
+PALETTE: dict[Surface, tuple[tuple[int, int, int], int, int]] = {
+    Surface.VERGE: ((58, 132, 104), 22, TERRAIN),
+    Surface.ASPHALT: ((74, 70, 68), 8, ROADS),
+    Surface.SHOULDER: ((92, 90, 90), 10, ROADS),
+    Surface.PAVEMENT: ((150, 154, 158), 8, SIDEWALKS),
+    Surface.MEDIAN: ((112, 122, 128), 14, GROUND),
+    Surface.CYCLEWAY: ((78, 74, 112), 8, ROADS),
+    Surface.BALLAST: ((84, 92, 100), 24, RAIL_TRACK),
+    Surface.KERB: ((176, 180, 182), 4, SIDEWALKS),
+    Surface.WHITE: ((236, 238, 238), 4, ROAD_LINES),
+    Surface.YELLOW: ((60, 196, 238), 4, ROAD_LINES),
+    Surface.BLUE: ((196, 120, 60), 4, ROAD_LINES),
+    Surface.GREEN: ((80, 170, 70), 4, ROAD_LINES),
+    Surface.RED: ((60, 60, 200), 4, ROAD_LINES),
+}
+"""Colour (blue, green, red), strength of the texture (standard deviation in grey levels), semantic label."""
+
+# Lane types of OpenDRIVE 1.4: surface, and place in the painting order.
+_LANES = {
+    "sidewalk": (Surface.PAVEMENT, 0),
+    "walking": (Surface.PAVEMENT, 0),
+    "median": (Surface.MEDIAN, 1),
+    "restricted": (Surface.MEDIAN, 1),
+    "curb": (Surface.KERB, 1),
+    "border": (Surface.SHOULDER, 1),
+    "tram": (Surface.BALLAST, 1),
+    "rail": (Surface.BALLAST, 1),
+    "shoulder": (Surface.SHOULDER, 2),
+    "stop": (Surface.SHOULDER, 2),
+    "biking": (Surface.CYCLEWAY, 3),
+}
+_ROADWAY = (Surface.ASPHALT, 4)
+_JUNCTION_MARKING, _JUNCTION_INSIDE, _MARKING = 5, 6, 7
+_COLORS = {"Yellow": Surface.YELLOW, "Blue": Surface.BLUE, "Green": Surface.GREEN, "Red": Surface.RED}
+# (offset in marking widths, broken), from the reference line outwards.
+_PATTERNS = {
+    "Solid": ((0.0, False),),
+    "Broken": ((0.0, True),),
+    "BottsDots": ((0.0, True),),
+    "Curb": ((0.0, False),),
+    "SolidSolid": ((-1.0, False), (1.0, False)),
+    "SolidBroken": ((-1.0, False), (1.0, True)),
+    "BrokenSolid": ((-1.0, True), (1.0, False)),
+    "BrokenBroken": ((-1.0, True), (1.0, True)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stroke:
+    """
+    One outline to fill.
+
+    :param outline: shape (n, 2), float64 [m]
+    :param surface: what it shows
+    :param order: strokes of a higher order are painted later
+    :param height: mean height [m]
+    """
+
+    outline: NDArray[np.float64]
+    surface: Surface
+    order: int
+    height: float
+
+
+def strokes(strips: Sequence[LaneStrip], cell: float, shrink: float = 0.0) -> list[Stroke]:
+    """
+    :param strips: lanes of a map
+    :param cell: of the picture [m]; markings are outlined ``MIN_CELLS`` of it wide at least
+    :param shrink: how much thinner than in truth markings are outlined, for a filler that widens what it fills [m]
+    :return: in painting order
+    """
+    painted: list[Stroke] = []
+    for strip in strips:
+        painted += _surface(strip)
+        for edge, markings in ((strip.inner, strip.inner_markings), (strip.outer, strip.outer_markings)):
+            for first, last, marking in _runs(markings):
+                width = max(marking.width, MIN_CELLS * cell)
+                painted += _marking(strip, edge, slice(first, last + 1), marking, width - shrink)
+    painted.sort(key=lambda stroke: stroke.order)
+    return painted
+
+
+def _surface(strip: LaneStrip) -> Iterator[Stroke]:
+    surface, order = _LANES.get(strip.kind, _ROADWAY)
+    yield from _chunks(strip, strip.inner, strip.outer, surface, order)
+    if strip.junction and surface is Surface.ASPHALT:
+        across = strip.outer - strip.inner
+        share = KEPT_EDGE / np.maximum(np.linalg.norm(across, axis=1), 4.0 * KEPT_EDGE)[:, None]
+        inner, outer = strip.inner + share * across, strip.outer - share * across
+        yield from _chunks(strip, inner, outer, surface, _JUNCTION_INSIDE)
+
+
+def _chunks(
+    strip: LaneStrip, inner: NDArray[np.float64], outer: NDArray[np.float64], surface: Surface, order: int
+) -> Iterator[Stroke]:
+    for first in range(0, len(inner) - 1, CHUNK):
+        part = slice(first, first + CHUNK + 1)
+        outline = np.concatenate([inner[part], outer[part][::-1]])
+        yield Stroke(outline, surface, order, float(strip.heights[part].mean()))
+
+
+def _runs(markings: Sequence[Marking | None]) -> Iterator[tuple[int, int, Marking]]:
+    """Stretches of one marking: its first cross-section, the one where it ends, what it is."""
+    first = 0
+    for i in range(1, len(markings) + 1):
+        if i == len(markings) or markings[i] != markings[first]:
+            marking = markings[first]
+            last = min(i, len(markings) - 1)
+            if marking is not None and last > first:
+                yield first, last, marking
+            first = i
+
+
+def _marking(
+    strip: LaneStrip, edge: NDArray[np.float64], part: slice, marking: Marking, width: float
+) -> Iterator[Stroke]:
+    across = (strip.outer - strip.inner)[part]
+    across = across / np.maximum(np.linalg.norm(across, axis=1), 1e-6)[:, None]
+    line, stations, heights = edge[part], strip.stations[part], strip.heights[part]
+    order = _JUNCTION_MARKING if strip.junction else _MARKING
+    surface = Surface.KERB if marking.kind == "Curb" else _COLORS.get(marking.color, Surface.WHITE)
+    for offset, broken in _PATTERNS.get(marking.kind, ()):
+        middle = line + (offset * marking.width) * across
+        for begin, end in _pieces(float(stations[0]), float(stations[-1]), broken):
+            cuts = stations[(stations > begin) & (stations < end)]
+            cuts = np.concatenate([[begin], cuts, [end]])
+            path = _interpolated(cuts, stations, middle)
+            side = 0.5 * width * _interpolated(cuts, stations, across)
+            height = float(np.interp(0.5 * (begin + end), stations, heights))
+            yield Stroke(np.concatenate([path - side, (path + side)[::-1]]), surface, order, height)
+
+
+def _pieces(begin: float, end: float, broken: bool) -> Iterator[tuple[float, float]]:
+    """Painted parts of a marking between two stations [m]; dashes keep their place along the whole road."""
+    length, period = (DASH, PERIOD) if broken else (2.0 * PERIOD, 2.0 * PERIOD)
+    for number in range(math.floor(begin / period), math.floor(end / period) + 1):
+        low, high = max(begin, number * period), min(end, number * period + length)
+        if high - low > 1e-3:
+            yield low, high
+
+
+def _interpolated(
+    at: NDArray[np.float64], stations: NDArray[np.float64], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Columns of ``values`` between stations: shape (len(at), 2), float64."""
+    return np.stack([np.interp(at, stations, values[:, 0]), np.interp(at, stations, values[:, 1])], axis=1)

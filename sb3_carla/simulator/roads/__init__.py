@@ -1,0 +1,1 @@
+"""OpenDRIVE: built-in towns, their roads, checks of foreign files."""

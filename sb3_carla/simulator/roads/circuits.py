@@ -1,0 +1,187 @@
+"""Closed circuits from a seed: a random polygon whose corners are rounded by clothoid, arc, clothoid."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sb3_carla.errors import MapError
+from sb3_carla.simulator.roads.alignment import Line, Piece, Point, deflections, draw_corner, draw_polyline, sample
+from sb3_carla.simulator.roads.roads import CrossSection, Elevation, Link, Marking, Road, opendrive_text
+
+__all__ = ["CircuitStyle", "circuit_opendrive"]
+
+_ATTEMPTS = 20000
+_MAX_DEFLECTION = math.radians(125.0)
+_MIN_DEFLECTION = math.radians(14.0)
+_GRASS = 18.0
+"""Least distance between the pavements of two stretches that are not neighbours [m]."""
+_KNOT_SPACING = 20.0
+"""Greatest distance between two knots of a height profile [m]."""
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitStyle:
+    """
+    What a circuit may look like.
+
+    :param section: lanes and markings
+    :param corners: number of corners
+    :param size: greatest extent of the polygon along x and y [m]
+    :param dent: how far corners may move inwards, as a share of the radius, in [0, 1)
+    :param radii: least and greatest radius of an arc [m]
+    :param length: least and greatest length of the circuit [m]
+    :param turning: least sum of all changes of direction, to either side [rad]; a convex circuit has 2 pi
+    :param min_straight: least length of a straight between two corners [m]
+    :param slope: steepest slope [-], 0: flat
+    :param bend_centre: line between the directions in bends of less than 30 m radius; None: as elsewhere
+    :param speed_kmh: speed limit [km/h]
+    """
+
+    section: CrossSection
+    corners: int = 10
+    size: tuple[float, float] = (300.0, 240.0)
+    dent: float = 0.5
+    radii: tuple[float, float] = (12.0, 60.0)
+    length: tuple[float, float] = (500.0, 1200.0)
+    turning: float = 3.0 * math.pi
+    min_straight: float = 8.0
+    slope: float = 0.0
+    bend_centre: Marking | None = None
+    speed_kmh: int = 40
+
+
+def circuit_opendrive(name: str, seed: int, style: CircuitStyle) -> str:
+    """
+    OpenDRIVE of a closed circuit, driven in both directions.
+
+    :param name: of the town
+    :param seed: of everything that is random
+    :param style: what it may look like
+    :return: XML; equal arguments give equal text
+    :raises MapError: if no circuit of this style was found
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(_ATTEMPTS):
+        lines = _draw(rng, style)
+        if lines is not None and _fits(lines, style):
+            return opendrive_text(name, _roads(lines, _heights(rng, lines, style.slope), style))
+    raise MapError(f"no circuit of this style after {_ATTEMPTS} attempts with seed {seed}: {style}")
+
+
+def _draw(rng: np.random.Generator, style: CircuitStyle) -> list[Line] | None:
+    """One reference line for each corner, from the middle of a straight to the middle of the next."""
+    points = _polygon(rng, style)
+    turns = deflections([points[-1], *points, points[0]])
+    sizes = [abs(turn) for turn in turns]
+    if min(sizes) < _MIN_DEFLECTION or max(sizes) > _MAX_DEFLECTION or sum(sizes) < style.turning:
+        return None
+    middles = [_middle(*side) for side in zip(points, [*points[1:], points[0]], strict=True)]
+    lines = []
+    for i, turn in enumerate(turns):
+        path = [middles[i - 1], points[i], middles[i]]
+        room = min(math.dist(path[0], path[1]), math.dist(path[1], path[2])) - 0.5 * style.min_straight
+        corner = draw_corner(rng, turn, room, style.radii)
+        if corner is None:
+            return None
+        lines.append(draw_polyline(path, [corner]))
+    return lines
+
+
+def _polygon(rng: np.random.Generator, style: CircuitStyle) -> list[Point]:
+    """Corners around a centre, in order of their angle (so no side crosses another), moved inwards at random."""
+    first = rng.uniform(0.0, 2.0 * math.pi)
+    points = []
+    for i in range(style.corners):
+        angle = first + 2.0 * math.pi * (i + rng.uniform(-0.3, 0.3)) / style.corners
+        reach = 0.5 * (1.0 - style.dent * rng.uniform(0.0, 1.0))
+        points.append((style.size[0] * reach * math.cos(angle), style.size[1] * reach * math.sin(angle)))
+    return points
+
+
+def _middle(a: Point, b: Point) -> Point:
+    return 0.5 * (a[0] + b[0]), 0.5 * (a[1] + b[1])
+
+
+def _fits(lines: list[Line], style: CircuitStyle) -> bool:
+    """Whether the length is as asked for, there are bends to both sides, and the road keeps away from itself."""
+    length = sum(line.length for line in lines)
+    if not style.length[0] <= length <= style.length[1]:
+        return False
+    lefts = sum(max(piece.end_curvature for piece in line.pieces) > 0.0 for line in lines)
+    if min(lefts, len(lines) - lefts) < 2:
+        return False
+    spacing = 4.0
+    points = [point for line in lines for point in sample(line, spacing)]
+    clearance = 2.0 * style.section.half_width + _GRASS
+    skip = math.ceil(3.0 * clearance / spacing)
+    count = len(points)
+    return all(
+        math.dist(points[i], points[j]) >= clearance
+        for i in range(count)
+        for j in range(i + skip, min(count, i + count - skip))
+    )
+
+
+def _heights(rng: np.random.Generator, lines: list[Line], slope: float) -> list[tuple[Elevation, ...]]:
+    """Three waves around the circuit, as cubics that agree in height and slope where they meet."""
+    if slope == 0.0:
+        return [()] * len(lines)
+    total = sum(line.length for line in lines)
+    waves = [(2.0 * math.pi * n / total, rng.uniform(0.5, 1.0) / n, rng.uniform(0.0, 2.0 * math.pi)) for n in (1, 2, 3)]
+
+    def height(s: float) -> float:
+        return sum(size * math.sin(rate * s + phase) for rate, size, phase in waves)
+
+    def rise(s: float) -> float:
+        return sum(rate * size * math.cos(rate * s + phase) for rate, size, phase in waves)
+
+    scale = slope / max(abs(rise(total * i / 500.0)) for i in range(500))
+    result, start = [], 0.0
+    for line in lines:
+        count = math.ceil(line.length / _KNOT_SPACING)
+        step = line.length / count
+        parts = []
+        for i in range(count):
+            s = start + i * step
+            z, z_end = scale * height(s), scale * height(s + step)
+            parts.append(_hermite(i * step, step, (z, z_end), (scale * rise(s), scale * rise(s + step))))
+        result.append(tuple(parts))
+        start += line.length
+    return result
+
+
+def _hermite(station: float, step: float, heights: tuple[float, float], slopes: tuple[float, float]) -> Elevation:
+    """Cubic with given heights [m] and slopes [-] at its ends."""
+    mean = (heights[1] - heights[0]) / step
+    c = (3.0 * mean - 2.0 * slopes[0] - slopes[1]) / step
+    d = (slopes[0] + slopes[1] - 2.0 * mean) / step**2
+    return Elevation(station, heights[0], slopes[0], c, d)
+
+
+def _roads(lines: list[Line], heights: list[tuple[Elevation, ...]], style: CircuitStyle) -> list[Road]:
+    roads = []
+    for i, (line, elevations) in enumerate(zip(lines, heights, strict=True)):
+        section = style.section
+        if style.bend_centre is not None and _sharpest(line.pieces) > 1.0 / 30.0:
+            section = replace(section, centre=style.bend_centre)
+        before, after = (i - 1) % len(lines), (i + 1) % len(lines)
+        roads.append(
+            Road(
+                id=i + 1,
+                line=line,
+                lanes=section.build(linked_at_start=True, linked_at_end=True),
+                centre=section.centre,
+                predecessor=Link(before + 1, "end"),
+                successor=Link(after + 1, "start"),
+                elevations=elevations,
+                speed_kmh=style.speed_kmh,
+            )
+        )
+    return roads
+
+
+def _sharpest(pieces: tuple[Piece, ...]) -> float:
+    return max(abs(piece.end_curvature) for piece in pieces)

@@ -1,0 +1,324 @@
+"""
+Roads as plain data, and the OpenDRIVE 1.4 text that describes them.
+
+The text is written here and not by a library: ``scenariogeneration`` puts the present time into the header, prints
+floats in full (so that the last bit of somebody's sine changes the file) and integrates clothoids with compiled code
+of its own; what is left to save is less than what would have to be worked around.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sb3_carla.simulator.roads.alignment import Line, sample
+
+__all__ = ["CrossSection", "Elevation", "Junction", "Lane", "LaneLink", "Link", "Marking", "Road", "opendrive_text"]
+
+_DATE = "2025-01-01T00:00:00"
+_GEO_REFERENCE = "+proj=tmerc +lat_0=0 +lon_0=0 +k=1 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
+
+
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """
+    Painted line.
+
+    :param kind: "solid", "broken" or "none"
+    :param color: "white" or "yellow"
+    :param width: [m]
+    """
+
+    kind: str
+    color: str = "white"
+    width: float = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """
+    Lane beside the reference line; its width changes evenly over the road.
+
+    :param id: negative to the right of the reference line, positive to the left, from 1 outwards
+    :param kind: OpenDRIVE lane type: "driving", "shoulder", "sidewalk" or "special1"
+    :param width: at the road's start [m]
+    :param marking: on the border away from the reference line
+    :param end_width: at the road's end [m]; same as at the start if None
+    :param predecessor: lane that it continues at the road's start, None: none
+    :param successor: lane that continues it at the road's end, None: none
+    """
+
+    id: int
+    kind: str
+    width: float
+    marking: Marking
+    end_width: float | None = None
+    predecessor: int | None = None
+    successor: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CrossSection:
+    """
+    The same lanes in both directions.
+
+    :param lanes: driving lanes a direction
+    :param lane_width: [m]
+    :param shoulder: width of the paved strip outside of the edge line [m], 0: none
+    :param centre: line between the directions
+    :param separator: line between lanes of one direction
+    :param edge: line at the outside of the driving lanes
+    :param sidewalk: width of the pavement beyond the shoulder [m], 0: none
+    """
+
+    lanes: int
+    lane_width: float
+    shoulder: float
+    centre: Marking
+    separator: Marking
+    edge: Marking
+    sidewalk: float = 0.0
+
+    @property
+    def half_width(self) -> float:
+        """From the reference line to the verge [m]."""
+        return self.lanes * self.lane_width + self.shoulder + self.sidewalk
+
+    @property
+    def roadside(self) -> tuple[tuple[str, float], ...]:
+        """Kind and width [m] of the lanes beyond those for cars, from the inside."""
+        return tuple(
+            (kind, width) for kind, width in (("shoulder", self.shoulder), ("sidewalk", self.sidewalk)) if width
+        )
+
+    def build(self, linked_at_start: bool, linked_at_end: bool) -> tuple[Lane, ...]:
+        """
+        The lanes of a road.
+
+        :param linked_at_start: whether each lane continues the lane of the same number of the road before
+        :param linked_at_end: whether the lane of the same number of the next road continues it
+        :return: all lanes but the one of no width in the middle
+        """
+        result = []
+        for side in (1, -1):
+            kinds = [("driving", self.lane_width)] * self.lanes + list(self.roadside)
+            for i, (kind, width) in enumerate(kinds, start=1):
+                links = (side * i if linked_at_start else None, side * i if linked_at_end else None)
+                marking = self.separator if i < self.lanes else self.edge if i == self.lanes else Marking("none")
+                result.append(Lane(side * i, kind, width, marking, None, *links))
+        return tuple(result)
+
+
+@dataclass(frozen=True, slots=True)
+class Elevation:
+    """Height ``a + b ds + c ds^2 + d ds^3`` [m] from a station [m] on."""
+
+    station: float
+    a: float
+    b: float
+    c: float
+    d: float
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """
+    What a road is joined to.
+
+    :param element: number of a road, or of a junction
+    :param contact: "start" or "end" of that road; None: it is a junction
+    """
+
+    element: int
+    contact: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """
+    OpenDRIVE road of one lane section.
+
+    :param id: number, unique among roads and junctions
+    :param line: reference line
+    :param lanes: all but the one of no width in the middle
+    :param centre: marking on the reference line
+    :param predecessor: what it continues
+    :param successor: what continues it
+    :param junction: number of the junction that it leads through, None: none
+    :param elevations: height; flat at 0 m if empty
+    :param speed_kmh: speed limit [km/h]
+    """
+
+    id: int
+    line: Line
+    lanes: tuple[Lane, ...]
+    centre: Marking
+    predecessor: Link
+    successor: Link
+    junction: int | None = None
+    elevations: tuple[Elevation, ...] = ()
+    speed_kmh: int = 40
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLink:
+    """A lane that leads into a junction, and the road in the junction whose lane -1 continues it."""
+
+    incoming_road: int
+    incoming_lane: int
+    connecting_road: int
+
+
+@dataclass(frozen=True, slots=True)
+class Junction:
+    """Crossing: its number, unique among roads and junctions, and the ways through it."""
+
+    id: int
+    links: tuple[LaneLink, ...] = field(default=())
+
+
+def opendrive_text(name: str, roads: Sequence[Road], junctions: Sequence[Junction] = ()) -> str:
+    """
+    OpenDRIVE 1.4, as ``carla.Map`` reads it.
+
+    :param name: of the town
+    :param roads: at least one
+    :param junctions: those that the roads name
+    :return: XML; equal arguments give equal text
+    """
+    root = ET.Element("OpenDRIVE")
+    points = [point for road in roads for point in sample(road.line, 10.0)]
+    header = ET.SubElement(
+        root,
+        "header",
+        revMajor="1",
+        revMinor="4",
+        name=name,
+        version="1",
+        date=_DATE,
+        north=_number(max(y for _, y in points)),
+        south=_number(min(y for _, y in points)),
+        east=_number(max(x for x, _ in points)),
+        west=_number(min(x for x, _ in points)),
+        vendor="sb3_carla",
+    )
+    ET.SubElement(header, "geoReference").text = _GEO_REFERENCE
+    for road in roads:
+        _add_road(root, road)
+    for junction in junctions:
+        _add_junction(root, junction)
+    ET.indent(root, " ")
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _number(value: float) -> str:
+    """Nine digits after the point: finer than what CARLA resolves, coarser than what platforms disagree about."""
+    text = f"{value:.9f}"
+    return "0.000000000" if text == "-0.000000000" else text
+
+
+def _add_road(root: ET.Element, road: Road) -> None:
+    element = ET.SubElement(
+        root,
+        "road",
+        name=f"Road {road.id}",
+        length=_number(road.line.length),
+        id=str(road.id),
+        junction=str(-1 if road.junction is None else road.junction),
+    )
+    links = ET.SubElement(element, "link")
+    for tag, link in (("predecessor", road.predecessor), ("successor", road.successor)):
+        if link.contact is None:
+            ET.SubElement(links, tag, elementType="junction", elementId=str(link.element))
+        else:
+            ET.SubElement(links, tag, elementType="road", elementId=str(link.element), contactPoint=link.contact)
+    kind = ET.SubElement(element, "type", s=_number(0.0), type="town")
+    ET.SubElement(kind, "speed", max=str(road.speed_kmh), unit="km/h")
+    _add_line(ET.SubElement(element, "planView"), road.line)
+    profile = ET.SubElement(element, "elevationProfile")
+    for part in road.elevations or (Elevation(0.0, 0.0, 0.0, 0.0, 0.0),):
+        _add_polynomial(profile, "elevation", "s", part.station, (part.a, part.b, part.c, part.d))
+    ET.SubElement(element, "lateralProfile")
+    _add_lanes(ET.SubElement(element, "lanes"), road)
+
+
+def _add_line(plan_view: ET.Element, line: Line) -> None:
+    for piece, (station, x, y, heading) in zip(line.pieces, line.starts(), strict=False):
+        geometry = ET.SubElement(
+            plan_view,
+            "geometry",
+            s=_number(station),
+            x=_number(x),
+            y=_number(y),
+            hdg=_number(heading),
+            length=_number(piece.length),
+        )
+        if piece.start_curvature != piece.end_curvature:
+            start, end = _number(piece.start_curvature), _number(piece.end_curvature)
+            ET.SubElement(geometry, "spiral", curvStart=start, curvEnd=end)
+        elif piece.start_curvature:
+            ET.SubElement(geometry, "arc", curvature=_number(piece.start_curvature))
+        else:
+            ET.SubElement(geometry, "line")
+
+
+def _add_lanes(lanes: ET.Element, road: Road) -> None:
+    _add_polynomial(lanes, "laneOffset", "s", 0.0, (0.0, 0.0, 0.0, 0.0))
+    section = ET.SubElement(lanes, "laneSection", s=_number(0.0))
+    left = sorted((lane for lane in road.lanes if lane.id > 0), key=lambda lane: -lane.id)
+    right = sorted((lane for lane in road.lanes if lane.id < 0), key=lambda lane: -lane.id)
+    if left:
+        _add_side(ET.SubElement(section, "left"), left, road.line.length)
+    centre = ET.SubElement(ET.SubElement(section, "center"), "lane", id="0", type="none", level="false")
+    _add_marking(centre, road.centre)
+    if right:
+        _add_side(ET.SubElement(section, "right"), right, road.line.length)
+
+
+def _add_side(side: ET.Element, lanes: Sequence[Lane], length: float) -> None:
+    for lane in lanes:
+        element = ET.SubElement(side, "lane", id=str(lane.id), type=lane.kind, level="false")
+        links = ET.SubElement(element, "link")
+        if lane.predecessor is not None:
+            ET.SubElement(links, "predecessor", id=str(lane.predecessor))
+        if lane.successor is not None:
+            ET.SubElement(links, "successor", id=str(lane.successor))
+        growth = 0.0 if lane.end_width is None else (lane.end_width - lane.width) / length
+        _add_polynomial(element, "width", "sOffset", 0.0, (lane.width, growth, 0.0, 0.0))
+        _add_marking(element, lane.marking)
+
+
+def _add_polynomial(
+    parent: ET.Element, tag: str, key: str, start: float, coefficients: tuple[float, float, float, float]
+) -> None:
+    names = dict(zip("abcd", map(_number, coefficients), strict=True))
+    ET.SubElement(parent, tag, {key: _number(start), **names})
+
+
+def _add_marking(lane: ET.Element, marking: Marking) -> None:
+    ET.SubElement(
+        lane,
+        "roadMark",
+        sOffset=_number(0.0),
+        type=marking.kind,
+        weight="standard",
+        color=marking.color,
+        material="standard",
+        width=_number(marking.width),
+        laneChange="both" if marking.kind == "broken" else "none",
+    )
+
+
+def _add_junction(root: ET.Element, junction: Junction) -> None:
+    element = ET.SubElement(root, "junction", id=str(junction.id), name=f"Junction {junction.id}")
+    for number, link in enumerate(junction.links):
+        connection = ET.SubElement(
+            element,
+            "connection",
+            id=str(number),
+            incomingRoad=str(link.incoming_road),
+            connectingRoad=str(link.connecting_road),
+            contactPoint="start",
+        )
+        ET.SubElement(connection, "laneLink", {"from": str(link.incoming_lane), "to": "-1"})

@@ -1,0 +1,1 @@
+"""The algorithm: train step, replay buffer, exploration, augmentation."""

@@ -1,0 +1,1 @@
+"""What makes rl-zoo3 find environment, algorithm and hyperparameters."""

@@ -1,0 +1,115 @@
+"""Entries of rl-zoo3's hyperparameter files, and what of them is for the algorithm."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from sb3_carla.td3.schedules import LINEAR, rate_schedule
+
+__all__ = ["check_hyperparameters", "constructor_arguments", "read_hyperparameter_file", "read_hyperparameters"]
+
+AROUND_THE_MODEL = (
+    "n_envs", "env_kwargs", "env_wrapper", "vec_env_wrapper", "frame_stack", "normalize", "callback", "monitor_kwargs",
+    "vec_env",
+)  # fmt: skip
+"""Keys of an entry that say what a model learns from, and beside what."""
+OF_THE_ZOO = (*AROUND_THE_MODEL, "n_timesteps", "noise_type", "noise_std", "policy")
+"""Keys of an entry that rl-zoo3 uses itself, the policy, and what :mod:`sb3_carla.zoo.hooks` adds."""
+COUNTS = ("n_timesteps", "n_envs")
+"""Numbers among them."""
+
+
+def read_hyperparameter_file(path: str) -> dict[str, Any]:
+    """
+    :param path: rl-zoo3 hyperparameter file
+    :return: its entries by environment
+    :raises ValueError: if it cannot be read, or holds something else
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            entries = yaml.safe_load(file)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise ValueError(f"{path}: expected environments and hyperparameters of each, got {entries!r:.100}")
+    return entries
+
+
+def read_hyperparameters(path: str, env_id: str) -> dict[str, Any]:
+    """
+    :param path: rl-zoo3 hyperparameter file
+    :param env_id: environment
+    :return: its entry
+    :raises ValueError: if the file cannot be read, or has no such entry, or the entry no learning rate
+    """
+    entries = read_hyperparameter_file(path)
+    if env_id not in entries:
+        raise ValueError(f"{path}: expected an entry {env_id}, got {', '.join(map(str, entries))}")
+    entry: dict[str, Any] = entries[env_id]
+    if "learning_rate" not in entry:
+        raise ValueError(f"{path}: {env_id}: expected a learning_rate, got {', '.join(entry)}")
+    return entry
+
+
+def check_hyperparameters(entry: Mapping[str, Any], algorithm: type[Any]) -> None:
+    """
+    Find what would otherwise fail far from the file, or, like a rate of ``quadratic_3``, not at all.
+
+    :param entry: of a hyperparameter file
+    :param algorithm: that it is for
+    :raises ValueError: if a key is not known, a number is text, or a rate is none
+    """
+    defaults = _defaults(algorithm)
+    known = {*defaults, *OF_THE_ZOO}
+    numbers = {*COUNTS, *(key for key, default in defaults.items() if _is_number(default))}
+    for key, value in entry.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ValueError(f"{key}: no hyperparameter of {algorithm.__name__}" + (f"; {near[0]}?" if near else ""))
+        if _is_rate(key):
+            if value is not None:
+                try:
+                    rate_schedule(value)
+                except ValueError as error:
+                    raise ValueError(f"{key}: {error}") from error
+        elif key in numbers and _is_text(value):
+            hint = " (YAML takes 1e-2 for text, 1.0e-2 for a number)" if "e" in value else ""
+            raise ValueError(f"{key}: expected a number, got {value!r}{hint}")
+
+
+def _defaults(algorithm: type[Any]) -> dict[str, Any]:
+    """Default values of all constructor arguments, those that pass through ``kwargs`` included."""
+    found: dict[str, Any] = {}
+    for base in algorithm.__mro__:
+        for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(name, parameter.default)
+    return found
+
+
+def _is_text(value: object) -> bool:
+    """And no schedule, such as PPO's ``clip_range: lin_0.2``."""
+    return isinstance(value, str) and not value.startswith(LINEAR)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def constructor_arguments(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    :param entry: of a hyperparameter file
+    :return: what rl-zoo3 hands to the algorithm beside policy, environment and seed, rates as schedules
+    """
+    arguments = {key: value for key, value in entry.items() if key not in OF_THE_ZOO}
+    rates = {key: rate_schedule(value) for key, value in arguments.items() if _is_rate(key) and value is not None}
+    return arguments | rates
+
+
+def _is_rate(key: str) -> bool:
+    return key.endswith("learning_rate")

@@ -1,0 +1,84 @@
+"""Are the learning rates that a hyperparameter file asks for the ones that the optimizers use?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stable_baselines3.common.logger import Logger
+
+from sb3_carla.td3.schedules import rate_schedule
+from sb3_carla.zoo.hyperparameters import constructor_arguments
+
+__all__ = ["PROGRESS", "RateCheck", "build", "verify"]
+
+PROGRESS = (1.0, 0.5, 0.0)
+"""Remaining progress at which rates are compared: start, middle and end of a training."""
+
+
+@dataclass(frozen=True)
+class RateCheck:
+    """
+    One parameter group at one moment of a training.
+
+    :param group: "actor", "actor_cnn", "critic", "critic_cnn"
+    :param progress: remaining, 1 at the start
+    :param expected: by the file
+    :param found: in the optimizer
+    """
+
+    group: str
+    progress: float
+    expected: float
+    found: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether they are equal."""
+        return math.isclose(self.expected, self.found, rel_tol=1e-9, abs_tol=1e-15)
+
+
+def build(algorithm: Any, entry: Mapping[str, Any], env: Any) -> Any:
+    """
+    The model that rl-zoo3 would train, with a replay buffer of one place.
+
+    :param algorithm: class
+    :param entry: of a hyperparameter file
+    :param env: environment
+    :return: the model
+    """
+    model = algorithm(entry["policy"], env, **{**constructor_arguments(entry), "buffer_size": 1})
+    model.set_logger(Logger(None, []))  # SB3 writes each rate that it sets
+    return model
+
+
+def verify(model: Any, entry: Mapping[str, Any]) -> list[RateCheck]:
+    """
+    Compare every parameter group's rate with the file's, after the schedule update that each train step begins with.
+
+    :param model: of :func:`build`; its rates are left as at the end of a training
+    :param entry: of a hyperparameter file
+    :return: one check a group and moment
+    :raises ValueError: if the algorithm has no actor and critic
+    """
+    if not (hasattr(model, "actor") and hasattr(model, "critic")):
+        raise ValueError(f"expected an algorithm with an actor and a critic, got {type(model).__name__}")
+    checks = []
+    optimizers = {"actor": model.actor.optimizer, "critic": model.critic.optimizer}
+    for progress in PROGRESS:
+        model._current_progress_remaining = progress
+        model._update_learning_rate(list(optimizers.values()))
+        for network, optimizer in optimizers.items():
+            for group in optimizer.param_groups:
+                name = f"{network}_cnn" if group.get("name") == "cnn" else network
+                checks.append(RateCheck(name, progress, _expected(entry, name, progress), float(group["lr"])))
+    return checks
+
+
+def _expected(entry: Mapping[str, Any], name: str, progress: float) -> float:
+    """A part's own rate goes before its network's, and that before ``learning_rate``."""
+    keys = (f"{name}_learning_rate", f"{name.removesuffix('_cnn')}_learning_rate", "learning_rate")
+    value = next(entry[key] for key in keys if entry.get(key) is not None)
+    return rate_schedule(value)(progress)

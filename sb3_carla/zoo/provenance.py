@@ -1,0 +1,19 @@
+"""Where a result comes from: what was called, when, and with which versions."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from typing import Any
+
+from sb3_carla.checkpointing.versions import versions
+
+__all__ = ["provenance"]
+
+
+def provenance() -> dict[str, Any]:
+    """
+    :return: ``command``, ``date`` (UTC) and ``versions``, as every published number needs them
+    """
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"command": " ".join(sys.orig_argv), "date": date, "versions": versions()}
