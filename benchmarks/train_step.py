@@ -79,7 +79,7 @@ def contender(name: str) -> Any:
         if name == "default":
             policy_kwargs |= {"encoder": "actor", "state_size": PRIVILEGED_STATE_SIZE}
             policy_kwargs["features_extractor_kwargs"] = {"features_dim": 64}
-            options = {"critic_state": "state", "policy_delay": 1, "invert_gradients": True}
+            options = {"critic_state": "state", "policy_delay": 1}
         model = TD3(
             "LayerNormCnnPolicy", Pictures(), deduplicate_frames=True, policy_kwargs=policy_kwargs, **options, **common
         )

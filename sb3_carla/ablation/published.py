@@ -19,8 +19,9 @@ from typing import Any
 import torch as th
 from torch import nn
 
-from sb3_carla.td3.td3 import TD3, Batch, Metrics
-from sb3_carla.td3.tensors import frozen
+from sb3_carla.td3.td3 import TD3
+from sb3_carla.td3.types import Batch, Networks
+from sb3_carla.td3.update import encode
 
 __all__ = ["CLIPPING", "POLICY_LOSSES", "PublishedTD3"]
 
@@ -53,35 +54,29 @@ class PublishedTD3(TD3):
         super()._setup_model()
         if self.actor.features_extractor is self.critic.features_extractor:
             raise ValueError('PublishedTD3 needs encoder="separate": the actor and the critic each had a CNN')
+        if self.policy_loss == "actor_features":
+            self._losses = self._losses._replace(actor=actor_features_loss)
 
-    def update_actor(self, batch: Batch, features: th.Tensor, following: th.Tensor) -> Metrics:
-        """
-        One step of the actor, with the published policy loss if that is chosen.
-
-        :param batch: transitions
-        :param features: of the critic's encoder
-        :param following: what the target actor does next
-        :return: metrics
-        """
-        if self.policy_loss == "critic_features":
-            return super().update_actor(batch, features, following)
-        own = self._encode(self.actor, batch.observations)
-        with frozen(self.critic.q_networks[0]):
-            loss = -self.critic.q_networks[0](th.cat([own, self.actor.mu(own)], dim=1)).mean()
-            self.actor.optimizer.zero_grad()
-            loss.backward()
-        self._step("actor")
-        return {"train/actor_loss": loss.detach()}
-
-    def _step(self, name: str) -> None:
-        network = getattr(self, name)
+    def _clip(self, name: str) -> None:
         limit = getattr(self, f"{name}_max_grad_norm")
         if self.clipping == "all":
-            super()._step(name)
-            return
-        if limit is not None and self.clipping != "none":
-            parts = {group["name"]: group["params"] for group in network.optimizer.param_groups}
+            super()._clip(name)
+        elif limit is not None and self.clipping != "none":
+            parts = {group["name"]: group["params"] for group in getattr(self, name).optimizer.param_groups}
             nn.utils.clip_grad_norm_(parts["mlp"], limit, foreach=True)
             if self.clipping == "parts":
                 nn.utils.clip_grad_norm_(parts["cnn"], limit, foreach=True)
-        network.optimizer.step()
+
+
+def actor_features_loss(networks: Networks, batch: Batch, features: th.Tensor) -> th.Tensor:
+    """
+    The published policy loss: the critic's head on the features of the actor's CNN.
+
+    :param networks: of the update
+    :param batch: transitions
+    :param features: of the critic's CNN, not used
+    :return: minus the first critic's mean value
+    """
+    own = encode(networks, networks.actor, batch.observations)  # (n, features_dim)
+    values: th.Tensor = networks.critic.q_networks[0](th.cat([own, networks.actor.mu(own)], dim=1))  # (n, 1)
+    return -values.mean()

@@ -18,11 +18,11 @@ __all__ = ["ConcurrentUpdates"]
 
 class ConcurrentUpdates(OffPolicyAlgorithm):
     """
-    Mixin of an algorithm whose updates are in :meth:`update`: with ``concurrent_updates`` a second thread runs them.
+    Mixin of an algorithm whose updates are in :meth:`run_updates`: ``concurrent_updates`` runs them in a second thread.
 
-    SB3 collects, then updates, then collects. Here what is due is begun as soon as the next actions are chosen, and has
-    ended before any callback looks at the networks. So an update lacks the transitions of the step beside it, and what
-    happens does not depend on which of the two is faster: results are as repeatable as without.
+    SB3 collects, then updates, then collects. Here updates begin as soon as the next actions are chosen, and end before
+    any callback looks at the networks. An update lacks the transitions of the step beside it. The result does not
+    depend on which of the two is faster: it is as repeatable as without the second thread.
     """
 
     concurrent_updates = False
@@ -31,7 +31,7 @@ class ConcurrentUpdates(OffPolicyAlgorithm):
     _running: Future[None] | None = None
     _statistics: VecNormalize | None = None
 
-    def update(self, gradient_steps: int, batch_size: int) -> None:
+    def run_updates(self, gradient_steps: int, batch_size: int) -> None:
         """
         Update the networks.
 
@@ -42,7 +42,7 @@ class ConcurrentUpdates(OffPolicyAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """
-        :meth:`update` the networks; with ``concurrent_updates`` beside the next step of the environments.
+        :meth:`run_updates`; with ``concurrent_updates`` beside the next step of the environments.
 
         :param gradient_steps: number of updates
         :param batch_size: transitions in each
@@ -50,7 +50,7 @@ class ConcurrentUpdates(OffPolicyAlgorithm):
         if self.concurrent_updates:
             self._due = (gradient_steps, batch_size)
         else:
-            self.update(gradient_steps, batch_size)
+            self.run_updates(gradient_steps, batch_size)
 
     def learn(self, *args: Any, **kwargs: Any) -> Any:
         """As in SB3. The thread ends with it, and so does every update that was due."""
@@ -84,7 +84,7 @@ class ConcurrentUpdates(OffPolicyAlgorithm):
     def _begin_update(self) -> None:
         if self._due is not None:
             self._statistics = copy.deepcopy(self._vec_normalize_env)
-            self._running, self._due = self._executor.submit(self.update, *self._due), None
+            self._running, self._due = self._executor.submit(self.run_updates, *self._due), None
 
     def _sample_action(self, *args: Any, **kwargs: Any) -> Any:
         actions = super()._sample_action(*args, **kwargs)

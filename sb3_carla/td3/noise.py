@@ -51,7 +51,7 @@ class LinearNormalNoise(ActionNoise):
 
 
 def exploration_noise(
-    size: int | tuple[int, ...], schedule: Sequence[float], n_envs: int = 1, spread: float = 1.0, steps: int = 0
+    size: int | tuple[int, ...], schedule: Sequence[float], n_envs: int = 1, steps: int = 0
 ) -> VectorizedActionNoise:
     """
     Noise of a vector of environments.
@@ -59,16 +59,12 @@ def exploration_noise(
     :param size: number of actions, or their shape
     :param schedule: first and last standard deviation, and after how many steps of all environments the last is reached
     :param n_envs: number of environments
-    :param spread: the last environment has so many times the noise, the first so many times less; 1: all alike
     :param steps: of all environments that there have been
     :return: as SB3's off-policy algorithms take it
     """
     start, end, length = schedule
     calls = max(1, int(length) // n_envs)
-    ratios = np.geomspace(1.0 / spread, spread, n_envs).tolist() if n_envs > 1 else [1.0]
-    noises: list[ActionNoise] = [
-        LinearNormalNoise(size, start * ratio, end * ratio, calls, steps // n_envs) for ratio in ratios
-    ]
+    noises: list[ActionNoise] = [LinearNormalNoise(size, start, end, calls, steps // n_envs) for _ in range(n_envs)]
     vector = VectorizedActionNoise(noises[0], n_envs)
     vector.noises = noises
     return vector

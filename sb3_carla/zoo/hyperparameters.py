@@ -20,6 +20,8 @@ AROUND_THE_MODEL = (
 """Keys of an entry that say what a model learns from, and beside what."""
 OF_THE_ZOO = (*AROUND_THE_MODEL, "n_timesteps", "noise_type", "noise_std", "policy")
 """Keys of an entry that rl-zoo3 uses itself, the policy, and what :mod:`sb3_carla.zoo.hooks` adds."""
+RATES = ("learning_rate", "learning_rates")
+"""Keys of an entry that hold learning rates: one, and those of parts."""
 COUNTS = ("n_timesteps", "n_envs")
 """Numbers among them."""
 
@@ -71,12 +73,8 @@ def check_hyperparameters(entry: Mapping[str, Any], algorithm: type[Any]) -> Non
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise ValueError(f"{key}: no hyperparameter of {algorithm.__name__}" + (f"; {near[0]}?" if near else ""))
-        if _is_rate(key):
-            if value is not None:
-                try:
-                    rate_schedule(value)
-                except ValueError as error:
-                    raise ValueError(f"{key}: {error}") from error
+        if key in RATES:
+            _schedules(key, value)
         elif key in numbers and _is_text(value):
             hint = " (YAML takes 1e-2 for text, 1.0e-2 for a number)" if "e" in value else ""
             raise ValueError(f"{key}: expected a number, got {value!r}{hint}")
@@ -107,9 +105,14 @@ def constructor_arguments(entry: Mapping[str, Any]) -> dict[str, Any]:
     :return: what rl-zoo3 hands to the algorithm beside policy, environment and seed, rates as schedules
     """
     arguments = {key: value for key, value in entry.items() if key not in OF_THE_ZOO}
-    rates = {key: rate_schedule(value) for key, value in arguments.items() if _is_rate(key) and value is not None}
-    return arguments | rates
+    return arguments | {key: _schedules(key, value) for key, value in arguments.items() if key in RATES}
 
 
-def _is_rate(key: str) -> bool:
-    return key.endswith("learning_rate")
+def _schedules(key: str, value: Any) -> Any:
+    """A rate, or each rate of a mapping, as a schedule."""
+    if isinstance(value, Mapping):
+        return {part: _schedules(f"{key}: {part}", rate) for part, rate in value.items()}
+    try:
+        return None if value is None else rate_schedule(value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error

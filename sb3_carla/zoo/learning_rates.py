@@ -79,6 +79,6 @@ def verify(model: Any, entry: Mapping[str, Any]) -> list[RateCheck]:
 
 def _expected(entry: Mapping[str, Any], name: str, progress: float) -> float:
     """A part's own rate goes before its network's, and that before ``learning_rate``."""
-    keys = (f"{name}_learning_rate", f"{name.removesuffix('_cnn')}_learning_rate", "learning_rate")
-    value = next(entry[key] for key in keys if entry.get(key) is not None)
-    return rate_schedule(value)(progress)
+    rates = entry.get("learning_rates") or {}
+    choices = (rates.get(name), rates.get(name.removesuffix("_cnn")), entry["learning_rate"])
+    return rate_schedule(next(value for value in choices if value is not None))(progress)

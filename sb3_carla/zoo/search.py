@@ -60,8 +60,6 @@ def sample_td3(trial: optuna.Trial, from_file: Mapping[str, Any]) -> dict[str, A
         "batch_size": trial.suggest_categorical("batch_size", [64, 128, 256]),
         "gradient_steps": trial.suggest_categorical("gradient_steps", [1, 2, 4]),
         "random_shift": trial.suggest_categorical("random_shift", [0, 1, 2, 4]),
-        "action_smoothness": trial.suggest_categorical("action_smoothness", [0.0, 0.05, 0.2]),
-        "invert_gradients": trial.suggest_categorical("invert_gradients", [True, False]),
         "exploration_noise": [start, trial.suggest_float("last_noise", 0.02, 0.2, log=True), steps],
         "policy_kwargs": policy_kwargs,
         "critic_state": state if encoder == "actor" else None,

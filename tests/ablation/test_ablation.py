@@ -33,6 +33,7 @@ from sb3_carla.envs.carla_lane import CarlaLaneEnv
 from sb3_carla.envs.privileged_state import PRIVILEGED_STATE_SIZE
 from sb3_carla.envs.towns import HELD_OUT_TOWNS, expand_towns
 from sb3_carla.policies import LayerNormNatureCNN
+from sb3_carla.td3.update import encode, update
 from sb3_carla.zoo import algorithms
 from sb3_carla.zoo.hyperparameters import read_hyperparameters
 
@@ -62,9 +63,13 @@ def test_only_the_published_policy_loss_lets_the_actors_cnn_raise_q(policy_loss:
     model = published(policy_loss=policy_loss, clipping="none", learning_rate=1e-3)
     with th.no_grad():
         model.critic.q_networks[0][0].weight[:, -1].zero_()
-    batch = model._sample(32)
-    features = model._encode(model.critic, batch.observations).detach()
-    losses = [float(model.update_actor(batch, features, batch.actions)["train/actor_loss"]) for _ in range(30)]
+    networks, batch = model._networks(), model._sample(32)
+    features = encode(networks, model.critic, batch.observations).detach()
+    losses = []
+    for _ in range(30):
+        loss = model._losses.actor(networks, batch, features)
+        losses.append(float(loss.detach()))
+        model._descend("actor", loss)
     gradient = norm(model.actor.features_extractor.parameters())
     if policy_loss == "actor_features":
         assert losses[-1] < losses[0] - 0.1
@@ -81,7 +86,7 @@ def test_only_the_published_policy_loss_lets_the_actors_cnn_raise_q(policy_loss:
 def test_clipping_reaches_what_it_says(clipping: str, cnn_clipped: bool, mlp_clipped: bool) -> None:
     limit = 1e-4
     model = published(clipping=clipping, critic_max_grad_norm=limit)
-    model.update_critic(model._sample(32))
+    update(model._networks(), model._sample(32), model._descend, train_actor=False)
     encoder = list(model.critic.features_extractor.parameters())
     heads = [parameter for network in model.critic.q_networks for parameter in network.parameters()]
     cnn, mlp = norm(encoder), norm(heads)

@@ -88,14 +88,14 @@ def test_what_is_kept_between_dumps_does_not_grow() -> None:
 class SecondOptimizerTD3(TD3):
     """The published bug: the actor's CNN has an optimizer of its own, which steps before the gradients are clipped."""
 
-    def _step(self, name: str) -> None:
+    def _clip(self, name: str) -> None:
         if name == "actor":
             if not hasattr(self, "own"):
                 self.own = th.optim.SGD(self.actor.features_extractor.parameters(), lr=1e-6)
                 self.actor.optimizer = th.optim.Adam(self.actor.mu.parameters(), lr=1e-4)
                 self._trained["actor"] = list(self.actor.mu.parameters())
             self.own.step()
-        super()._step(name)
+        super()._clip(name)
 
 
 def test_second_optimizer_on_unclipped_gradients_is_exposed(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Inject(BaseCallback):
 
 def train(folder: Path, fault: BaseCallback | None = None, env: Any = None, steps: int = 260, **options: Any) -> Any:
     """TD3 on the tiny images, all diagnostics and a guard over them; returns guard and model."""
-    model = TD3("LayerNormCnnPolicy", env or BarEnv(), **SMALL, critic_cnn_learning_rate=1e-4)
+    model = TD3("LayerNormCnnPolicy", env or BarEnv(), **SMALL, learning_rates={"critic_cnn": 1e-4})
     model.set_logger(configure(str(folder), ["csv", "tensorboard"]))
     guard = DivergenceGuard(**{"save_freq": 40, **options})
     model.learn(steps, callback=[DiagnosticsCallback(None), *([fault] if fault else []), guard], log_interval=1)

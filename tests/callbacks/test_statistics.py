@@ -279,7 +279,7 @@ def test_any_algorithm(tmp_path: Path, algorithm: Any, env: str, arguments: dict
 
 
 def test_progress_of_the_agent(tmp_path: Path) -> None:
-    model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL, critic_cnn_learning_rate=lambda left: 1e-4 * left)
+    model = TD3("LayerNormCnnPolicy", BarEnv(), **SMALL, learning_rates={"critic_cnn": lambda left: 1e-4 * left})
     rows = train(model, tmp_path, [AgentStatisticsCallback()], steps=121)
     assert [row["agent/is_training"] for row in rows[:3]] == [0.0, 0.0, 0.0]
     assert rows[-1]["agent/is_training"] == 1.0

@@ -46,9 +46,9 @@ def assert_equal(ours: tuple[TD3, list[dict[str, float]]], plain: tuple[TD3, lis
 @pytest.mark.parametrize(
     "options",
     [
-        {"invert_gradients": True, "action_smoothness": 0.2, "n_steps": 3},
+        {"n_steps": 3},
         pytest.param(
-            {"policy_kwargs": {"encoder": "separate"}, "pre_activation_penalty": 1e-3, "random_shift": 2},
+            {"policy_kwargs": {"encoder": "separate"}, "random_shift": 2},
             marks=pytest.mark.slow,
         ),
     ],

@@ -18,12 +18,12 @@ from tiny import BarEnv
 from sb3_carla.td3.td3 import TD3
 
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "device": "cpu"}
-OVERLAP: dict[str, Any] = {**SMALL, "concurrent_updates": True, "train_freq": 1}
+CONCURRENT: dict[str, Any] = {**SMALL, "concurrent_updates": True, "train_freq": 1}
 
 
 def make(n_envs: int = 2, env: type[BarEnv] = BarEnv, algorithm: type[TD3] = TD3, **kwargs: Any) -> TD3:
     envs = make_vec_env(env, n_envs=n_envs, seed=3)
-    return algorithm("LayerNormCnnPolicy", envs, **{**OVERLAP, **kwargs})
+    return algorithm("LayerNormCnnPolicy", envs, **{**CONCURRENT, **kwargs})
 
 
 def weights(model: TD3) -> list[th.Tensor]:
@@ -46,13 +46,13 @@ def test_an_update_runs_during_the_step() -> None:
     model = make(n_envs=1, env=WaitingEnv)
     model.learn(42)
     before = model._n_updates
-    run, event = model.update, threading.Event()
+    run, event = model.run_updates, threading.Event()
 
     def update(*args: Any) -> None:
         run(*args)
         event.set()
 
-    model.update = update  # type: ignore[method-assign]
+    model.run_updates = update  # type: ignore[method-assign]
 
     class Switch(BaseCallback):
         """The first step has no update beside it: none is due yet."""
@@ -71,7 +71,7 @@ class InTurn(TD3):
     def _begin_update(self) -> None:
         if self._due is not None:
             due, self._due = self._due, None
-            self.update(*due)
+            self.run_updates(*due)
 
 
 def test_the_result_is_that_of_the_same_steps_in_turn() -> None:
@@ -84,14 +84,14 @@ def test_the_result_is_that_of_the_same_steps_in_turn() -> None:
 class Late(TD3):
     """The environments have made their step before the update looks at anything."""
 
-    def update(self, *args: Any) -> None:
+    def run_updates(self, *args: Any) -> None:
         time.sleep(0.02)
-        super().update(*args)
+        super().run_updates(*args)
 
 
 def test_the_result_is_the_same_where_the_step_changes_how_rewards_are_normalised() -> None:
     late, in_turn = (
-        algorithm("LayerNormCnnPolicy", VecNormalize(make_vec_env(BarEnv, 2, seed=3), norm_obs=False), **OVERLAP)
+        algorithm("LayerNormCnnPolicy", VecNormalize(make_vec_env(BarEnv, 2, seed=3), norm_obs=False), **CONCURRENT)
         .learn(80)
         for algorithm in (Late, InTurn)
     )  # fmt: skip
@@ -126,11 +126,11 @@ def test_callbacks_see_networks_that_stand_still(tmp_path: Path) -> None:
 
 def test_an_error_in_an_update_is_raised_and_the_model_lives_on() -> None:
     model = make()
-    right = model.update
-    model.update = lambda *_: 1 / 0  # type: ignore[assignment, return-value]
+    right = model.run_updates
+    model.run_updates = lambda *_: 1 / 0  # type: ignore[assignment, return-value]
     with pytest.raises(ZeroDivisionError):
         model.learn(100)
-    model.update = right  # type: ignore[method-assign]
+    model.run_updates = right  # type: ignore[method-assign]
     model.learn(100)
     assert model._n_updates > 0
 

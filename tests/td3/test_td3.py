@@ -28,7 +28,8 @@ from sb3_carla.callbacks import ValueBiasCallback
 from sb3_carla.policies import LayerNormCnnPolicy
 from sb3_carla.td3.frame_buffer import FrameReplayBuffer
 from sb3_carla.td3.td3 import TD3
-from sb3_carla.td3.tensors import InvertingTanh, bf16_is_native
+from sb3_carla.td3.tensors import bf16_is_native
+from sb3_carla.td3.update import encode, soft_update, update
 from sb3_carla.td3.weights import load_policy
 
 OFF = {"actor_max_grad_norm": None, "critic_max_grad_norm": None, "autocast": False}
@@ -109,9 +110,7 @@ def test_rates_of_parts_survive_the_schedule() -> None:
     model = filled(
         TD3,
         learning_rate=lambda progress: 1e-3 * progress,
-        critic_learning_rate=4e-4,
-        actor_cnn_learning_rate=2e-5,
-        critic_cnn_learning_rate=lambda progress: 8e-5 * progress,
+        learning_rates={"critic": 4e-4, "actor_cnn": 2e-5, "critic_cnn": lambda progress: 8e-5 * progress},
     )
     model._current_progress_remaining = 0.5
     model.train(1, 16)
@@ -129,7 +128,7 @@ def test_one_line_an_optimizer(capsys: pytest.CaptureFixture[str]) -> None:
     def lines() -> list[str]:
         return [line for line in capsys.readouterr().out.splitlines() if "optimizer" in line]
 
-    falling = {"learning_rate": LinearSchedule(3e-4, 0.0, 1.0), "actor_cnn_learning_rate": 1e-4}
+    falling = {"learning_rate": LinearSchedule(3e-4, 0.0, 1.0), "learning_rates": {"actor_cnn": 1e-4}}
     model = TD3("LayerNormCnnPolicy", BarEnv(), verbose=1, **{**SMALL, **falling})
     assert not lines()  # nor does a model say so that is only loaded to drive
     model.learn(20)
@@ -148,13 +147,16 @@ def test_critic_trains_the_one_encoder_and_the_actor_never_does() -> None:
     assert model.actor.features_extractor is encoder
     assert model.actor_target.features_extractor is model.critic_target.features_extractor is not encoder
     assert [group["name"] for group in model.actor.optimizer.param_groups] == ["mlp"]
-    batch = model._sample(16)
-    _, features, following = model.update_critic(batch)
-    before = [parameter.clone() for parameter in encoder.parameters()]
-    model.update_actor(batch, features, following)
-    assert all(th.equal(old, new) for old, new in zip(before, encoder.parameters(), strict=True))
-    model.update_critic(batch)
-    assert not all(th.equal(old, new) for old, new in zip(before, encoder.parameters(), strict=True))
+    networks, batch = model._networks(), model._sample(16)
+    before, seen = [parameter.clone() for parameter in encoder.parameters()], {}
+
+    def descend(name: str, loss: th.Tensor) -> None:
+        model._descend(name, loss)
+        seen[name] = [parameter.clone() for parameter in encoder.parameters()]
+
+    update(networks, batch, descend)
+    assert not all(map(th.equal, before, seen["critic"]))
+    assert all(map(th.equal, seen["critic"], seen["actor"]))
 
 
 def test_shared_target_encoder_moves_once_by_tau() -> None:
@@ -165,17 +167,20 @@ def test_shared_target_encoder_moves_once_by_tau() -> None:
     expected = target + 0.1 * (online.detach() + 1.0 - target)
     with th.no_grad():
         online += 1.0
-    model.update_targets()
+    soft_update(model._networks())
     th.testing.assert_close(target, expected)
 
 
 def test_actor_update_leaves_the_critics_gradients_alone() -> None:
     model = filled(TD3)
-    batch = model._sample(16)
-    _, features, following = model.update_critic(batch)
-    before = [parameter.grad.clone() for parameter in model.critic.parameters()]
-    model.update_actor(batch, features, following)
-    assert all(th.equal(old, p.grad) for old, p in zip(before, model.critic.parameters(), strict=True))
+    seen = {}
+
+    def descend(name: str, loss: th.Tensor) -> None:
+        model._descend(name, loss)
+        seen[name] = [parameter.grad.clone() for parameter in model.critic.parameters()]
+
+    update(model._networks(), model._sample(16), descend)
+    assert all(map(th.equal, seen["critic"], seen["actor"]))
     assert all(parameter.requires_grad for parameter in model.critic.parameters())
 
 
@@ -186,7 +191,7 @@ def test_bfloat16_encoder_stays_close_to_float32() -> None:
     for autocast in (False, True):
         model._autocast = autocast
         with th.no_grad():
-            features.append(model._encode(model.critic, images))
+            features.append(encode(model._networks(), model.critic, images))
     exact, rough = features
     assert rough.dtype == th.float32
     assert 0.0 < float((rough - exact).norm() / exact.norm()) < 0.03
@@ -205,8 +210,8 @@ def test_n_step_and_truncation_with_several_environments() -> None:
     model.learn(120)
     assert model._n_updates > 20
     batch = model._sample(64)
-    assert float(batch.continues.min()) > 0.9  # the time limit is no terminal state
-    assert batch.rewards.shape == batch.continues.shape == (64, 1)
+    assert float(batch.discounts.min()) > 0.9  # the time limit is no terminal state
+    assert batch.rewards.shape == batch.discounts.shape == (64, 1)
 
 
 def test_learns_from_pixels() -> None:
@@ -223,21 +228,9 @@ def test_learns_from_pixels() -> None:
     assert after > 8.5  # a random policy gets about 3.3, standing in the middle 5
 
 
-def test_penalty_keeps_the_tanh_from_saturating() -> None:
-    largest = []
-    for penalty in (0.0, 1e-3):
-        model = filled(TD3, learning_rate=1e-3, gamma=0.0, pre_activation_penalty=penalty, policy_kwargs=CRITIC)
-        model.train(100, 16)
-        with th.no_grad():
-            actions = model.actor(model.replay_buffer.sample(32).observations)
-        largest.append(float(actions.abs().mean()))
-    assert largest[0] > 0.99  # stuck at full lock
-    assert largest[1] < 0.9
-
-
 @pytest.mark.parametrize("encoder", ["separate", "critic"])
 def test_saved_model_plays_the_same_in_both_libraries_and_without_ours_imported(tmp_path: Path, encoder: str) -> None:
-    model = filled(TD3, policy_kwargs={"encoder": encoder}, critic_cnn_learning_rate=1e-4, n_steps=3)
+    model = filled(TD3, policy_kwargs={"encoder": encoder}, learning_rates={"critic_cnn": 1e-4}, n_steps=3)
     model.train(3, 16)
     path = tmp_path / "model.zip"
     model.save(path)
@@ -246,7 +239,7 @@ def test_saved_model_plays_the_same_in_both_libraries_and_without_ours_imported(
     for algorithm in (TD3, stable_baselines3.TD3):
         np.testing.assert_array_equal(algorithm.load(path).predict(observation, deterministic=True)[0], expected)
     again = TD3.load(path, env=BarEnv())
-    assert again.critic_cnn_learning_rate == 1e-4
+    assert again.learning_rates == {"critic_cnn": 1e-4}
     again.learn(60)  # training goes on
 
     np.save(tmp_path / "observation.npy", observation)
@@ -309,24 +302,11 @@ def test_metrics_are_written_at_the_dump(tmp_path: Path) -> None:
 
 
 def test_a_part_may_have_a_rate_as_the_zoos_files_write_it() -> None:
-    model = TD3("LayerNormCnnPolicy", BarEnv(), actor_learning_rate="lin_1e-4", **SMALL)
+    model = TD3("LayerNormCnnPolicy", BarEnv(), learning_rates={"actor": "lin_1e-4"}, **SMALL)
     model._current_progress_remaining = 0.25
     model._update_learning_rate([])
     for network, rate in ((model.actor, 2.5e-5), (model.critic, 1e-3)):
         assert [group["lr"] for group in network.optimizer.param_groups] == pytest.approx([rate, rate])
-
-
-def test_smoothness_draws_the_actor_towards_what_follows() -> None:
-    distances = []
-    for weight in (0.0, 100.0):
-        model = filled(TD3, policy_kwargs=CRITIC, action_smoothness=weight, learning_rate=1e-3)
-        batch = model._sample(32)
-        following = th.full((32, 1), 0.7)
-        for _ in range(40):
-            features = model.update_critic(batch)[1]
-            model.update_actor(batch, features, following)
-        distances.append(float((model.actor.mu(features) - following).abs().mean().detach()))
-    assert distances[1] < 0.1 < distances[0]
 
 
 def test_critics_that_see_the_state_teach_an_actor_that_sees_pixels(tmp_path: Path) -> None:
@@ -387,43 +367,6 @@ def test_a_wrong_size_of_the_state_is_named() -> None:
     wrong = {**STATE_CRITIC, "policy_kwargs": {"encoder": "actor", "state_size": 7}}
     with pytest.raises(ValueError, match=r"state_size: expected 1, as info\['bar'\] has, got 7"):
         TD3("LayerNormCnnPolicy", ToldBar(), **SMALL, **wrong).learn(60)
-
-
-def test_inverting_tanh_by_hand() -> None:
-    outputs = th.tensor([-8.0, 0.0, 0.5, 8.0, -8.0, 8.0], requires_grad=True)
-    down, up = 1.0, -1.0  # of the loss: a descent lowers the action, or raises it
-    actions = InvertingTanh.apply(outputs)
-    th.testing.assert_close(actions, th.tanh(outputs))
-    actions.backward(th.tensor([down, down, up, up, up, down]))
-    halfway = float(np.tanh(0.5))
-    assert outputs.grad is not None
-    # Into the bound: nothing. From the middle: half. Away from a bound: all, where tanh's own slope leaves nothing.
-    expected = th.tensor([0.0, 0.5, -(1.0 - halfway) / 2.0, 0.0, -1.0, 1.0])
-    th.testing.assert_close(outputs.grad, expected, rtol=0.0, atol=1e-5)
-
-
-def test_inverted_gradients_free_a_saturated_actor() -> None:
-    """The critic is made to prefer action 0; the actor starts far in its tanh's flat part."""
-    left = []
-    for inverting in (False, True):
-        model = filled(TD3, policy_kwargs=CRITIC, invert_gradients=inverting, learning_rate=1e-3)
-        with th.no_grad():
-            model.actor.mu[-2].bias.fill_(12.0)
-        batch = model._sample(32)
-        features = model.update_critic(batch)[1]
-        model.critic.q_networks[0] = PrefersZero()
-        for _ in range(300):
-            model.update_actor(batch, features, batch.actions)
-        left.append(float(model.actor.mu(features).mean().detach()))
-    assert left[0] > 0.99, "tanh's slope at 12 is 1e-10"
-    assert left[1] < 0.9
-
-
-class PrefersZero(th.nn.Module):
-    """A value that is highest at action 0."""
-
-    def forward(self, inputs: th.Tensor) -> th.Tensor:
-        return -inputs[:, -1:].square()
 
 
 def test_deduplicated_frames_train_save_and_load(tmp_path: Path) -> None:

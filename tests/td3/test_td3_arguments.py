@@ -24,14 +24,12 @@ from sb3_carla.td3.td3 import TD3
         ({"random_shift": -1}, "random_shift: expected a whole number of at least 0, got -1"),
         ({"random_shift": 1.5}, "random_shift: expected a whole number of at least 0, got 1.5"),
         ({"random_shift": 36}, "random_shift: expected less than the image's sides, got 36"),
-        ({"action_smoothness": -0.1}, "action_smoothness: expected at least 0, got -0.1"),
-        ({"pre_activation_penalty": -1.0}, "pre_activation_penalty: expected at least 0, got -1.0"),
+        ({"learning_rates": {"actor_cn": 1e-4}}, "learning_rates: expected some of .*, got 'actor_cn'; actor_cnn?"),
+        ({"learning_rates": {"critic": -1.0}}, "learning_rates: critic: expected a rate of at least 0.*, got -1.0"),
         ({"exploration_noise": (0.1, 0.2)}, r"exploration_noise: expected \(start, end, steps\)"),
         ({"exploration_noise": 0.1}, r"exploration_noise: .* got 0.1"),
         ({"exploration_noise": (0.1, 0.1, 0)}, r"exploration_noise: .* got \(0.1, 0.1, 0\)"),
         ({"exploration_noise": (0.1, float("nan"), 9)}, r"exploration_noise: .* got \(0.1, nan, 9\)"),
-        ({"noise_spread": 0.5, "exploration_noise": (0.1, 0.1, 1)}, "noise_spread: expected at least 1"),
-        ({"noise_spread": 2.0}, "and exploration_noise, got 2.0"),
         (
             {"deduplicate_frames": True, "replay_buffer_kwargs": {"gamma": 0.5}},
             "expected no 'gamma': TD3 sets it, by its",
@@ -105,18 +103,8 @@ def test_scaled_images_are_shifted_too() -> None:
     assert sampled.unique().tolist() == [0.0, 1.0]
 
 
-def test_environments_explore_by_different_amounts() -> None:
-    env = make_vec_env(BarEnv, 3)
-    model = TD3("LayerNormCnnPolicy", env, exploration_noise=(0.4, 0.1, 300), noise_spread=4.0, **SMALL)
-    model.learn(3)
-    sigmas = [noise.sigma for noise in model.action_noise.noises]
-    assert sigmas == pytest.approx([ratio * 0.397 for ratio in (0.25, 1.0, 4.0)])
-    spread = np.std([model.action_noise() for _ in range(400)], axis=0)[:, 0]
-    assert spread[0] < 0.5 * spread[1] < 0.25 * spread[2]
-
-
 def test_noise_goes_on_with_another_number_of_environments_and_follows_new_settings(tmp_path: Path) -> None:
-    noise = {"exploration_noise": (0.4, 0.1, 300), "noise_spread": 4.0}
+    noise = {"exploration_noise": (0.4, 0.1, 300)}
     model = TD3("LayerNormCnnPolicy", make_vec_env(BarEnv, 4), **noise, **SMALL)
     model.learn(60)
     model.save(tmp_path / "model.zip")
@@ -126,4 +114,4 @@ def test_noise_goes_on_with_another_number_of_environments_and_follows_new_setti
     again.learn(20, reset_num_timesteps=False)
     assert [noise.sigma for noise in again.action_noise.noises] == pytest.approx([0.4 - 0.3 * 80 / 300])
     other = TD3.load(tmp_path / "model.zip", make_vec_env(BarEnv, 2), exploration_noise=[0.05, 0.05, 10])
-    assert [noise.sigma for noise in other.action_noise.noises] == pytest.approx([0.0125, 0.2])
+    assert [noise.sigma for noise in other.action_noise.noises] == pytest.approx([0.05, 0.05])

@@ -59,7 +59,7 @@ def test_what_is_shipped_passes(path: str) -> None:
         ("learning_rate", "quadratic_3", "learning_rate: expected a rate of at least 0, or lin_RATE .*'quadratic_3'"),
         ("learning_rate", "lin_x", "learning_rate: expected a rate of at least 0.*'lin_x'"),
         ("learning_rate", "-1", "learning_rate: expected a rate of at least 0.*-1"),
-        ("actor_learning_rate", "[1]", r"actor_learning_rate: expected a rate of at least 0.*\[1\]"),
+        ("learning_rates", "{actor: [1]}", r"learning_rates: actor: expected a rate of at least 0.*\[1\]"),
     ],
 )
 def test_entry_with_a_mistake(key: str, written: str, complaint: str) -> None:
@@ -74,13 +74,18 @@ def test_entry_with_a_mistake(key: str, written: str, complaint: str) -> None:
         ("PPO", {"learning_rate": "lin_3e-4", "clip_range": "lin_0.2", "n_epochs": 4, "n_timesteps": 1e6}),
         (
             "SAC",
-            {"learning_rate": 3e-4, "ent_coef": "auto_0.1", "train_freq": [8, "step"], "actor_learning_rate": None},
+            {
+                "learning_rate": 3e-4,
+                "ent_coef": "auto_0.1",
+                "train_freq": [8, "step"],
+                "learning_rates": {"actor": 1e-4},
+            },
         ),
     ],
 )
 def test_other_algorithms(algorithm: str, entry: dict[str, Any]) -> None:
-    known = {key: value for key, value in entry.items() if key != "actor_learning_rate"}
+    known = {key: value for key, value in entry.items() if key != "learning_rates"}
     check_hyperparameters(known, getattr(stable_baselines3, algorithm))
     if known != entry:
-        with pytest.raises(ValueError, match=f"actor_learning_rate: no hyperparameter of {algorithm}"):
+        with pytest.raises(ValueError, match=f"learning_rates: no hyperparameter of {algorithm}"):
             check_hyperparameters(entry, getattr(stable_baselines3, algorithm))

@@ -25,7 +25,7 @@ def test_an_algorithm_without_actor_and_critic_is_named() -> None:
 
 @pytest.mark.parametrize(
     "rates",
-    [{}, {"actor_learning_rate": 1e-4, "critic_cnn_learning_rate": 5e-5}, {"learning_rate": "lin_1e-3"}],
+    [{}, {"learning_rates": {"actor": 1e-4, "critic_cnn": 5e-5}}, {"learning_rate": "lin_1e-3"}],
 )
 def test_our_rates_survive_the_schedule(rates: dict[str, Any]) -> None:
     entry = {**ENTRY, **rates}
@@ -34,7 +34,7 @@ def test_our_rates_survive_the_schedule(rates: dict[str, Any]) -> None:
     assert len(checks) == 12
     assert all(check.passed for check in checks)
     expected = {(check.group, check.progress): check.expected for check in checks}
-    if "critic_cnn_learning_rate" in rates:
+    if "learning_rates" in rates:
         assert expected["critic_cnn", 0.5] == 5e-5
         assert expected["actor_cnn", 0.5] == 1e-4
         assert expected["critic", 0.5] == 3e-4
@@ -49,7 +49,7 @@ def test_sb3_overwrites_the_rates_of_parts() -> None:
     entry = {**ENTRY, "policy": LayerNormCnnPolicy}
     model = build(stable_baselines3.TD3, entry, BarEnv())
     model.critic.optimizer.param_groups[0]["lr"] = 5e-5
-    failed = [check for check in verify(model, {**entry, "critic_cnn_learning_rate": 5e-5}) if not check.passed]
+    failed = [check for check in verify(model, {**entry, "learning_rates": {"critic_cnn": 5e-5}}) if not check.passed]
     assert {check.group for check in failed} == {"critic_cnn"}
     assert {check.found for check in failed} == {3e-4}
 
