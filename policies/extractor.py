@@ -1,4 +1,4 @@
-"""NatureCNN with LayerNorm, whose features cannot grow without bound."""
+"""NatureCNN with LayerNorm. The norm of its features cannot grow without bound."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["LayerNormNatureCNN"]
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Channels, kernel and stride of each layer (Mnih et al., Nature 518, 2015)."""
 SMALLEST = 36
-"""Side of the smallest image that leaves one pixel after them [px]."""
+"""Side of the smallest image of which one pixel is left after them [px]."""
 
 
 def space_to_depth(images: th.Tensor, block: int) -> th.Tensor:
     """
-    Make each block of pixels one pixel with all of their values; what is left over at the right and below is dropped.
+    Turn each block of pixels into the channels of one pixel. Rows and columns that do not fill a block are dropped.
 
     :param images: shape (n, channels, height, width), uint8
     :param block: side of a block [px], a multiple of 4
@@ -31,8 +31,8 @@ def space_to_depth(images: th.Tensor, block: int) -> th.Tensor:
     rows, columns = height // block, width // block
     images = images[:, :, : rows * block, : columns * block].contiguous()
     if not th.compiler.is_compiling() and images.storage_offset() % 4:
-        images = images.clone()  # at an address of whole words
-    words = images.view(th.int32)  # four neighbours of a row are moved at once
+        images = images.clone()  # aligns the address for int32
+    words = images.view(th.int32)  # four neighbours of a row are one int32
     blocks = words.view(n, channels, rows, block, columns, block // 4).permute(0, 2, 4, 1, 3, 5).contiguous()
     return blocks.view(th.uint8).view(n, rows, columns, -1).permute(0, 3, 1, 2)
 
@@ -65,8 +65,8 @@ class LayerNormNatureCNN(BaseFeaturesExtractor):
     """
     The network of the DQN Nature paper with a LayerNorm before each ReLU.
 
-    LayerNorm fixes the norm of what it normalises, whatever the weights before it do: the 512 features have a norm of
-    about 16 at the start, and it can only grow with the gain of the last LayerNorm.
+    LayerNorm fixes the norm of its output, whatever the weights before it are. The 512 features have a norm of about 16
+    at the start, which can grow only with the gain of the last LayerNorm.
 
     Sources: Mnih et al., Nature 518, 2015; Ba et al., Layer Normalization, 2016.
 
@@ -77,7 +77,7 @@ class LayerNormNatureCNN(BaseFeaturesExtractor):
     """
 
     accepts_uint8 = True
-    """:meth:`forward` takes raw pixels too, and then scales them in the first layer's weights."""
+    """:meth:`forward` also takes raw pixels, and scales them by scaling the first layer's weights."""
 
     def __init__(
         self, observation_space: spaces.Space[Any], features_dim: int = 512, normalized_image: bool = False
@@ -127,8 +127,8 @@ class LayerNormNatureCNN(BaseFeaturesExtractor):
         """
         The first layer of raw pixels, as a convolution of stride 1 over blocks of the stride's size.
 
-        It sums the same products, in half the time: with four channels a processor's vectors are mostly empty.
-        And x / 255 * w = x * (w / 255): whole numbers up to 255 are exact in bfloat16 too, and cost no division.
+        It sums the same products in half the time: with four channels most lanes of a processor's vectors are empty.
+        Pixels are not divided by 255; the weights are. Integers up to 255 are exact in bfloat16.
         """
         stride = convolution.stride[0]
         blocks = space_to_depth(images, stride).to(self._compute_dtype(images.device.type))

@@ -1,4 +1,4 @@
-"""The TD3 policy: LayerNorm NatureCNN, one optimizer a network, and a choice of who trains the encoder."""
+"""The TD3 policy: LayerNorm NatureCNN, one optimizer per network, and a choice of which loss trains the encoder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ENCODERS = ("separate", "critic", "actor")
 
 class DetachedActor(Actor):
     """
-    An actor that looks through the critic's encoder and does not train it.
+    An actor that uses the critic's encoder without training it.
 
-    The encoder is not a submodule: it belongs to the critic. So the actor's parameters are its head's alone, in
-    optimizers, target updates and saved models, in SB3's own train step too.
+    The encoder is a submodule of the critic only. So the actor's parameters are those of its head, in optimizers,
+    target updates and saved models, and in SB3's own train step too.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -44,7 +44,7 @@ class DetachedActor(Actor):
 
 class StateCritic(ContinuousCritic):
     """
-    Critics that see the simulator's state, shape (n, state_size), where the actor sees the camera's image.
+    Critics of the simulator's state, shape (n, state_size), while the actor sees the camera's image.
 
     :meth:`forward` and :meth:`q1_forward` are those of ``ContinuousCritic``, with states for observations.
     """
@@ -54,7 +54,7 @@ class StateCritic(ContinuousCritic):
         :param obs: states, shape (n, state_size)
         :param features_extractor: passes them on
         :return: the states, shape (n, state_size), float32
-        :raises ValueError: if they have another shape, as the images have that SB3's own train step would give
+        :raises ValueError: if the shape is another one, as it is in SB3's own train step, which passes images
         """
         if not isinstance(obs, th.Tensor) or obs.shape[1:] != self.observation_space.shape:
             seen = list(obs.shape) if isinstance(obs, th.Tensor) else type(obs).__name__
@@ -71,21 +71,22 @@ class LayerNormCnnPolicy(TD3Policy):
     """
     TD3's actor and critics on camera images.
 
-    Each network has one optimizer with two parameter groups, named "cnn" and "mlp": clipping sees all of a network's
-    gradients, and the groups may have rates of their own (:class:`sb3_carla.TD3` sets them).
+    Each network has one optimizer with two parameter groups, named "cnn" and "mlp". So clipping sees all of a network's
+    gradients, and each group may have its own learning rate (``learning_rates`` of :class:`sb3_carla.TD3`).
 
     ``encoder="critic"`` is DrQ-v2's arrangement (Yarats et al., 2021): one encoder, trained by the critic's loss, whose
     features the actor uses without a gradient. SB3's own ``share_features_extractor=True`` does the reverse. Differs
-    from DrQ-v2: the target critic has an encoder of its own, which follows by ``tau``, and the target actor looks
-    through it. Loaded with ``stable_baselines3.TD3``, the model plays, and trains as described, at one rate for all.
+    from DrQ-v2: the target critic has its own encoder, which follows by ``tau``, and the target actor uses it. A model
+    loaded with ``stable_baselines3.TD3`` predicts and trains as described, with one learning rate.
 
     ``encoder="actor"`` is an asymmetric actor-critic (Pinto et al., Asymmetric actor critic for image-based robot
-    learning, RSS 2018): the critics see ``state_size`` numbers of the simulator's state instead of the image, which
-    they only need while training; the actor's encoder is the only one, and is trained by the policy's loss. Loaded with
-    ``stable_baselines3.TD3``, the model plays; only :class:`sb3_carla.TD3` trains it (``critic_state``).
+    learning, RSS 2018): the critics see ``state_size`` numbers of the simulator's state instead of the image. Only
+    training needs critics, so driving needs the camera alone. The actor has the only encoder, and the policy's loss
+    trains it. A model loaded with ``stable_baselines3.TD3`` predicts; only :class:`sb3_carla.TD3` trains it
+    (``critic_state``).
 
-    What to trace or export (``torch.jit.trace``, ``torch.export``) is the whole policy, not its actor, to which the
-    critic's encoder does not belong. It returns actions in -1 to 1; ``predict`` scales them to the action space.
+    To trace or export a model (``torch.jit.trace``, ``torch.export``), use the whole policy: the actor alone may lack
+    the encoder. It returns actions in -1 to 1; ``predict`` scales them to the action space.
 
     :param observation_space: image, channels first
     :param action_space: box

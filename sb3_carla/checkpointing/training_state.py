@@ -15,6 +15,8 @@ from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import configure_logger
 
+from sb3_carla.td3.frame_storage import FrameStorage
+
 __all__ = ["restore", "save_state"]
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def save_state(model: Any) -> dict[str, Any]:
     env = model.env
     repeatable = env.has_attr("episode_so_far")
     normalizer = model.get_vec_normalize_env()
-    frames = getattr(model.replay_buffer, "_frames", None)
+    frames = getattr(model.replay_buffer, "frames", None)
     return {
         "random": {
             "python": random.getstate(),
@@ -54,7 +56,7 @@ def save_state(model: Any) -> dict[str, Any]:
         "logged": _logged(model),
         "replay_buffer": model.replay_buffer,
         # Frames that the buffer keeps in a file, which goes on changing.
-        "frames": np.asarray(frames) if isinstance(frames, np.memmap) else None,
+        "frames": frames.file_contents if isinstance(frames, FrameStorage) else None,
     }
 
 
@@ -68,7 +70,7 @@ def restore(model: Any, state: dict[str, Any]) -> None:
     model.replay_buffer = state["replay_buffer"]
     model.replay_buffer.device = model.device
     if state["frames"] is not None:
-        model.replay_buffer.put_back(state["frames"])
+        model.replay_buffer.frames.put_back(state["frames"])
     if isinstance(model.replay_buffer, HerReplayBuffer):
         model.replay_buffer.set_env(model.env)
     _restore_episodes(model, state)

@@ -1,4 +1,4 @@
-"""Random shift of images, the augmentation that makes value learning from pixels work."""
+"""DrQ's random shift of images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch as th
 __all__ = ["random_shift"]
 
 WORDS = {2: th.int16, 4: th.int32, 8: th.int64}
-"""Bytes of a pixel over all channels -> a type that holds it, so that a pixel is moved as one number."""
+"""Bytes of a pixel in all channels -> integer type of that size. All channels of a pixel are moved as one integer."""
 
 
 def random_shift(images: th.Tensor, pad: int, generator: th.Generator | None = None) -> th.Tensor:

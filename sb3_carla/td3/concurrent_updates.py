@@ -1,4 +1,4 @@
-"""Updates that take place while the environments make their next step, for any of SB3's off-policy algorithms."""
+"""Updates in a second thread while the environments make their next step, for SB3's off-policy algorithms."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ConcurrentUpdates(OffPolicyAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """
-        :meth:`run_updates`; with ``concurrent_updates`` beside the next step of the environments.
+        :meth:`run_updates`, with ``concurrent_updates`` during the environments' next step.
 
         :param gradient_steps: number of updates
         :param batch_size: transitions in each
@@ -53,15 +53,15 @@ class ConcurrentUpdates(OffPolicyAlgorithm):
             self.run_updates(gradient_steps, batch_size)
 
     def learn(self, *args: Any, **kwargs: Any) -> Any:
-        """As in SB3. The thread ends with it, and so does every update that was due."""
+        """As in SB3. All updates have ended when it returns, and so has the thread."""
         if not self.concurrent_updates:
             return super().learn(*args, **kwargs)
         if isinstance(self.replay_buffer, HerReplayBuffer):
             raise ValueError(
-                "concurrent_updates: expected a replay buffer that asks the environments nothing, got HerReplayBuffer"
+                "concurrent_updates: HerReplayBuffer calls the environments when it samples; expected another buffer"
             )
         threads = th.get_num_threads()
-        th.set_num_threads(max(1, threads - 1))  # one core is the environments'
+        th.set_num_threads(max(1, threads - 1))  # leaves a core to the environments
         with ThreadPoolExecutor(1, "updates") as self._executor:
             try:
                 return super().learn(*args, **kwargs)
@@ -70,7 +70,7 @@ class ConcurrentUpdates(OffPolicyAlgorithm):
                 th.set_num_threads(threads)
 
     def finish_update(self) -> None:
-        """Wait for the update that is running, if any; an error in it is raised here."""
+        """Wait for a running update. If it failed, its error is raised here."""
         if self._running is not None:
             self._running.result()
             self._running = self._statistics = None
@@ -78,7 +78,7 @@ class ConcurrentUpdates(OffPolicyAlgorithm):
 
     @property
     def normalizer(self) -> VecNormalize | None:
-        """What normalises samples: beside a step, which changes its statistics, a copy of them as they were before."""
+        """Normalises samples. While the environments step, a copy of the statistics from before that step."""
         return self._vec_normalize_env if self._statistics is None else self._statistics
 
     def _begin_update(self) -> None:
@@ -104,7 +104,7 @@ class ConcurrentUpdates(OffPolicyAlgorithm):
 
 
 class _FinishUpdate(BaseCallback):
-    """First of a list: the others see networks that stand still."""
+    """Stands first in the list of callbacks, so that the others see networks that no thread changes."""
 
     def _on_step(self) -> bool:
         assert isinstance(self.model, ConcurrentUpdates)
@@ -113,5 +113,5 @@ class _FinishUpdate(BaseCallback):
 
     def _on_training_end(self) -> None:
         assert isinstance(self.model, ConcurrentUpdates)
-        self.model._begin_update()  # what was due when the training ended
+        self.model._begin_update()  # the last step's updates
         self.model.finish_update()

@@ -74,9 +74,8 @@ class GroupLearningRates(OffPolicyAlgorithm):
         :param factor: of the rates [-]
         """
         self.learning_rate = self.lr_schedule = ScaledSchedule(self.lr_schedule, factor)
-        own = {part: schedule for part, schedule in self._rates.items() if schedule is not None}
-        self.learning_rates = {part: ScaledSchedule(schedule, factor) for part, schedule in own.items()}
-        self._rates.update(self.learning_rates)
+        self._rates = {part: rate and ScaledSchedule(rate, factor) for part, rate in self._rates.items()}
+        self.learning_rates = {part: rate for part, rate in self._rates.items() if rate is not None}
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_rates"]

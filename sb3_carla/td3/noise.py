@@ -1,4 +1,4 @@
-"""Exploration noise that shrinks while the policy learns."""
+"""Exploration noise whose standard deviation falls linearly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LinearNormalNoise(ActionNoise):
     :param start: first standard deviation [action units], >= 0
     :param end: last standard deviation [action units], >= 0
     :param calls: number of calls until ``end`` is reached, > 0
-    :param count: number of calls that there have been
+    :param count: number of calls so far
     :raises ValueError: if a number is outside its range
     """
 
@@ -35,16 +35,16 @@ class LinearNormalNoise(ActionNoise):
 
     @property
     def count(self) -> int:
-        """Number of calls that there have been."""
+        """Number of calls so far."""
         return self._count
 
     @property
     def sigma(self) -> float:
-        """Present standard deviation [action units]."""
+        """Current standard deviation [action units]."""
         return self._start + (self._end - self._start) * min(self._count / self._calls, 1.0)
 
     def __call__(self) -> NDArray[np.float32]:
-        """:return: one for each action, float32"""
+        """:return: shape of the actions, float32"""
         noise = np.random.normal(0.0, self.sigma, self._size).astype(np.float32)  # noqa: NPY002 (see the docstring)
         self._count += 1
         return noise
@@ -54,13 +54,14 @@ def exploration_noise(
     size: int | tuple[int, ...], schedule: Sequence[float], n_envs: int = 1, steps: int = 0
 ) -> VectorizedActionNoise:
     """
-    Noise of a vector of environments.
+    Noise for a vector of environments.
 
     :param size: number of actions, or their shape
-    :param schedule: first and last standard deviation, and after how many steps of all environments the last is reached
+    :param schedule: first and last standard deviation [action units], and the number of environment steps, all
+        environments together, after which the last is reached
     :param n_envs: number of environments
-    :param steps: of all environments that there have been
-    :return: as SB3's off-policy algorithms take it
+    :param steps: environment steps so far, all environments together
+    :return: ``action_noise`` for SB3's off-policy algorithms
     """
     start, end, length = schedule
     calls = max(1, int(length) // n_envs)

@@ -1,4 +1,4 @@
-"""A training's log that outlives a full disk: what cannot be written is lost, with a warning, and later it goes on."""
+"""A full disk does not end a training: log entries that cannot be written are lost, with a warning."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["RETRY_PAUSE", "make_resilient"]
 logger = logging.getLogger(__name__)
 
 RETRY_PAUSE = 60.0
-"""Time after which TensorBoard's file is begun anew [s]."""
+"""Time after a failed write until a new TensorBoard file is tried [s]."""
 ROOM = 1 << 20
-"""What must be free for that [bytes]."""
+"""Free disk space that a new file needs [bytes]."""
 
 
 def make_resilient(log: Logger) -> None:
     """
-    Let nothing that a logger's outputs cannot write end a training.
+    Make a logger's outputs warn instead of raising when the disk is full.
 
-    SB3's outputs raise what the disk says, and TensorBoard's writer does so for ever after. Here they warn, once for
-    each time that the disk is full, and TensorBoard's goes on in a new file of the same folder.
+    SB3's outputs raise ``OSError``, and TensorBoard's writer raises it again at every later call. With this, they warn
+    once each time the disk fills up, and TensorBoard's writer continues in a new file in the same folder.
 
-    :param log: its outputs are changed in place; calling it again changes nothing
+    :param log: its outputs are changed in place; a second call changes nothing
     """
     for output in log.output_formats:
         if isinstance(output, TensorBoardOutputFormat):
@@ -42,7 +42,7 @@ def make_resilient(log: Logger) -> None:
 
 
 class _Write:
-    """``write`` of an output: warns where that fails. A pipe that nobody reads any more still ends the training."""
+    """Replaces an output's ``write``: warns if it fails. A closed pipe (stdout) still ends the training."""
 
     def __init__(self, write: Callable[..., None]) -> None:
         self._write, self._failed = write, False
@@ -54,7 +54,7 @@ class _Write:
             raise
         except OSError as error:
             if not self._failed:
-                logger.warning("The log cannot be written, the training goes on without: %s", error)
+                logger.warning("The log cannot be written, the training continues without it: %s", error)
             self._failed = True
         else:
             self._failed = False
@@ -62,9 +62,9 @@ class _Write:
 
 class _Events:
     """
-    TensorBoard's ``EventFileWriter``, which begins a new file where it could not go on with the last one.
+    Wraps TensorBoard's ``EventFileWriter``. After a failed write it begins a new file.
 
-    :param events: to begin with
+    :param events: the first writer
     """
 
     def __init__(self, events: Any) -> None:
@@ -73,15 +73,15 @@ class _Events:
         self._retry_at = 0.0
 
     def get_logdir(self) -> str:
-        """Folder of the files."""
+        """:return: folder of the event files"""
         return str(self._folder)
 
     def add_event(self, event: Any) -> None:
-        """:param event: protocol buffer; lost if it cannot be written"""
+        """:param event: protocol buffer. It is lost if it cannot be written"""
         self._try("add_event", event)
 
     def flush(self) -> None:
-        """Write what was added."""
+        """Write all events that were added."""
         self._try("flush")
 
     def reopen(self) -> None:
@@ -89,7 +89,7 @@ class _Events:
         self._try("reopen")
 
     def close(self) -> None:
-        """Write what was added, and end."""
+        """Write all events that were added, and close the file."""
         if self._events is not None:
             self._try("close")
 
@@ -100,7 +100,9 @@ class _Events:
             getattr(self._events, method)(*args)
         except OSError as error:
             logger.warning(
-                "TensorBoard's log cannot be written, the training goes on without it for %g s: %s", RETRY_PAUSE, error
+                "TensorBoard's log cannot be written, training continues without it for %g s: %s",
+                RETRY_PAUSE,
+                error,
             )
             self._give_up()
 
@@ -126,5 +128,5 @@ class _Events:
                     if name.startswith("events.") and f".{os.getpid()}." in name:
                         os.unlink(os.path.join(self._folder, name))
             return False
-        logger.warning("TensorBoard's log goes on in a new file")
+        logger.warning("TensorBoard's log continues in a new file")
         return True

@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 __all__ = ["LINEAR", "ScaledSchedule", "rate_schedule"]
 
 LINEAR = "lin_"
-"""How rl-zoo3's files begin a rate that falls to zero: ``lin_3e-4``."""
+"""Prefix in rl-zoo3's files of a rate that falls linearly to zero: ``lin_3e-4``."""
 
 
 def rate_schedule(value: str | float | Schedule) -> Schedule:
@@ -37,7 +37,7 @@ def rate_schedule(value: str | float | Schedule) -> Schedule:
 @dataclass(frozen=True)
 class ScaledSchedule:
     """
-    Another schedule, times a factor. Saved models can hold it.
+    A schedule times a factor. It can be pickled, so saved models can hold it.
 
     :param schedule: remaining progress (1 at the start, 0 at the end) -> rate
     :param factor: of the rate [-]

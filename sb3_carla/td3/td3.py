@@ -127,7 +127,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
             raise ValueError("expected exploration_noise or action_noise, got both")
         if deduplicate_frames and kwargs.get("replay_buffer_class") is not None:
             raise ValueError("expected deduplicate_frames or replay_buffer_class, got both")
-        # SB3's own TD3 loads the model too, and would hand replay_buffer_kwargs to its own buffer.
+        # Not in replay_buffer_kwargs: SB3's own TD3 can load the model too, and would pass them to its own buffer.
         self._frame_buffer_kwargs = dict(kwargs.pop("replay_buffer_kwargs", None) or {}) if deduplicate_frames else {}
         for key, argument in {"n_steps": "n_steps", "gamma": "gamma", "seed": "seed", "state": "critic_state"}.items():
             if key in self._frame_buffer_kwargs:
@@ -156,7 +156,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
             keep_freed_memory()
         self._losses = Losses()
         self._autocast = bf16_is_native(self.device) if self.autocast is None else self.autocast
-        # An encoder that two networks use is trained by one of them and has one target.
+        # An encoder that both networks use is in one optimizer and has one target.
         self._trained = {
             name: [p for group in network.optimizer.param_groups for p in group["params"]]
             for name, network in (("actor", self.actor), ("critic", self.critic))
@@ -177,11 +177,12 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
             self._make_noise(self.exploration_noise)
         self._setup_rates()
         if self.compile_step:
-            # CUDA graphs spare the processor the launch of each of some hundred small kernels.
+            # On CUDA, graphs replace the launches of some hundred small kernels.
             mode = "reduce-overhead" if self.device.type == "cuda" else None
-            # Or callbacks that come after the first compilation, which look at networks by hooks, would see nothing.
+            # Without these guards, hooks that callbacks add after the first compilation would not be called.
             th._dynamo.config.skip_nnmodule_hook_guards = False
-            self._losses = Losses(*(th.compile(function, mode=mode) for function in self._losses))
+            compiled: list[Any] = [th.compile(function, mode=mode) for function in self._losses]
+            self._losses = Losses(*compiled)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         prepared = super()._setup_learn(*args, **kwargs)
@@ -193,7 +194,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
                 stacklevel=3,
             )
         if self.verbose >= 1:
-            # A model that was loaded to go on still has the rates with which it ended.
+            # A loaded model still has its last learning rates.
             self._update_current_progress_remaining(self.num_timesteps, max(self._total_timesteps, 1))
             self._update_learning_rate([])
             for name in ("actor", "critic"):
@@ -202,7 +203,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
         return prepared
 
     def _make_noise(self, schedule: Sequence[float]) -> None:
-        """Have the noise that was asked for; a loaded model's goes on where it was, if that is still what is asked."""
+        """Make the exploration noise. A loaded model keeps its noise if the settings are unchanged."""
         settings = (tuple(schedule), self.n_envs)
         if self._noise_settings != settings:
             before = self.action_noise.noises if isinstance(self.action_noise, VectorizedActionNoise) else []
@@ -232,7 +233,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
         """
         buffer = self.replay_buffer
         if self._num_timesteps_at_start > 0 and isinstance(buffer, FrameReplayBuffer) and not buffer.drawable:
-            return  # a loaded model goes on, past its learning_starts, with a buffer that is new
+            return  # a loaded model is past its learning_starts, but its new buffer has nothing to sample
         self.policy.set_training_mode(True)
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         for _ in range(gradient_steps):
@@ -272,7 +273,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
         return Batch(observations, following, data.actions, data.rewards, discounts, *seen)
 
     def _prepare(self, observations: PyTorchObs) -> Any:
-        """Augment and scale a batch of observations once, for all networks that look at it."""
+        """Augment and scale a batch of observations once for all networks."""
         if isinstance(observations, th.Tensor) and self.random_shift > 0:
             observations = random_shift(observations, self.random_shift)
         if self._raw_pixels:
@@ -301,12 +302,12 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
 
     def _collect(self, metrics: Metrics) -> None:
         for key, value in metrics.items():
-            # A copy of the first one: CUDA graphs write their next results over these.
+            # Cloned, because CUDA graphs overwrite their results at the next replay.
             self._sums[key] = self._sums[key] + value if key in self._sums else value.clone()
             self._counts[key] = self._counts.get(key, 0) + 1
 
     def dump_logs(self) -> None:
-        """Write the means since the last dump; only here tensors become numbers."""
+        """Write the means since the last dump. Only here tensors become numbers."""
         for key, total in self._sums.items():
             self.logger.record(key, float(total) / self._counts[key])
         self._sums.clear()
@@ -321,7 +322,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
         :param exclude: as in SB3
         :param include: as in SB3
         """
-        whole = io.BytesIO()  # a zip is added to by reading it, which a file that is open to be written does not allow
+        whole = io.BytesIO()  # adding to a zip needs a readable file
         super().save(whole, exclude, include)
         arguments = arguments_of(self.policy, self.policy_kwargs)
         if arguments is not None:
@@ -334,7 +335,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
     def _excluded_save_params(self) -> list[str]:
         excluded = [*super()._excluded_save_params(), "_trained", "_online", "_targets", "_sums", "_counts", "_losses"]
         if self.deduplicate_frames or (self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer):
-            # Chosen for n_steps, and chosen again on loading. SB3 saves it, and then warns that it ignores n_steps.
+            # Loading chooses the class again. If it were saved, SB3 would warn that it ignores n_steps.
             excluded.append("replay_buffer_class")
         if self.deduplicate_frames:
             excluded.append("replay_buffer_kwargs")

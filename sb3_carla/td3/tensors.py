@@ -1,4 +1,4 @@
-"""Small helpers for PyTorch that have nothing to do with a particular algorithm."""
+"""Helpers for PyTorch that belong to no algorithm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["bf16_is_native", "frozen", "keep_freed_memory"]
 def bf16_is_native(device: th.device) -> bool:
     """
     :param device: where the networks are
-    :return: True if it multiplies bfloat16 natively: CUDA devices that say so, processors with AVX512-BF16
+    :return: True if it multiplies bfloat16 natively: CUDA devices that report it, processors with AVX512-BF16
     """
     if device.type == "cuda":
         return bool(th.cuda.is_bf16_supported(including_emulation=False))
@@ -26,24 +26,24 @@ def bf16_is_native(device: th.device) -> bool:
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of ``malloc.h``."""
+"""Parameter numbers in ``malloc.h``."""
 KEPT = 1 << 30
-"""Freed memory that stays with the process [bytes]."""
+"""Freed memory that the process keeps [bytes]."""
 LARGEST_MMAP_THRESHOLD = 32 << 20
 """The GNU C library refuses a higher one [bytes]."""
 
 
 def keep_freed_memory() -> bool:
     """
-    Let the C library keep up to 1 GiB that was freed, for what is allocated next, instead of giving it back at once.
+    Let the C library keep up to 1 GiB of freed memory for later allocations, instead of returning it to the kernel.
 
-    PyTorch allocates each result anew on a processor. A train step on images takes and gives back some 20 MB that way,
-    thousands of pages, which the kernel must clear each time: a seventh of the step's time. The setting is the whole
-    process's, and stays. Who has set ``MALLOC_...`` variables or ``GLIBC_TUNABLES`` keeps their own.
+    On a processor PyTorch allocates memory for each result. A train step on images allocates and frees some 20 MB,
+    which is thousands of pages that the kernel must clear each time: a seventh of the step's time. The setting holds
+    for the whole process. It is left alone if ``MALLOC_...`` variables or ``GLIBC_TUNABLES`` are set.
 
     Source: ``mallopt(3)``.
 
-    :return: True if it was done; other C libraries than GNU's have no such settings
+    :return: True if it was set; only the GNU C library has these settings
     """
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return False
@@ -56,9 +56,9 @@ def keep_freed_memory() -> bool:
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """
-    No gradients for a module's own parameters, while they still flow through it.
+    Within the block, a module's parameters get no gradient. Gradients still flow through it to its inputs.
 
-    :param module: as before when the block ends
+    :param module: its parameters are as before when the block ends
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in parameters:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,8 +60,8 @@ class Networks:
     critic: ContinuousCritic
     actor_target: Actor
     critic_target: ContinuousCritic
-    online: Sequence[th.Tensor]
-    targets: Sequence[th.Tensor]
+    online: list[th.Tensor]
+    targets: list[th.Tensor]
     tau: float
     noise: float
     noise_clip: float

@@ -1,9 +1,9 @@
 """
-Models without pickles: the weights, and a JSON of what the policy is made of.
+Load a policy without unpickling anything.
 
-SB3 saves a model as a zip whose ``data`` has pickles in it, and a pickle can run anything when it is loaded. Zips of
-:class:`sb3_carla.TD3` also have ``arguments.json``; with that and ``policy.pth``, which PyTorch reads without
-running anything (``weights_only=True``), a policy can be had from a file that one does not trust.
+SB3 saves a model as a zip whose ``data`` contains pickles, and a pickle can run any code when it is loaded. Zips of
+:class:`sb3_carla.TD3` also contain ``arguments.json``: the policy's class, spaces and arguments. From this file and
+``policy.pth``, which PyTorch reads with ``weights_only=True``, a policy can be made although its source is not trusted.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ __all__ = ["ARGUMENTS", "arguments_of", "load_policy", "write_arguments"]
 
 ARGUMENTS, WEIGHTS = "arguments.json", "policy.pth"
 POLICIES = {"LayerNormCnnPolicy": LayerNormCnnPolicy}
-"""Policies that can be made from a file, by the name that stands in it."""
+"""Policies that a file may name."""
 MOST_BYTES = 2**31
-"""Of the weights; a zip can claim any size."""
+"""Largest size of a file in the zip, which can claim any size [bytes]."""
 MOST_PIXELS, MOST_UNITS = 2**24, 2**16
-"""Of an observation, and of a layer."""
+"""Largest observation and largest layer."""
 UNREADABLE = (
     OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, pickle.UnpicklingError,
 )  # fmt: skip
-"""What reading a damaged zip, JSON or file of weights raises."""
+"""Errors that reading a damaged zip, JSON or weights file raises."""
 
 
 def arguments_of(policy: Any, policy_kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
     """
-    What a policy is made of, as JSON has it.
+    The content of ``arguments.json``.
 
     :param policy: of a model
     :param policy_kwargs: that it was made with
-    :return: None if some of it is not plain data, or the policy is not one of ours
+    :return: JSON data; None if an argument is not plain data, or the policy is not one of ours
     """
     box, actions = policy.observation_space, policy.action_space
     if type(policy).__name__ not in POLICIES or not isinstance(box, spaces.Box) or not isinstance(actions, spaces.Box):
@@ -75,13 +75,13 @@ def _box(space: spaces.Box) -> dict[str, Any]:
 
 
 def _bounds(bounds: NDArray[Any]) -> Any:
-    """One number where all are the same, as in an image's space, else all of them."""
+    """One number if all bounds are equal, as in an image's space, else a list."""
     return float(bounds.flat[0]) if (bounds == bounds.flat[0]).all() else bounds.tolist()
 
 
 def write_arguments(file: Any, arguments: Mapping[str, Any]) -> None:
     """
-    Add them to a saved model.
+    Add ``arguments.json`` to a saved model.
 
     :param file: path of a zip, or an open one
     :param arguments: from :func:`arguments_of`
@@ -92,17 +92,17 @@ def write_arguments(file: Any, arguments: Mapping[str, Any]) -> None:
 
 def load_policy(path: Path | str, device: str = "auto") -> LayerNormCnnPolicy:
     """
-    A policy to act with, from a model file that is not trusted.
+    Load a policy from a model file that is not trusted. It predicts; it cannot be trained further.
 
     :param path: of a zip that :class:`sb3_carla.TD3` saved
     :param device: PyTorch device
-    :raises ModelError: if the file is damaged, or says what it should not; it names the file and the field
+    :raises ModelError: if the file is damaged or has an unexpected field; the message names both
     """
     try:
         with zipfile.ZipFile(path) as archive:
             missing = [name for name in (ARGUMENTS, WEIGHTS) if name not in archive.namelist()]
             if missing:
-                raise ModelError(f"{path} has no {missing[0]}: expected a model that sb3_carla.TD3 has saved")
+                raise ModelError(f"{path} has no {missing[0]}: expected a model saved by sb3_carla.TD3")
             for name in (ARGUMENTS, WEIGHTS):
                 size = archive.getinfo(name).file_size
                 if size > MOST_BYTES:
@@ -157,7 +157,7 @@ def _space(value: Any, key: str, path: str) -> spaces.Box:
 
 
 def _read_bounds(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """What :func:`_bounds` wrote: one number, or an array of the space's shape and dtype."""
+    """Reads what :func:`_bounds` wrote: one number, or an array of the space's shape and dtype."""
     if not isinstance(value, list):
         return float(value)
     bounds = np.array(value, np.float64)
@@ -167,7 +167,7 @@ def _read_bounds(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> An
 
 
 def _check_sizes(value: Any, key: str, path: str) -> None:
-    """No number in the arguments is larger than a layer can be."""
+    """Refuse numbers that would make a layer too large."""
     if isinstance(value, dict):
         for name, inner in value.items():
             _check_sizes(inner, f"{key}.{name}", path)

@@ -123,7 +123,7 @@ PEDALS = {"low": [-1.0, 0.0, 0.0], "high": [1.0, 1.0, 1.0], "shape": [3], "dtype
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda _: None, "has no arguments.json: expected a model that sb3_carla.TD3 has saved"),
+        (lambda _: None, "has no arguments.json: expected a model saved by sb3_carla.TD3"),
         (lambda _: b"{", "cannot be read: JSONDecodeError"),
         (lambda _: b"[1]", "arguments.json: expected a dict, got [1]"),
         (changed(policy="os.system"), "policy: expected one of LayerNormCnnPolicy, got 'os.system'"),
