@@ -264,10 +264,7 @@ class FrameReplayBuffer(ReplayBuffer):
         :raises ValueError: if there is nothing to draw from
         """
         numbers, indices = self._draw(batch_size)
-        ends = numbers + self._last_steps(numbers, indices)  # (n,), last transitions of the n-step returns
-        before = self._states[0, numbers % self.buffer_size, indices]  # (n, size)
-        after = self._states[1, ends % self.buffer_size, indices]  # (n, size)
-        return self._samples(numbers, indices, env), self._to_device(before), self._to_device(after)
+        return self._samples(numbers, indices, env), *self._states_of(numbers, indices)
 
     def _draw(self, batch_size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Draw transitions: their numbers and their environments, shape (batch_size,) each."""
@@ -310,6 +307,13 @@ class FrameReplayBuffer(ReplayBuffer):
             rewards=self._to_device(returns[:, None]),
             discounts=self._to_device(powers[last + 1][:, None]),
         )
+
+    def _states_of(self, numbers: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> tuple[th.Tensor, th.Tensor]:
+        """States before and after the n-step returns: shape (n, size) each."""
+        ends = numbers + self._last_steps(numbers, indices)  # (n,), last transitions of the returns
+        before = self._states[0, numbers % self.buffer_size, indices]
+        after = self._states[1, ends % self.buffer_size, indices]
+        return self._to_device(before), self._to_device(after)
 
     def _last_steps(self, numbers: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Steps from each transition to the last one of its n-step return: shape (n,)."""

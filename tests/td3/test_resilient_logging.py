@@ -77,7 +77,7 @@ def test_training_and_log_go_on(
     assert logged(tmp_path) == [*range(1, 11), *range(31, 41)]
     assert caplog.text.count("The log cannot be written") == 1
     assert "File too large" in caplog.text
-    assert "TensorBoard's log goes on in a new file" in caplog.text
+    assert "TensorBoard's log continues in a new file" in caplog.text
     sizes = [file.stat().st_size for file in tmp_path.glob("events.*")]
     assert len(sizes) == 2, "attempts leave nothing"
     assert min(sizes) > 0
