@@ -18,8 +18,10 @@ import gymnasium as gym
 import pytest
 from processes import OURS, STRAIGHT_ON, connected, faulty, kinds, server_of, wait_for
 
-from sb3_carla.client.cleanup import is_abandoned, process_mark
-from sb3_carla.client.servers import CommandServer, EmbeddedServer, ServerProcess
+from sb3_carla.client.cleanup import is_abandoned, owner_tag
+from sb3_carla.client.command_server import CommandServer
+from sb3_carla.client.embedded_server import EmbeddedServer
+from sb3_carla.client.server_process import ServerProcess
 from sb3_carla.client.session import CarlaSession
 from sb3_carla.envs.carla_lane import CarlaLaneEnv
 from sb3_carla.envs.traffic import Traffic
@@ -254,10 +256,10 @@ def test_whose_process_lives_is_let_be(server: EmbeddedServer) -> None:
 
 
 def test_marks() -> None:
-    assert not is_abandoned(process_mark())
-    assert is_abandoned(process_mark() + "1")  # another process, which had this one's number before
+    assert not is_abandoned(owner_tag())
+    assert is_abandoned(owner_tag() + "1")  # another process, which had this one's number before
     ended = subprocess.run(
-        [sys.executable, "-c", "from sb3_carla.client.cleanup import process_mark; print(process_mark())"],
+        [sys.executable, "-c", "from sb3_carla.client.cleanup import owner_tag; print(owner_tag())"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     assert is_abandoned(ended)

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
-from processes import OURS, SCRIPT, children, marked, server_below, wait_for, wait_until_gone
+from processes import OURS, SCRIPT, children, processes_with, server_below, wait_for, wait_until_gone
 
-from sb3_carla.client import servers
-from sb3_carla.client.process_watchdog import children as below
-from sb3_carla.client.process_watchdog import family
-from sb3_carla.client.servers import CommandServer, EmbeddedServer, Supervisor
+from sb3_carla.client import command_server
+from sb3_carla.client.command_server import CommandServer
+from sb3_carla.client.embedded_server import EmbeddedServer
+from sb3_carla.client.process_watchdog import server_processes
+from sb3_carla.client.server_supervisor import ServerSupervisor
 from sb3_carla.errors import ServerStartError
 
 pytestmark = pytest.mark.usefixtures("interruptible")
@@ -65,7 +67,7 @@ def interrupt(call: Callable[[], object], *delays: float) -> None:
 )
 def test_processes_without_the_mark_are_counted_and_ended(command: str) -> None:
     server = CommandServer(command)
-    processes = family(server._mark, server.pid)
+    processes = [process.pid for process in server_processes(server._server_id, server.pid)]
     assert processes
     assert server.memory > 50e6
     server.close()
@@ -74,7 +76,7 @@ def test_processes_without_the_mark_are_counted_and_ended(command: str) -> None:
 
 def test_processes_without_the_mark_end_where_what_watches_them_hangs() -> None:
     server = CommandServer(WITHOUT_ENVIRONMENT)
-    processes = family(server._mark, server.pid)
+    processes = [process.pid for process in server_processes(server._server_id, server.pid)]
     os.kill(server.pid, signal.SIGSTOP)
     server.close()
     assert all(wait_until_gone(pid, 5.0) for pid in processes)
@@ -82,39 +84,38 @@ def test_processes_without_the_mark_end_where_what_watches_them_hangs() -> None:
 
 def test_orphans_that_end_are_no_zombies() -> None:
     server = CommandServer(f"sh -c {shlex.quote('(sleep 0.1 &) ; ' + OURS)}")
-    wait_for(lambda: len(below().get(server.pid, [])) == 1)
+    wait_for(lambda: len(psutil.Process(server.pid).children()) == 1)
     server.close()
 
 
 def test_replaced_servers_leave_no_zombies_in_a_container() -> None:
     code = f"""
 {AS_FIRST_PROCESS}
-import os
-from sb3_carla.client.process_watchdog import children
-from sb3_carla.client.servers import CommandServer
+import psutil
+from sb3_carla.client.command_server import CommandServer
 for _ in range(3):
     CommandServer({SCRIPT!r}).close()
-print(children().get(os.getpid()))
+print(psutil.Process().children())
 """
-    assert run(code) == "None\n"
+    assert run(code) == "[]\n"
 
 
 def test_watching_a_server_reads_nothing() -> None:
     """It goes on ten times a second, beside thousands of other processes."""
     server = CommandServer(SCRIPT)
-    counters = Path(f"/proc/{server.pid}/io")
-    before = counters.read_text()
+    watchdog = psutil.Process(server.pid)
+    before = watchdog.io_counters()
     time.sleep(0.5)
-    assert counters.read_text() == before
+    assert watchdog.io_counters() == before
     server.close()
 
 
 def test_ports_of_a_server_that_is_still_starting_are_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "LAST_PORT", servers.FIRST_PORT + servers.PORTS)
-    first, claim = servers._free_ports()
+    monkeypatch.setattr(command_server, "LAST_PORT", command_server.FIRST_PORT + command_server.PORTS_PER_SERVER)
+    first, claim = command_server.reserve_ports()
     with claim, pytest.raises(ServerStartError, match="Found no 3 free ports"):
-        servers._free_ports()
-    again, claim = servers._free_ports()
+        command_server.reserve_ports()
+    again, claim = command_server.reserve_ports()
     claim.close()
     assert again == first
 
@@ -122,7 +123,7 @@ def test_ports_of_a_server_that_is_still_starting_are_nobody_elses(monkeypatch: 
 def claimed(port: int) -> bool:
     with socket.socket(socket.AF_UNIX) as other:
         try:
-            other.bind(servers.CLAIM.format(port))
+            other.bind(command_server.RESERVATION.format(port))
         except OSError:
             return True
     return False
@@ -138,7 +139,7 @@ def test_ports_are_claimed_as_long_as_the_server_lives() -> None:
 def test_ports_of_a_killed_training_are_claimed_until_its_server_has_ended() -> None:
     code = f"""
 import time
-from sb3_carla.client.servers import CommandServer
+from sb3_carla.client.command_server import CommandServer
 server = CommandServer({SCRIPT!r})
 print(server.port, server.pid, flush=True)
 time.sleep(600)
@@ -157,16 +158,17 @@ time.sleep(600)
 
 
 def test_servers_start_where_no_claim_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "CLAIM", str(tmp_path / "no such folder" / "{}"))
+    monkeypatch.setattr(command_server, "RESERVATION", str(tmp_path / "no such folder" / "{}"))
     CommandServer(SCRIPT).close()
 
 
 def test_modules_of_the_folder_are_not_the_servers(tmp_path: Path) -> None:
     """``python -m`` puts the folder first; and what a program finds only by its own path, its server finds too."""
     (tmp_path / "token.py").write_text("raise RuntimeError('the user's own')")
-    path = [str(Path(servers.__file__).parents[1]), *filter(None, sys.path)]
+    path = [str(Path(command_server.__file__).parents[1]), *filter(None, sys.path)]
     code = f"import sys; sys.path[:] = {path}\n"
-    code += "from sb3_carla.client.servers import EmbeddedServer; EmbeddedServer('Circuit01').close(); print('started')"
+    code += "from sb3_carla.client.embedded_server import EmbeddedServer\n"
+    code += "EmbeddedServer('Circuit01').close(); print('started')"
     assert run(code, python=getattr(sys, "_base_executable", sys.executable), cwd=tmp_path) == "started\n"
 
 
@@ -186,7 +188,8 @@ def test_python_that_knows_no_files_in_memory(monkeypatch: pytest.MonkeyPatch) -
 def test_servers_have_a_home_where_their_parent_has_none() -> None:
     """CARLA's client crashes without one, see ``sb3_carla/__init__.py``."""
     command = "sh -c " + shlex.quote(f'test -n "$HOME" && exec {OURS}')
-    code = f"from sb3_carla.client.servers import CommandServer; CommandServer({command!r}).close(); print('started')"
+    code = "from sb3_carla.client.command_server import CommandServer\n"
+    code += f"CommandServer({command!r}).close(); print('started')"
     assert run(code, env={name: value for name, value in os.environ.items() if name != "HOME"}) == "started\n"
 
 
@@ -197,7 +200,7 @@ def test_ctrl_c_while_a_server_starts_leaves_nothing(command: str | None) -> Non
     """At any time: the process may have been started, and nobody know it yet."""
     before = children()
     for delay in np.linspace(0.0, 0.04, 40):
-        supervisor = Supervisor(command)
+        supervisor = ServerSupervisor(command)
         start = functools.partial(supervisor.start, "Circuit01")
         with pytest.raises(KeyboardInterrupt) as kept:
             interrupt(start, delay)
@@ -207,7 +210,7 @@ def test_ctrl_c_while_a_server_starts_leaves_nothing(command: str | None) -> Non
 
 
 ALONE = """
-from sb3_carla.client.servers import EmbeddedServer
+from sb3_carla.client.embedded_server import EmbeddedServer
 EmbeddedServer("Circuit01")
 """
 IN_A_VECTOR = """
@@ -224,9 +227,9 @@ def test_a_server_that_is_stopped_while_it_starts_does_not_outlive_a_killed_trai
     (tmp_path / "training.py").write_text(code)
     mark = uuid.uuid4().hex
     with subprocess.Popen([sys.executable, "training.py"], cwd=tmp_path, env={**os.environ, "MARK": mark}) as training:
-        wait_for(lambda: any(is_being_imported(pid) for pid in marked("MARK", mark)))
+        wait_for(lambda: any(is_being_imported(pid) for pid in processes_with("MARK", mark)))
         training.kill()
-    wait_for(lambda: not marked("MARK", mark), 25.0)
+    wait_for(lambda: not processes_with("MARK", mark), 25.0)
 
 
 def is_being_imported(pid: int) -> bool:
@@ -265,7 +268,7 @@ def test_a_server_that_hangs_ends_where_no_more_files_can_be_opened() -> None:
 @pytest.mark.parametrize("delays", [[0.5], [0.5, 0.55], [0.5, 0.51, 0.52]], ids=["once", "twice", "thrice"])
 def test_ctrl_c_in_close_leaves_nothing_of_a_command(command: str, delays: list[float]) -> None:
     server = CommandServer(command)
-    processes = family(server._mark, server.pid)
+    processes = [process.pid for process in server_processes(server._server_id, server.pid)]
     for pid in processes:
         os.kill(pid, signal.SIGSTOP)
     with pytest.raises(KeyboardInterrupt):
