@@ -161,9 +161,7 @@ def rage(chaos: Chaos, seconds: float, pause: tuple[float, float]) -> None:
             due = chaos.resumed < 2 and time.monotonic() > began + seconds * (0.25, 0.5)[chaos.resumed]
             deed = chaos.kill_the_trainer if due and len(chaos.done) >= len(deeds) else next(coming)
             chaos.done.append(deed.__name__)
-            with contextlib.suppress(
-                ProcessLookupError, psutil.NoSuchProcess, ConnectionError
-            ):  # it has gone meanwhile
+            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess, ConnectionError):  # it has ended
                 deed()
 
 

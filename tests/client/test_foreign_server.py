@@ -18,6 +18,7 @@ import gymnasium as gym
 import pytest
 from processes import OURS, STRAIGHT_ON, connected, faulty, kinds, server_of, wait_for
 
+from sb3_carla.client import world_setup
 from sb3_carla.client.cleanup import is_abandoned, owner_tag
 from sb3_carla.client.command_server import CommandServer
 from sb3_carla.client.embedded_server import EmbeddedServer
@@ -293,17 +294,17 @@ def test_town_that_comes_after_all_is_no_reason_to_stay_synchronous(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The world that a late answer would have told of has another number than ours."""
-    load = CarlaSession._load_named
+    load = world_setup.load_named_town
 
-    def load_late(session: CarlaSession, town: str) -> None:
-        session.client.set_timeout(0.05)  # the server takes some tenths of a second
+    def load_late(client: Any, world: Any, town: str) -> Any:
+        client.set_timeout(0.05)  # the server takes some tenths of a second
         monkeypatch.undo()
-        load(session, town)
+        return load(client, world, town)
 
     with CarlaLaneEnv(host=server.host, port=server.port, timeout=2.0) as env:
         env.reset(seed=0)
         before = connected(server).id
-        monkeypatch.setattr(CarlaSession, "_load_named", load_late)
+        monkeypatch.setattr(world_setup, "load_named_town", load_late)
         env.reset(options={"town": "Village01"})
         assert env.step(STRAIGHT_ON)[3] is False
         assert connected(server).id > before

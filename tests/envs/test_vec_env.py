@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import psutil
 import pytest
 from paths import TESTS
 from stable_baselines3.common.env_util import make_vec_env
@@ -107,7 +108,7 @@ def test_a_lost_process_truncates_its_episode_alone(fate: str) -> None:
     assert infos[1]["worker_restarted"] is infos[1]["server_restarted"] is infos[1]["TimeLimit.truncated"] is True
     assert np.array_equal(infos[1]["terminal_observation"], last[1])
     assert envs.restarts == [0, 1, 0]
-    assert not Path(f"/proc/{lost}").exists()
+    assert not psutil.pid_exists(lost)
     for _ in range(9):
         dones = envs.step(np.zeros((3, 1), np.float32))[2]
     assert dones.tolist() == [True, False, True], "the new one began its ten steps later"
@@ -183,7 +184,7 @@ def test_a_process_that_is_lost_again_and_again_is_an_error() -> None:
 def test_the_fork_server_may_die_too(envs: SupervisedVecEnv) -> None:
     envs.reset()
     pid = envs.env_method("doom", "nothing", indices=[1])[0]
-    above = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    above = psutil.Process(pid).ppid()
     assert above != os.getpid()
     for lost in (above, pid):
         os.kill(lost, signal.SIGKILL)
@@ -235,13 +236,13 @@ def test_seeds_make_the_new_environments_repeatable() -> None:
 
 
 def test_close_ends_processes_that_hang(envs: SupervisedVecEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_carla.envs.vec_env.GRACE", 1.0)
+    monkeypatch.setattr("sb3_carla.envs.vec_env.CLOSE_TIMEOUT", 1.0)
     envs.reset()
     pids = envs.env_method("doom", "nothing")
     os.kill(pids[1], signal.SIGSTOP)
     envs.close()
     envs.close()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 @pytest.mark.parametrize(("fate", "start_method", "seconds"), [("nothing", "forkserver", 5.0), ("hang", "fork", 15.0)])
@@ -251,9 +252,9 @@ import sys, time
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from test_vec_env import made
-from sb3_carla.envs import vec_env
+from sb3_carla.envs import vec_env_worker
 if __name__ == "__main__":
-    vec_env.ORPHAN_GRACE = 2.0  # also of forks
+    vec_env_worker.ORPHAN_CLOSE_TIMEOUT = 2.0  # also in forked workers
     envs = made(2, start_method=sys.argv[3])
     envs.reset()
     pids = envs.env_method("doom", sys.argv[2])
@@ -267,13 +268,13 @@ if __name__ == "__main__":
     command = [sys.executable, str(script), str(TESTS), fate, start_method]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pids = parent.stdout.readline().split()
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
         parent.kill()
     deadline = time.monotonic() + seconds
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+    while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(pids) == 2
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_the_monitors_file_keeps_the_lost_processs_episodes(tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ def test_the_monitors_file_keeps_the_lost_processs_episodes(tmp_path: Path) -> N
 
 
 def servers_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child.pid for child in psutil.Process(pid).children()]
 
 
 def pictures_of(pid: int) -> set[int]:
@@ -320,6 +321,6 @@ def test_environments_share_pictures_across_processes_and_survive_the_death_of_a
     assert not envs.step(actions)[2].any()
     envs.close()
     deadline = time.monotonic() + 5.0
-    while any(Path(f"/proc/{pid}").exists() for pid in servers) and time.monotonic() < deadline:
+    while any(psutil.pid_exists(pid) for pid in servers) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in servers)
+    assert not any(psutil.pid_exists(pid) for pid in servers)
