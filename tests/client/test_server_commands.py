@@ -1,4 +1,4 @@
-"""Servers of one's own command: whatever it starts ends with it."""
+"""Servers that the user's command starts: all their processes end with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a server's command starts and whenever Ctrl-C comes: nothing is left, and nobody else's server is taken."""
+"""All processes of a server end, whatever its command starts and whenever Ctrl-C comes; its ports are its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("interruptible")
 
 WITHOUT_ENVIRONMENT = f"env -i HOME=/ PATH={shlex.quote(os.environ['PATH'])} {OURS}"
 AS_FIRST_PROCESS = "import ctypes; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)"
-"""Orphans become children of a process that has done this, as they do of a container's first one."""
+"""Code that lets a process adopt orphans, as the first process of a container does."""
 
 
 def run(code: str, *, python: str = sys.executable, **options: Any) -> str:
@@ -101,7 +101,7 @@ print(psutil.Process().children())
 
 
 def test_watching_a_server_reads_nothing() -> None:
-    """It goes on ten times a second, beside thousands of other processes."""
+    """The watchdog polls ten times a second: it must not walk through thousands of processes each time."""
     server = CommandServer(SCRIPT)
     watchdog = psutil.Process(server.pid)
     before = watchdog.io_counters()
@@ -112,15 +112,15 @@ def test_watching_a_server_reads_nothing() -> None:
 
 def test_ports_of_a_server_that_is_still_starting_are_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_server, "LAST_PORT", command_server.FIRST_PORT + command_server.PORTS_PER_SERVER)
-    first, claim = command_server.reserve_ports()
-    with claim, pytest.raises(ServerStartError, match="Found no 3 free ports"):
+    first, reservation = command_server.reserve_ports()
+    with reservation, pytest.raises(ServerStartError, match="Found no 3 free ports"):
         command_server.reserve_ports()
-    again, claim = command_server.reserve_ports()
-    claim.close()
+    again, reservation = command_server.reserve_ports()
+    reservation.close()
     assert again == first
 
 
-def claimed(port: int) -> bool:
+def is_reserved(port: int) -> bool:
     with socket.socket(socket.AF_UNIX) as other:
         try:
             other.bind(command_server.RESERVATION.format(port))
@@ -129,14 +129,14 @@ def claimed(port: int) -> bool:
     return False
 
 
-def test_ports_are_claimed_as_long_as_the_server_lives() -> None:
+def test_ports_are_reserved_as_long_as_the_server_lives() -> None:
     server = CommandServer(SCRIPT)
-    assert claimed(server.port)
+    assert is_reserved(server.port)
     server.close()
-    assert not claimed(server.port)
+    assert not is_reserved(server.port)
 
 
-def test_ports_of_a_killed_training_are_claimed_until_its_server_has_ended() -> None:
+def test_ports_of_a_killed_training_are_reserved_until_its_server_has_ended() -> None:
     code = f"""
 import time
 from sb3_carla.client.command_server import CommandServer
@@ -150,20 +150,20 @@ time.sleep(600)
         server = server_below(guard)
         os.kill(guard, signal.SIGSTOP)
         training.kill()
-    assert claimed(port)
+    assert is_reserved(port)
     os.kill(guard, signal.SIGCONT)
     assert wait_until_gone(server, 20.0)
     assert wait_until_gone(guard, 20.0)
-    assert not claimed(port)
+    assert not is_reserved(port)
 
 
-def test_servers_start_where_no_claim_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_start_where_no_ports_can_be_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_server, "RESERVATION", str(tmp_path / "no such folder" / "{}"))
     CommandServer(SCRIPT).close()
 
 
 def test_modules_of_the_folder_are_not_the_servers(tmp_path: Path) -> None:
-    """``python -m`` puts the folder first; and what a program finds only by its own path, its server finds too."""
+    """``python -m`` would import from the working directory. Folders that only the parent knows must be found, too."""
     (tmp_path / "token.py").write_text("raise RuntimeError('the user's own')")
     path = [str(Path(command_server.__file__).parents[1]), *filter(None, sys.path)]
     code = f"import sys; sys.path[:] = {path}\n"
@@ -193,11 +193,11 @@ def test_servers_have_a_home_where_their_parent_has_none() -> None:
     assert run(code, env={name: value for name, value in os.environ.items() if name != "HOME"}) == "started\n"
 
 
-# Sockets by which ports were just being looked for are left to Python's collector, which says so.
+# The interrupted search for ports leaves an open socket, and Python's garbage collector warns of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("command", ["sleep 60 {port}", None], ids=["command", "packaged"])
 def test_ctrl_c_while_a_server_starts_leaves_nothing(command: str | None) -> None:
-    """At any time: the process may have been started, and nobody know it yet."""
+    """Ctrl-C may come right after the process was started, before any object knows it."""
     before = children()
     for delay in np.linspace(0.0, 0.04, 40):
         supervisor = ServerSupervisor(command)
@@ -223,18 +223,19 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("code", [ALONE, IN_A_VECTOR], ids=["alone", "in a vector"])
 def test_a_server_that_is_stopped_while_it_starts_does_not_outlive_a_killed_training(tmp_path: Path, code: str) -> None:
-    """Nor does who waits for it, for half a minute."""
+    """Neither does the process that waits for the server, with a time-out of half a minute."""
     (tmp_path / "training.py").write_text(code)
     mark = uuid.uuid4().hex
     with subprocess.Popen([sys.executable, "training.py"], cwd=tmp_path, env={**os.environ, "MARK": mark}) as training:
-        wait_for(lambda: any(is_being_imported(pid) for pid in processes_with("MARK", mark)))
+        wait_for(lambda: any(stop_while_importing(pid) for pid in processes_with("MARK", mark)))
         training.kill()
     wait_for(lambda: not processes_with("MARK", mark), 25.0)
 
 
-def is_being_imported(pid: int) -> bool:
+def stop_while_importing(pid: int) -> bool:
     """Stop a process if it is a server that has begun to import its modules."""
-    with contextlib.suppress(OSError):  # gone since
+    with contextlib.suppress(OSError):  # it has ended
+        # psutil's memory_maps() takes 5 ms in place of 0.2 ms: the moment may be over.
         folder = Path(f"/proc/{pid}")
         if b"sb3_carla.server" in (folder / "cmdline").read_bytes() and "numpy" in (folder / "maps").read_text():
             os.kill(pid, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Servers that die, hang, leak and come up late: episodes go on, and nothing is left behind."""
+"""Servers that die, hang, leak or start late: the next episode goes on, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_200_cycles_leave_nothing_behind_and_memory_flat() -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_fork_harms_neither_itself_nor_its_parent() -> None:
-    """CARLA's client crashes where it is taken apart in a fork of its process, which has none of its threads."""
+    """CARLA's client crashes if it is destroyed in a forked child, which has none of the client's threads."""
     with gym.make("CarlaLane-v0", action_repeat=4) as env:
         env.reset(seed=0)
         child = os.fork()
@@ -139,7 +139,7 @@ def test_closed_streams_do_not_matter(closed: str) -> None:
 
 
 def test_many_open_files_do_not_matter() -> None:
-    """select() knows none above 1023."""
+    """``select()`` fails for file descriptors above 1023."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     try:

@@ -1,4 +1,4 @@
-"""Environments in processes that die, hang or raise: the others go on, and nothing is learnt that did not happen."""
+"""Workers that die, hang or raise: the other environments go on, and no false transition is stored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sb3_carla.td3.td3 import TD3
 
 
 class FragileBar(BarEnv):
-    """Does what it is told to do to itself at the next step."""
+    """Does at its next step what :meth:`doom` was called with."""
 
     fate: str | None = None
     mark = 0
@@ -40,7 +40,7 @@ class FragileBar(BarEnv):
         if fate == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         if fate == "hang":
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # as where CARLA's client never returns
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # as if CARLA's client never returned
             time.sleep(60)
         if fate == "raise":
             raise ValueError("the road is gone")
@@ -68,7 +68,7 @@ def envs() -> Iterator[SupervisedVecEnv]:
 
 
 def columns(observations: Any) -> list[int]:
-    """Where the bars are."""
+    """Columns of the bars."""
     return [int(np.argmax(picture[0, 0])) for picture in observations]
 
 
@@ -116,7 +116,7 @@ def test_a_lost_process_truncates_its_episode_alone(fate: str) -> None:
 
 
 def test_sb3s_own_ends_the_training_with_eof_error() -> None:
-    """The difference that this class makes."""
+    """``SupervisedVecEnv`` prevents this."""
     envs = SubprocVecEnv([partial(wrapped, FragileBar)] * 2)
     envs.reset()
     envs.env_method("doom", "abort", indices=[1])
@@ -151,14 +151,14 @@ def test_an_exception_in_python_is_raised_here(envs: SupervisedVecEnv) -> None:
 
 
 class StillBorn(BarEnv):
-    """Has no first observation."""
+    """Aborts at its first reset."""
 
     def reset(self, **kwargs: Any) -> Any:
         os.abort()
 
 
 class DiesOnce(BarEnv):
-    """The first of its kind does not live to answer."""
+    """The first instance aborts before it answers."""
 
     def __init__(self, mark: Path) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ def test_questions_outside_of_a_step_find_the_loss_too(envs: SupervisedVecEnv) -
 def test_of_what_was_set_often_only_the_last_is_set_again(
     envs: SupervisedVecEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Hundreds of answers that nobody reads yet would fill the pipe, and both sides would wait for ever."""
+    """Hundreds of unread answers would fill the pipe, and both sides would wait for ever."""
     envs.reset()
     for mark in (3, 5, 8):
         envs.set_attr("mark", mark, indices=[1])
@@ -297,20 +297,20 @@ def servers_of(pid: int) -> list[int]:
     return [child.pid for child in psutil.Process(pid).children()]
 
 
-def pictures_of(pid: int) -> set[int]:
-    """Inodes of the memory in which a process keeps towns' pictures."""
+def raster_memory_of(pid: int) -> set[int]:
+    """Inodes of a process's raster memory; psutil's open_files() lists no files in memory."""
     folder = Path(f"/proc/{pid}/fd")
     return {(folder / fd.name).stat().st_ino for fd in folder.iterdir() if "sb3_carla_rasters" in os.readlink(fd)}
 
 
-def test_environments_share_pictures_across_processes_and_survive_the_death_of_any() -> None:
+def test_environments_share_rasters_across_processes_and_survive_the_death_of_any() -> None:
     envs = make_vec_env("CarlaLane-v0", 2, env_kwargs={"timeout": 5.0}, vec_env_cls=SupervisedVecEnv, seed=3)
     envs.reset()
     workers = [process.pid for process in envs.processes]
     servers = [servers_of(pid)[0] for pid in workers]
-    assert len(set.union(*map(pictures_of, servers))) == 1
+    assert len(set.union(*map(raster_memory_of, servers))) == 1
     actions = np.zeros((2, 2), np.float32)
-    os.kill(workers[0], signal.SIGABRT)  # what an exception in a thread of the client comes to
+    os.kill(workers[0], signal.SIGABRT)  # as an exception in a thread of the client does
     *_, dones, infos = envs.step(actions)
     assert dones.tolist() == [True, False]
     assert infos[0]["worker_restarted"] is True
