@@ -77,7 +77,7 @@ def server_of(env: CarlaLaneEnv) -> Any:
     return env._connection.supervisor.server
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

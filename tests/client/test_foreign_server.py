@@ -256,7 +256,7 @@ def test_whose_process_lives_is_let_be(server: EmbeddedServer) -> None:
             assert kinds(server) == {"sensor": 2, "vehicle": 3}
 
 
-def test_marks() -> None:
+def test_owner_tags() -> None:
     assert not is_abandoned(owner_tag())
     assert is_abandoned(owner_tag() + "1")  # an earlier process with this process id
     ended = subprocess.run(

@@ -65,7 +65,7 @@ def interrupt(call: Callable[[], object], *delays: float) -> None:
     ],
     ids=["command", "child", "orphan"],
 )
-def test_processes_without_the_mark_are_counted_and_ended(command: str) -> None:
+def test_processes_without_the_variable_are_counted_and_ended(command: str) -> None:
     server = CommandServer(command)
     processes = [process.pid for process in server_processes(server._server_id, server.pid)]
     assert processes
@@ -74,7 +74,7 @@ def test_processes_without_the_mark_are_counted_and_ended(command: str) -> None:
     assert all(wait_until_gone(pid, 5.0) for pid in processes)
 
 
-def test_processes_without_the_mark_end_where_what_watches_them_hangs() -> None:
+def test_processes_without_the_variable_end_where_what_watches_them_hangs() -> None:
     server = CommandServer(WITHOUT_ENVIRONMENT)
     processes = [process.pid for process in server_processes(server._server_id, server.pid)]
     os.kill(server.pid, signal.SIGSTOP)
@@ -265,7 +265,7 @@ def test_a_server_that_hangs_ends_where_no_more_files_can_be_opened() -> None:
     assert wait_until_gone(server.pid, 5.0)
 
 
-@pytest.mark.parametrize("command", [SCRIPT, WITHOUT_ENVIRONMENT], ids=["marked", "unmarked"])
+@pytest.mark.parametrize("command", [SCRIPT, WITHOUT_ENVIRONMENT], ids=["with variable", "without variable"])
 @pytest.mark.parametrize("delays", [[0.5], [0.5, 0.55], [0.5, 0.51, 0.52]], ids=["once", "twice", "thrice"])
 def test_ctrl_c_in_close_leaves_nothing_of_a_command(command: str, delays: list[float]) -> None:
     server = CommandServer(command)
