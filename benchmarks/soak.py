@@ -17,18 +17,16 @@ one step is Python's: its table of interned strings doubles, by 1 MB.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import psutil
 
 import sb3_carla  # noqa: F401
-from sb3_carla.client.servers import resident_memory
 from sb3_carla.diagnostics.html import markdown_table
 from sb3_carla.envs.driver import PurePursuitDriver
 
@@ -56,10 +54,10 @@ class Tenth:
         return self.ticks / self.seconds
 
 
-def server_pid() -> int:
-    """:return: of the server, this process's only child"""
-    (pid,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return int(pid)
+def server_process() -> psutil.Process:
+    """:return: the server, this process's only child"""
+    (server,) = psutil.Process().children()
+    return server
 
 
 def soak(episodes: int, ticks: int) -> Iterator[Tenth]:
@@ -70,7 +68,7 @@ def soak(episodes: int, ticks: int) -> Iterator[Tenth]:
     """
     with gym.make("CarlaLane-v0", town=TOWNS, weather=WEATHERS, n_npcs=5, route_length=100.0, **DRIVING) as env:
         env.reset(seed=0)
-        server, driver = server_pid(), PurePursuitDriver(env)
+        server, driver = server_process(), PurePursuitDriver(env)
         for _ in range(TENTHS):
             part, begun = Tenth(), time.perf_counter()
             while part.episodes < episodes / TENTHS or part.ticks < ticks / TENTHS:
@@ -80,10 +78,10 @@ def soak(episodes: int, ticks: int) -> Iterator[Tenth]:
                     _, _, terminated, truncated, _ = env.step(driver.act())
                     ended, part.ticks = terminated or truncated, part.ticks + DRIVING["action_repeat"]
                 part.episodes += 1
-                part.ours = max(part.ours, resident_memory(os.getpid()) / 1e6)
-                part.servers = max(part.servers, resident_memory(server) / 1e6)
+                part.ours = max(part.ours, psutil.Process().memory_info().rss / 1e6)
+                part.servers = max(part.servers, server.memory_info().rss / 1e6)
             part.seconds = time.perf_counter() - begun
-            assert server_pid() == server, "the server was replaced"
+            assert server_process() == server, "the server was replaced"
             yield part
 
 

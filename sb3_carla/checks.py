@@ -1,4 +1,4 @@
-"""What numbers an argument may have; every complaint names the argument, what was expected and what was seen."""
+"""Checks of numeric arguments; each error names the argument, what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["check_limits", "check_positive", "check_whole"]
 def check_whole(name: str, value: object, least: int) -> None:
     """
     :param name: of the argument
-    :param value: what was given
-    :param least: smallest that is allowed
-    :raises ValueError: if it is no whole number, or smaller
+    :param value: of the argument
+    :param least: smallest allowed value
+    :raises ValueError: if the value is no integer, or too small
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
@@ -21,8 +21,8 @@ def check_whole(name: str, value: object, least: int) -> None:
 
 def check_positive(**values: object) -> None:
     """
-    :param values: by argument
-    :raises ValueError: if one is something else than a finite number above 0
+    :param values: of arguments, by name
+    :raises ValueError: if one is not a finite number above 0
     """
     for name, value in values.items():
         if not (isinstance(value, numbers.Real) and 0.0 < float(value) < math.inf):
@@ -31,7 +31,7 @@ def check_positive(**values: object) -> None:
 
 def check_limits(**values: object) -> None:
     """
-    :param values: by argument; None is no limit
-    :raises ValueError: if one is something else than None or a finite number above 0
+    :param values: of arguments, by name; None is no limit
+    :raises ValueError: if one is neither None nor a finite number above 0
     """
     check_positive(**{name: value for name, value in values.items() if value is not None})

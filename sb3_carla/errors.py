@@ -1,4 +1,4 @@
-"""Every error that sb3_carla raises on purpose, in one hierarchy."""
+"""The exceptions of sb3_carla."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ __all__ = [
 
 
 class CarlaLaneError(Exception):
-    """Base class: ``except CarlaLaneError`` catches whatever this package reports."""
+    """Base class of this package's exceptions."""
 
 
 class SimulatorError(CarlaLaneError):
-    """The packaged simulator cannot do what was asked."""
+    """The packaged simulator cannot do what it was asked to do."""
 
 
 class MapError(SimulatorError, ValueError):
-    """An OpenDRIVE map is unknown, unreadable, or has nothing to drive on."""
+    """An OpenDRIVE map is unknown, unreadable, or has no road to drive on."""
 
 
 class SpawnError(SimulatorError):
-    """An actor cannot be put into the world: unknown blueprint, or its place is taken."""
+    """An actor cannot be spawned: its blueprint is unknown, or its place is occupied."""
 
 
 class ServerError(CarlaLaneError):
-    """A CARLA server does not do its part."""
+    """A CARLA server failed."""
 
 
 class ServerStartError(ServerError):
-    """A server, packaged or of a command, did not come up."""
+    """A server, the packaged one or a command's, did not start."""
 
 
 class ServerTimeoutError(ServerError):
@@ -51,19 +51,19 @@ class ServerTimeoutError(ServerError):
 
 
 class FrameError(ServerError):
-    """A camera's pictures are not those of the ticks, or not of the size that was asked for."""
+    """A camera's image belongs to another tick, or has another size than was asked for."""
 
 
 class VehicleLostError(ServerError):
-    """The agent's car is no longer in the world: somebody else has removed it."""
+    """The agent's car is no longer in the world: another client has destroyed it."""
 
 
 class CallError(ServerError):
-    """A remote call cannot be done; the message goes to the client."""
+    """The packaged server cannot execute a remote call; the client receives the message."""
 
 
 class VersionMismatchError(ServerError):
-    """Server and client speak different CARLA versions."""
+    """Server and client library have different CARLA versions."""
 
 
 class TownNotFoundError(ServerError, ValueError):
@@ -71,15 +71,15 @@ class TownNotFoundError(ServerError, ValueError):
 
 
 class ZooPatchError(CarlaLaneError):
-    """The installed rl-zoo3 has not got what we hook into. No ImportError: rl-zoo3 would swallow that."""
+    """The installed rl-zoo3 lacks a function that we patch. Not an ``ImportError``, which rl-zoo3 would catch."""
 
 
 class EventLogError(CarlaLaneError):
-    """A training's log cannot be read: no event files, or damaged ones."""
+    """The log of a training cannot be read: its event files are missing or damaged."""
 
 
 class CheckpointError(CarlaLaneError):
-    """A checkpoint is not there, or damaged."""
+    """A checkpoint is missing or damaged."""
 
 
 class ModelError(CarlaLaneError):

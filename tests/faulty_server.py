@@ -1,9 +1,10 @@
 """
-The packaged server with a camera that goes wrong: ``faulty_server.py PORT FAULT FRAME [SECONDS]``.
+The packaged server with a fault: ``faulty_server.py PORT FAULT FRAME [SECONDS]``.
 
-From the FRAME-th picture on, or at it, it does what FAULT says. With "spawn" it hangs as the first actor appears; with
-"untold" a new client hears nothing of the world before the next tick, as in CARLA. All else, client and connection
-included, is the real thing.
+Faults of the camera, at its FRAME-th image: "late" sends it SECONDS later, "early" with the number of the next frame,
+"twice" three times, "dropped" not at all. From the FRAME-th image on: "size" sends images of another size, "never"
+sends none. Other faults: with "spawn" the server hangs when the first actor is spawned; with "untold" a new client gets
+no snapshot before the next tick, as in CARLA. Everything else is the real server, client and connection.
 """
 
 from __future__ import annotations
@@ -19,49 +20,49 @@ from sb3_carla.simulator.sensors import CameraSensor
 
 PORT, FAULT, FRAME = sys.argv[1], sys.argv[2], int(sys.argv[3])
 SECONDS = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
-pictures = 0
-right = simulation.Simulation._publish_sensor
+images = 0
+publish_sensor = simulation.Simulation._publish_sensor
 
 
-def wrong(self: Any, sensor: Any) -> None:
-    """One camera picture, as it should not be."""
-    global pictures
+def publish_wrongly(self: Any, sensor: Any) -> None:
+    """Send a camera's image with the fault."""
+    global images
     if not isinstance(sensor, CameraSensor):
-        right(self, sensor)
+        publish_sensor(self, sensor)
         return
-    pictures += 1
-    here = pictures == FRAME
+    images += 1
+    here = images == FRAME
     if FAULT == "late" and here:
         time.sleep(SECONDS)
-    if FAULT == "size" and pictures >= FRAME:
+    if FAULT == "size" and images >= FRAME:
         size, sensor.width, sensor.height = (sensor.width, sensor.height), 16, 12
         header = simulation.payload.image_header(self.world, sensor)
         sensor.width, sensor.height = size
         self.streams.publish(sensor.id, header, bytes(4 * 16 * 12))
     elif FAULT == "early" and here:
         self.world.frame += 1
-        right(self, sensor)
+        publish_sensor(self, sensor)
         self.world.frame -= 1
-    elif not (FAULT == "dropped" and here) and not (FAULT == "never" and pictures >= FRAME):
+    elif not (FAULT == "dropped" and here) and not (FAULT == "never" and images >= FRAME):
         for _ in range(3 if FAULT == "twice" else 1):
-            right(self, sensor)
+            publish_sensor(self, sensor)
 
 
-def lost(*_: Any) -> None:
-    """Never to be heard of again."""
+def hang(*_: Any) -> None:
+    """Stop answering."""
     time.sleep(1000.0)
 
 
-def told(self: Any, stream_id: int, connection: Any) -> None:
-    """Of the sensors, not of the world."""
+def subscribe_to_sensors(self: Any, stream_id: int, connection: Any) -> None:
+    """Send a new subscriber no snapshot of the world."""
     if stream_id != WORLD_STREAM:
         subscribed(self, stream_id, connection)
 
 
 subscribed = server.Server._subscribed
 if FAULT == "untold":
-    server.Server._subscribed = told  # type: ignore[method-assign]
-simulation.Simulation._publish_sensor = wrong  # type: ignore[method-assign]
+    server.Server._subscribed = subscribe_to_sensors  # type: ignore[method-assign]
+simulation.Simulation._publish_sensor = publish_wrongly  # type: ignore[method-assign]
 if FAULT == "spawn":
-    simulation.World._enter = lost  # type: ignore[method-assign]
+    simulation.World._enter = hang  # type: ignore[method-assign]
 sys.exit(main(["--port", PORT]))

@@ -1,9 +1,8 @@
-"""What tests of servers share: processes, and which of them is whose."""
+"""Helpers for tests that start servers and other processes."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import sys
 import time
@@ -14,60 +13,61 @@ from typing import Any
 
 import carla
 import numpy as np
+import psutil
 
-from sb3_carla.client import process_watchdog
-from sb3_carla.client.servers import ServerProcess, _answers
+from sb3_carla.client.command_server import server_answers
+from sb3_carla.client.server_process import ServerProcess
 from sb3_carla.envs.carla_lane import CarlaLaneEnv
 
 STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
 OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
 SCRIPT = f"sh -c '{OURS} & wait'"
-"""Like CarlaUE4.sh: the server is a child of what is started."""
+"""Like CarlaUE4.sh: a script that starts the server as its child."""
 
 
 def faulty(fault: str) -> str:
     """
-    Command of a server that goes wrong.
+    Command of a server with a fault.
 
-    :param fault: see ``faulty_server.py``
+    :param fault: arguments of ``faulty_server.py`` after the port
     """
     script = Path(__file__).with_name("faulty_server.py")
     return f"{shlex.quote(sys.executable)} {shlex.quote(str(script))} {{port}} {fault}"
 
 
 def children() -> set[int]:
-    listing = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
-    return {int(pid) for pid in listing.split()}
+    return {process.pid for process in psutil.Process().children()}
 
 
-def marked(name: str, value: str) -> dict[int, str]:
-    """Process ids and command lines of all that live and carry an environment variable."""
+def processes_with(variable: str, value: str) -> dict[int, str]:
+    """Process ids and command lines of the living processes that have an environment variable with this value."""
     found = {}
-    for pid in process_watchdog.marked(value, name):
-        with contextlib.suppress(OSError):  # gone since
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if command:
-                found[pid] = command
+    for process in psutil.process_iter(["environ", "cmdline"]):
+        environment, command = process.info["environ"], process.info["cmdline"]
+        if command and environment and environment.get(variable) == value:
+            found[process.pid] = " ".join(command)
     return found
+
+
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def wait_until_gone(pid: int, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
+        if not is_alive(pid):
             return True
         time.sleep(0.05)
     return False
 
 
 def server_below(pid: int) -> int:
-    """The last of the descendants: the server itself."""
-    while below := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        pid = int(below[-1])
+    """Follow the last child of each process: the server itself."""
+    while below := psutil.Process(pid).children():
+        pid = below[-1].pid
     return pid
 
 
@@ -77,7 +77,7 @@ def server_of(env: CarlaLaneEnv) -> Any:
     return env._connection.supervisor.server
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -85,8 +85,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def connected(server: ServerProcess) -> Any:
-    """The server's world for another client; the server may still be starting."""
-    wait_for(lambda: _answers(server.host, server.port))
+    """The server's world, as another client sees it; the server may still be starting."""
+    wait_for(lambda: server_answers(server.host, server.port))
     client = carla.Client(server.host, server.port)
     client.set_timeout(10.0)
     return client.get_world()
@@ -95,6 +95,6 @@ def connected(server: ServerProcess) -> Any:
 def kinds(server: ServerProcess) -> dict[str, int]:
     """How many cars and sensors a server has."""
     world = connected(server)
-    wait_for(lambda: world.get_snapshot().frame > 0)  # the first one comes on a connection of its own
+    wait_for(lambda: world.get_snapshot().frame > 0)  # it comes on a connection of its own
     found = Counter(actor.type_id.partition(".")[0] for actor in world.get_actors())
     return {kind: found[kind] for kind in ("sensor", "vehicle") if found[kind]}

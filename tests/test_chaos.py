@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
-from processes import marked
+from processes import processes_with
 
-from sb3_carla.client.servers import resident_memory
 from sb3_carla.td3.td3 import TD3
 
 MARK = "SB3_CARLA_CHAOS"
@@ -60,7 +59,7 @@ class Chaos:
 
     def processes(self) -> dict[int, str]:
         """Process ids and command lines of all that belongs to it and lives."""
-        return marked(MARK, self.mark)
+        return processes_with(MARK, self.mark)
 
     def _some(self, what: str) -> int | None:
         pids = [pid for pid, command in self.processes().items() if what in command and pid != self.trainer.pid]
@@ -137,13 +136,8 @@ class Chaos:
 
 def _listening(pid: int) -> list[int]:
     """Ports that a process listens on."""
-    sockets = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        found = re.match(r"socket:\[(\d+)\]", os.readlink(entry))
-        if found:
-            sockets.add(found[1])
-    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and row[9] in sockets]
+    connections = psutil.Process(pid).net_connections("tcp4")
+    return [connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN]
 
 
 def rage(chaos: Chaos, seconds: float, pause: tuple[float, float]) -> None:
@@ -162,12 +156,12 @@ def rage(chaos: Chaos, seconds: float, pause: tuple[float, float]) -> None:
         assert time.monotonic() < began + 3.0 * seconds + 300.0, f"it hangs; the end of its log:\n{chaos.log()[-3000:]}"
         time.sleep(0.5 if len(chaos.done) < len(deeds) else chaos.random.uniform(*pause))
         if chaos.steps():
-            with contextlib.suppress(OSError):  # it ends just now
-                chaos.memory.append(resident_memory(chaos.trainer.pid))
+            with contextlib.suppress(psutil.Error):  # it ends just now
+                chaos.memory.append(psutil.Process(chaos.trainer.pid).memory_info().rss)
             due = chaos.resumed < 2 and time.monotonic() > began + seconds * (0.25, 0.5)[chaos.resumed]
             deed = chaos.kill_the_trainer if due and len(chaos.done) >= len(deeds) else next(coming)
             chaos.done.append(deed.__name__)
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError, ConnectionError):  # it has gone meanwhile
+            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess, ConnectionError):  # it has ended
                 deed()
 
 

@@ -1,1 +1,1 @@
-"""One CARLA session, and the way to a server: found, started, watched, replaced, given back."""
+"""The client side: a session with a CARLA server, and the processes of servers."""

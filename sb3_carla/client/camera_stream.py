@@ -1,4 +1,4 @@
-"""A camera on the car, and its pictures matched to the ticks that they belong to."""
+"""A camera on the car; its images are matched to the ticks that they belong to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CameraMount:
     """
     Camera's size [px], horizontal field of view [deg], and pose on the car [m, deg], as in CARLA's blueprints.
 
-    With ``on_demand`` the packaged server draws its pictures from the first on that is asked for.
+    With ``on_demand`` the packaged server renders nothing until the first image is asked for.
     """
 
     width: int
@@ -34,10 +34,10 @@ class CameraMount:
 
 class CameraStream:
     """
-    A camera's frames, matched to ticks.
+    A camera's images, matched to ticks.
 
     :param sensor: ``carla.Sensor`` of type ``sensor.camera.rgb``
-    :param mount: what was asked for
+    :param mount: gives the size of its images
     """
 
     def __init__(self, sensor: Any, mount: CameraMount) -> None:
@@ -45,25 +45,25 @@ class CameraStream:
         self._images: queue.SimpleQueue[Any] = queue.SimpleQueue()
         sensor.listen(self._images.put)
 
-    def frame(self, number: int, timeout: float) -> NDArray[np.uint8]:
+    def image(self, frame: int, timeout: float) -> NDArray[np.uint8]:
         """
-        Picture of a tick; older ones, late or sent again, are dropped.
+        Image of a tick; images of earlier frames are dropped.
 
-        :param number: frame number that the tick returned
-        :param timeout: how long to wait, however many others come [s]
+        :param frame: frame number that the tick returned
+        :param timeout: how long to wait in all, however many other images come [s]
         :return: shape (height, width, 4), uint8 BGRA, read-only
-        :raises ServerTimeoutError: if it does not come
-        :raises FrameError: if a later one comes instead, or one of another size
+        :raises ServerTimeoutError: if the image does not come
+        :raises FrameError: if the image of a later frame, or of another size, comes instead
         """
         deadline = time.monotonic() + timeout
         while True:
             try:
                 image = self._images.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise ServerTimeoutError(f"The camera sent no image for frame {number} within {timeout:g} s") from None
-            if image.frame > number:
-                raise FrameError(f"The camera lost frame {number}: it sent frame {image.frame} instead")
-            if image.frame == number:
+                raise ServerTimeoutError(f"The camera sent no image for frame {frame} within {timeout:g} s") from None
+            if image.frame > frame:
+                raise FrameError(f"The camera lost frame {frame}: it sent frame {image.frame} instead")
+            if image.frame == frame:
                 pixels = np.frombuffer(image.raw_data, dtype=np.uint8)
                 if pixels.size != 4 * self._size[0] * self._size[1]:
                     expected = " x ".join(map(str, self._size))

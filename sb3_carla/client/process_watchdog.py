@@ -1,10 +1,13 @@
 """
-``guard.py PARENT MARK COMMAND ...``: runs a command; ends all that it has started when asked to or the parent dies.
+Runs the command of a server, and ends all processes that the command has started.
 
-A CARLA server is a shell script that starts another process: a signal to the script would leave that one behind, and
-one to its process group whatever has left the group. So what a command starts is known by an environment variable,
-which children inherit; and by its descent, for what begins with another environment: orphans below the guard become its
-children. This file imports nothing but the standard library, so that it starts at once.
+Called as ``process_watchdog.py PARENT_PID SERVER_ID COMMAND ...``. It ends them on SIGTERM, SIGINT or SIGHUP, and when
+the parent process dies.
+
+CARLA's server is a shell script that starts another process. A signal to the script leaves that process behind; a
+signal to its process group misses a process that has left the group. So the processes of a server are found in two
+ways: children inherit the environment variable ``SERVER_ID_VARIABLE``, and a process with another environment is still
+a descendant of the watchdog, because the watchdog adopts orphans.
 """
 
 from __future__ import annotations
@@ -16,124 +19,108 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 
-MARK = "SB3_CARLA_SERVER"
-"""Environment variable by which all processes of a server are known."""
-LOOK = 0.1
-"""How often to look whether the parent and the command live [s]."""
+# psutil adds 15 ms to the start of this process (30 ms); a CARLA server takes seconds.
+import psutil
+
+SERVER_ID_VARIABLE = "SB3_CARLA_SERVER_ID"
+"""Environment variable that all processes of a server have; its value is the server's id."""
+POLL_INTERVAL = 0.1
+"""Time between two checks of the parent and of the command [s]."""
 PR_SET_CHILD_SUBREAPER = 36
-"""Of ``prctl(2)``."""
-GRACE = 2.0
-"""Time between SIGTERM and SIGKILL [s]; shorter than what whoever ends the guard grants it."""
+"""Option of ``prctl(2)``: orphaned descendants become children of the calling process."""
+TERMINATE_TIMEOUT = 2.0
+"""Time between SIGTERM and SIGKILL [s]; less than the parent grants the watchdog (``server_process.py``)."""
 
 
-def main(parent: int, mark: str, command: list[str]) -> int:
+def main(parent_pid: int, server_id: str, command: list[str]) -> int:
     """
-    Run the command until it ends, the parent dies, or SIGTERM comes.
+    Run the command until it ends, the parent dies, or a signal asks for the end.
 
-    :param parent: process id
-    :param mark: value of ``MARK`` for the command
+    :param parent_pid: process id of the parent
+    :param server_id: value of ``SERVER_ID_VARIABLE`` for the command
     :param command: program and its arguments
-    :return: the command's exit status, 127 if it cannot be run
+    :return: exit status of the command; 127 if it cannot be run
     """
-    asked: list[int] = []
+    received: list[int] = []
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, ask)
-    with contextlib.suppress(AttributeError):  # Linux alone has it
+        signal.signal(number, receive)
+    with contextlib.suppress(AttributeError):  # only Linux has prctl()
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        process = subprocess.Popen(command, start_new_session=True, env={**os.environ, MARK: mark})
+        environment = {**os.environ, SERVER_ID_VARIABLE: server_id}
+        process = subprocess.Popen(command, start_new_session=True, env=environment)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
-    while process.poll() is None and not asked and os.getppid() == parent:
-        _reap(process.pid)
-        time.sleep(LOOK)
-    end(mark, os.getpid())
+    # This loop reads no files: it runs ten times a second, also on machines with thousands of processes.
+    while process.poll() is None and not received and os.getppid() == parent_pid:
+        _reap_orphans(process.pid)
+        time.sleep(POLL_INTERVAL)
+    end_server_processes(server_id, os.getpid())
     status = process.wait()
-    with contextlib.suppress(ChildProcessError):  # none is left
+    with contextlib.suppress(ChildProcessError):  # no child is left
         while True:
             os.wait()
     return status
 
 
-def _reap(command: int) -> None:
-    """Take leave of orphans that have ended; of the command its ``Popen`` does."""
-    look = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    while (ended := os.waitid(os.P_ALL, 0, look)) is not None and ended.si_pid != command:
+def _reap_orphans(command_pid: int) -> None:
+    """Reap adopted orphans that have ended; the command itself is reaped by its ``Popen``."""
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while (ended := os.waitid(os.P_ALL, 0, options)) is not None and ended.si_pid != command_pid:
         os.waitpid(ended.si_pid, 0)
 
 
-def children(*, alive: bool = False) -> dict[int, list[int]]:
+def server_processes(server_id: str, watchdog_pid: int | None) -> list[psutil.Process]:
     """
-    :param alive: without those that have ended, and wait to be taken leave of
-    :return: ids of the processes below each one
+    Find the living processes of a server.
+
+    :param server_id: value of ``SERVER_ID_VARIABLE``
+    :param watchdog_pid: process id of the server's watchdog; None if it has none
+    :return: processes with that value, and all descendants of the watchdog
     """
-    found: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # gone since
-                state, parent = (entry / "stat").read_text(errors="replace").rsplit(")", 1)[1].split()[:2]
-                if not alive or state != "Z":
-                    found.setdefault(int(parent), []).append(int(entry.name))
-    return found
+    found: list[psutil.Process] = []
+    children: dict[int | None, list[psutil.Process]] = defaultdict(list)
+    for process in psutil.process_iter(["environ", "ppid", "status"]):
+        info = process.info  # None for each value that this user must not read
+        if info["status"] == psutil.STATUS_ZOMBIE:
+            continue
+        children[info["ppid"]].append(process)
+        if (info["environ"] or {}).get(SERVER_ID_VARIABLE) == server_id:
+            found.append(process)
+    descendants = [] if watchdog_pid is None else children[watchdog_pid]
+    for process in descendants:  # the list grows in the loop
+        descendants += children[process.pid]
+    return list(dict.fromkeys(found + descendants))
 
 
-def family(mark: str, root: int | None) -> list[int]:
+def end_server_processes(
+    server_id: str, watchdog_pid: int | None, signals: Sequence[int] = (signal.SIGTERM, signal.SIGKILL)
+) -> None:
     """
-    :param mark: value of ``MARK``
-    :param root: a guard's process id, if there is one
-    :return: ids of the living processes that have the mark, and of those below the guard
-    """
-    found = dict.fromkeys(marked(mark))
-    below = children(alive=True)
-    left = [] if root is None else [root]
-    while left:
-        more = below.get(left.pop(), [])
-        found.update(dict.fromkeys(more))
-        left += more
-    return list(found)
+    End the processes of a server, but not its watchdog.
 
-
-def marked(mark: str, name: str = MARK) -> list[int]:
-    """
-    :param mark: value of an environment variable
-    :param name: of the variable
-    :return: ids of the processes that have it
-    """
-    wanted, found = f"{name}={mark}".encode(), []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # gone since, or somebody else's
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-    return found
-
-
-def end(mark: str, root: int | None = None, signals: Sequence[int] = (signal.SIGTERM, signal.SIGKILL)) -> None:
-    """
-    End all processes with a mark, and those below a guard.
-
-    :param mark: value of ``MARK``
-    :param root: the guard's process id, if there is one
-    :param signals: to end them by, one after the other
+    :param server_id: value of ``SERVER_ID_VARIABLE``
+    :param watchdog_pid: process id of the server's watchdog; None if it has none
+    :param signals: sent one after the other, ``TERMINATE_TIMEOUT`` apart, until all processes have ended
     """
     for number in signals:
-        told: set[int] = set()
-        deadline = time.monotonic() + GRACE
-        while (left := family(mark, root)) and time.monotonic() < deadline:
-            for pid in set(left) - told:
-                with contextlib.suppress(OSError):  # gone since, or another user's
-                    os.kill(pid, number)
-            told.update(left)
-            time.sleep(0.2 * LOOK)
+        signalled: set[psutil.Process] = set()
+        deadline = time.monotonic() + TERMINATE_TIMEOUT
+        while (living := server_processes(server_id, watchdog_pid)) and time.monotonic() < deadline:
+            for process in set(living) - signalled:
+                with contextlib.suppress(psutil.Error):  # it has ended, or belongs to another user
+                    process.send_signal(number)
+            signalled.update(living)
+            time.sleep(0.02)
 
 
 if __name__ == "__main__":

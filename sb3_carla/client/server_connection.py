@@ -1,4 +1,4 @@
-"""One environment's way to a CARLA server: found, replaced where it is lost, and left as it was found."""
+"""One environment's connection to a CARLA server: made, restored when the server is lost, and closed."""
 
 from __future__ import annotations
 
@@ -9,137 +9,143 @@ import time
 from collections.abc import Callable, Sequence
 
 from sb3_carla.client.camera_stream import CameraMount
+from sb3_carla.client.carla_client import translate_client_errors
 from sb3_carla.client.cleanup import Leftovers, close_at_exit
-from sb3_carla.client.servers import ServerProcess, Supervisor
-from sb3_carla.client.session import CarlaSession, translate_client_errors
+from sb3_carla.client.server_process import ServerProcess
+from sb3_carla.client.server_supervisor import ServerSupervisor
+from sb3_carla.client.session import CarlaSession
 from sb3_carla.errors import FrameError, ServerError, ServerStartError, ServerTimeoutError, VehicleLostError
 
-__all__ = ["LOST", "ServerConnection"]
+__all__ = ["RECOVERABLE_ERRORS", "ServerConnection"]
 
 logger = logging.getLogger(__name__)
 
-LOST = (ServerTimeoutError, ServerStartError, FrameError, VehicleLostError)
-"""What another server, or connecting anew, may cure."""
-ATTEMPTS = 3
-"""Servers that are tried before an episode is given up, of those that the environment starts."""
-RECONNECT, RECONNECT_PAUSE = 120.0, 2.0
-"""How long, and how often, to look for a server that somebody else has to start again [s]."""
+RECOVERABLE_ERRORS = (ServerTimeoutError, ServerStartError, FrameError, VehicleLostError)
+"""Errors after which a new server, or a new connection, may work."""
+MAX_ATTEMPTS = 3
+"""How many servers of a supervisor are tried before an episode is given up."""
+RECONNECT_TIMEOUT, RECONNECT_INTERVAL = 120.0, 2.0
+"""How long, and how often, to try to reach a server again that the user runs [s]."""
 
 
 class ServerConnection:
     """
     The server of an environment and the session with it.
 
-    :param host: of a server that somebody else keeps; None: it is the supervisor's
-    :param port: of its calls, with ``host``
-    :param supervisor: what keeps a server of ours running; None with a ``host``
-    :param mounts: cameras on the car
+    :param host: address of a server that the user runs; None: the supervisor starts the server
+    :param port: RPC port, with ``host``
+    :param supervisor: keeps a server running; None with a ``host``
+    :param cameras: mounts of the cameras on the car
     :param timeout: for each answer of the server [s]
     :param delta_seconds: simulated time of a tick [s]
-    :param ticks_per_image: a camera's pictures are wanted after every so many ticks
+    :param ticks_per_image: ticks between two images that are read
     """
 
     def __init__(
         self,
         host: str | None,
         port: int,
-        supervisor: Supervisor | None,
-        mounts: Sequence[CameraMount],
+        supervisor: ServerSupervisor | None,
+        cameras: Sequence[CameraMount],
         *,
         timeout: float,
         delta_seconds: float,
         ticks_per_image: int,
     ) -> None:
         self._host, self._port = host, port
-        self._mounts = mounts
+        self._cameras = cameras
         self._timeout, self._delta_seconds, self._ticks_per_image = timeout, delta_seconds, ticks_per_image
-        self._connected = False  # once, at least
+        self._was_connected = False
         self.supervisor = supervisor
         self.session: CarlaSession | None = None
-        """None where there is none at present."""
+        """The present session; None if there is none."""
         self.leftovers: Leftovers | None = None
-        """Of a session that lost a server of somebody else."""
+        """What the last session left on a server that the user runs and that was lost."""
 
     @property
     def is_forked(self) -> bool:
-        """Whether this is a fork of the process that has the session."""
+        """Whether this process is a fork of the session's process."""
         return self.session is not None and self.session.is_forked
 
     def begin_with_retries(self, begin: Callable[[], None]) -> None:
         """
-        Begin an episode, on another server if need be.
+        Begin an episode; try again if the server is lost meanwhile.
 
-        :param begin: asks for a :meth:`session_for` the episode, and prepares it; called anew where that server is lost
-        :raises ServerError: if the servers that were tried are all lost
+        :param begin: calls :meth:`session_for` and prepares the episode; called again after each lost server
+        :raises ServerError: if each server that was tried is lost
         """
-        first = time.monotonic()
+        start = time.monotonic()
         for attempt in itertools.count(1):
-            error = self._lost_in(begin)
+            error = self._try_to_begin(begin)
             if error is None:
                 return
-            patience = self._connected and time.monotonic() - first < RECONNECT
-            if not (attempt < ATTEMPTS if self.supervisor is not None else patience):
+            if self.supervisor is not None:
+                try_again = attempt < MAX_ATTEMPTS
+            else:  # a wrong address fails at once, a server that did answer may be started again
+                try_again = self._was_connected and time.monotonic() - start < RECONNECT_TIMEOUT
+            if not try_again:
                 raise error
-            logger.warning("The episode begins anew on another server: %s", error)
-            time.sleep(0.0 if self.supervisor is not None else RECONNECT_PAUSE)
+            logger.warning("The server was lost while the episode began. Trying again: %s", error)
+            time.sleep(0.0 if self.supervisor is not None else RECONNECT_INTERVAL)
 
-    def _lost_in(self, begin: Callable[[], None]) -> ServerError | None:
+    def _try_to_begin(self, begin: Callable[[], None]) -> ServerError | None:
         try:
-            with translate_client_errors("The CARLA server stopped translate_client_errors"):
+            with translate_client_errors():
                 begin()
-        except LOST as error:
-            self.leave(server_lost=True)
+        except RECOVERABLE_ERRORS as error:
+            self.disconnect(server_lost=True)
             return error
         return None
 
     def session_for(self, town: str) -> CarlaSession:
         """
-        The session of the next episode: the present one, or one with a new server where it is time for that.
+        Get the session for the next episode, with a new server if the supervisor replaces the old one.
 
-        :param town: that a new server of ours begins with; it may be another one that is loaded
+        :param town: town with which a new server starts; a running server may have another town loaded
+        :return: the present session, or a new one
         :raises ServerError: if there is no server, or it cannot be started
-        :raises MapError: if a new server of ours cannot use the town
+        :raises MapError: if a new server cannot use the town
         """
         if self.supervisor is None:
             return self.session or self._connect(None)
-        why = self.supervisor.begin_episode()
-        if why is not None:
-            logger.info("The server is replaced: %s", why)
-            self.leave(server_lost=False)
+        reason = self.supervisor.begin_episode()
+        if reason is not None:
+            logger.info("The server is replaced: %s", reason)
+            self.disconnect(server_lost=False)
         server = self.supervisor.start(town)
         return self.session or self._connect(server)
 
     def _connect(self, server: ServerProcess | None) -> CarlaSession:
-        """A session with our server, or with that of somebody else."""
+        """A session with a supervised server; with None, with the server that the user runs."""
         host, port = (str(self._host), self._port) if server is None else (server.host, server.port)
         self.session = CarlaSession(
-            host, port, self._mounts, timeout=self._timeout, delta_seconds=self._delta_seconds,
+            host, port, self._cameras, timeout=self._timeout, delta_seconds=self._delta_seconds,
             ticks_per_image=self._ticks_per_image, packaged=server is not None and server.packaged,
             leftovers=self.leftovers,
         )  # fmt: skip
         if server is None:
             close_at_exit(self.session)
-        self._connected, self.leftovers = True, None
+        self._was_connected, self.leftovers = True, None
         return self.session
 
-    def leave(self, *, server_lost: bool) -> None:
+    def disconnect(self, *, server_lost: bool) -> None:
         """
-        Give the server its settings back, and end it if it is ours.
+        Close the session, and end the server if a supervisor keeps it.
 
-        :param server_lost: it is not asked anything any more
+        :param server_lost: do not call the server any more
         """
         session, self.session = self.session, None
         if session is not None:
             if server_lost and self.supervisor is None:
                 self.leftovers = session.leftovers
-            session.close(server_lost=server_lost or self.supervisor is not None)  # ours ends with all that is in it
+            session.close(server_lost=server_lost or self.supervisor is not None)  # actors end with their server
         if self.supervisor is not None:
             self.supervisor.close()
 
     def close(self) -> None:
-        """:meth:`leave` for good: what a session left that lost its server is cleared up where that answers again."""
+        """Disconnect for good; before that remove what a session has left on a server that it lost, if it answers."""
         if self.leftovers is not None:
-            with contextlib.suppress(ServerError):  # it may have been silent for a while only
+            with contextlib.suppress(ServerError):  # the server may have been silent for a while only
                 self._connect(None)
         self.leftovers = None
-        self.leave(server_lost=False)
+        self.disconnect(server_lost=False)

@@ -1,9 +1,8 @@
 """
-One CARLA session: synchronous mode, one car, its camera and collision sensor. At the end the actors go and the settings
-and the weather come back; the town stays.
+One CARLA session: synchronous mode, the agent's car, its cameras and collision sensor.
 
-This is where CARLA's degrees and threads stop: what comes out is in SI units and radians, and belongs to the frame of
-the last tick.
+At its end the session destroys its actors and restores settings and weather; the town stays. CARLA's degrees and
+threads end here: results are in SI units and radians, and belong to the frame of the last tick.
 """
 
 from __future__ import annotations
@@ -14,53 +13,27 @@ import logging
 import math
 import os
 import queue
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import carla
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_carla.client import vehicle, world_setup
 from sb3_carla.client.camera_stream import CameraMount, CameraStream
-from sb3_carla.client.cleanup import Leftovers, abandoned_actors, process_mark
-from sb3_carla.client.opendrive_file import read_opendrive_file
-from sb3_carla.errors import (
-    MapError,
-    ServerError,
-    ServerTimeoutError,
-    TownNotFoundError,
-    VehicleLostError,
-    VersionMismatchError,
-)
+from sb3_carla.client.carla_client import connect, translate_client_errors
+from sb3_carla.client.cleanup import Leftovers, abandoned_actors, owner_tag
+from sb3_carla.errors import VehicleLostError
 
-__all__ = ["CarlaSession", "VehicleState", "translate_client_errors"]
+__all__ = ["CarlaSession"]
 
 logger = logging.getLogger(__name__)
 
-MAX_WHEEL_ANGLE = math.radians(40.0)
-"""Largest wheel angle [rad]; enough for a turn of 3.5 m radius, and finer than CARLA's 70 degrees."""
-VEHICLE = "vehicle.tesla.model3"
-"""Blueprint of the car."""
-WHEELBASE = 2.875
-"""Of the car [m]."""
-LOAD_FACTOR = 3.0
-"""How much longer than any other answer the loading of a town may take."""
+LOAD_TIMEOUT_FACTOR = 3.0
+"""The server may take so many times longer to load a town than for any other answer."""
 SETTLE_TICKS = 10
-"""Least ticks after a teleport: long enough for any steering to be back at its centre and for the body to settle."""
-
-
-@dataclass(frozen=True, slots=True)
-class VehicleState:
-    """Car at the last tick: position [m], heading [rad], speed in the plane [m/s]."""
-
-    x: float
-    y: float
-    z: float
-    heading: float
-    speed: float
+"""Ticks after a teleport, at least: the steering returns to its centre and the body settles."""
 
 
 class CarlaSession:
@@ -70,14 +43,14 @@ class CarlaSession:
     :param host: name or address
     :param port: RPC port
     :param cameras: mounts of the cameras on the car
-    :param timeout: for every answer of the server [s]
+    :param timeout: for each answer of the server [s]
     :param delta_seconds: simulated time of a tick [s]
-    :param ticks_per_image: after how many ticks a picture is asked for, every time; :meth:`place` ends with one
-    :param packaged: the server is ours: it draws these pictures alone, and reads OpenDRIVE files by their path. CARLA
-        draws one each tick, since its ``sensor_tick`` is not exact
-    :param leftovers: of a session that lost this server: if the server lives on, they are removed
+    :param ticks_per_image: ticks between two images that are read; :meth:`place` ends at a tick with an image
+    :param packaged: whether it is the packaged server, which renders only these images and opens OpenDRIVE files by
+        path. CARLA renders an image each tick, because its ``sensor_tick`` is not exact
+    :param leftovers: of an earlier session that lost this server; removed if the server has run on
     :raises ServerTimeoutError: if no server answers
-    :raises VersionMismatchError: if it speaks another version
+    :raises VersionMismatchError: if the server has another version than the client library
     """
 
     def __init__(
@@ -93,18 +66,17 @@ class CarlaSession:
         leftovers: Leftovers | None = None,
     ) -> None:
         self.delta_seconds = delta_seconds
-        self._process = os.getpid()
+        self._owner_pid, self._owner_tag = os.getpid(), owner_tag()
         self._timeout = timeout
         self._ticks_per_image, self._packaged = ticks_per_image, packaged
         self._mounts = tuple(cameras)
-        self._actors: list[Any] = []
+        self._actors: list[Any] = []  # in the order of spawning
         self._adopted: list[int] = []
         self._loading = False
-        self._mark = process_mark()
         self._streams: dict[CameraMount, CameraStream] = {}
-        self._waiting: dict[CameraMount, Any] = {}  # cameras that nobody has looked through yet
+        self._idle_cameras: dict[CameraMount, Any] = {}  # cameras whose first image has not been asked for
         self._collisions: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.client: Any = _connect(host, port, timeout)
+        self.client: Any = connect(host, port, timeout)
         with translate_client_errors(f"The CARLA server at {host}:{port} does not answer"):
             self.world: Any = self.client.get_world()
             self._original_settings = self.world.get_settings()
@@ -112,37 +84,36 @@ class CarlaSession:
             if leftovers is not None:
                 self._take_over(leftovers)
             if not packaged:
-                self._clear_up()
+                self._remove_abandoned_actors()
         self.vehicle: Any = None
         self.frame = self._first_frame = 0
         self.town = ""
-        """The one that is loaded, and of a file the version."""
+        """The loaded town; for an OpenDRIVE file with its version, see :func:`world_setup.town_version`."""
         self.half_width = 0.0
-        self._steer_scale = 1.0
+        self._steering_scale = 1.0
 
     def _take_over(self, leftovers: Leftovers) -> None:
-        """A server that was started anew is not synchronous any more, or its world has another number."""
+        """Remove an earlier session's leftovers, unless a new server is not synchronous or has another world."""
         if not self._original_settings.synchronous_mode:
             return
         if self.world.id == leftovers.world_id:
             self._destroy(leftovers.actor_ids)
             self._original_settings = leftovers.settings
             self._original_weather = leftovers.world_id, leftovers.weather
-        elif leftovers.loading:  # the actors went with the old world
+        elif leftovers.loading:  # the new world has replaced the old one with its actors
             self._original_settings = leftovers.settings
 
-    def _clear_up(self) -> None:
+    def _remove_abandoned_actors(self) -> None:
         """
-        Remove what processes left that were killed, and were the last to drive here.
+        Remove the actors of killed processes, and the synchronous mode that they left on.
 
-        Their car would stand in a lane for ever, and their cameras be drawn at every tick; and that the server is
-        synchronous is not how they found it.
+        Otherwise their car would stand in a lane for ever, and the server would render their cameras at every tick.
         """
-        left = abandoned_actors(self.world, self._timeout)
-        if not left:
+        abandoned = abandoned_actors(self.world, self._timeout)
+        if not abandoned:
             return
-        logger.warning("%d actors are removed, of processes that were killed", len(left))
-        self._destroy(left)
+        logger.warning("Removing %d actors of processes that were killed", len(abandoned))
+        self._destroy(abandoned)
         if self._original_settings.synchronous_mode:
             self._original_settings.synchronous_mode = False
             self._original_settings.fixed_delta_seconds = None
@@ -150,139 +121,86 @@ class CarlaSession:
     @property
     def leftovers(self) -> Leftovers:
         """What is left behind if the server is lost now."""
-        # Sensors go before the car: the other way round leaks streams in CARLA.
+        # Sensors are destroyed before the car: the other order leaks streams in CARLA.
         actor_ids = (*self._adopted, *(actor.id for actor in reversed(self._actors)))
         return Leftovers(self.world.id, self._original_settings, self._original_weather[1], actor_ids, self._loading)
 
     @property
     def is_forked(self) -> bool:
-        """Whether this is a fork of the process that it belongs to, without the client's threads: it must be let be."""
-        return self._process != os.getpid()
+        """Whether this process is a fork of the session's process: it has none of the client's threads."""
+        return self._owner_pid != os.getpid()
 
     # --- the world ---------------------------------------------------------------------------------------------
 
-    def available_towns(self) -> list[str]:
-        """Names of the towns that the server can load, without their folder."""
-        with translate_client_errors("The CARLA server did not list its towns"):
-            return sorted(Path(name).name for name in self.client.get_available_maps())
-
     def load_town(self, town: str) -> bool:
         """
-        Make a town the current one, with a new car in it; nothing happens if it is that already.
+        Load a town and spawn a new car in it, unless the town is loaded already.
 
-        :param town: name that the server knows, or path of an OpenDRIVE file, which may have been written anew
-        :return: whether it had to be loaded
+        :param town: name that the server knows, or path of an OpenDRIVE file, which may have changed
+        :return: whether the town had to be loaded
         :raises TownNotFoundError: if the server does not know the name
         :raises MapError: if the file cannot be read
         """
-        version = _version(town)
+        version = world_setup.town_version(town)
         if version == self.town:
             return False
         self.town = ""
         with translate_client_errors("The CARLA server did not remove the actors"):
             self._remove_actors()
-        self.client.set_timeout(LOAD_FACTOR * self._timeout)
+        self.client.set_timeout(LOAD_TIMEOUT_FACTOR * self._timeout)
         self._loading = True
         if town.endswith(".xodr") and not self._packaged:
-            opendrive = read_opendrive_file(town)
-            with translate_client_errors(f"The server did not build a world from {town!r}"):
-                self.world = self.client.generate_opendrive_world(opendrive, reset_settings=False)
+            self.world = world_setup.load_opendrive_town(self.client, town)
         else:
-            self._load_named(town)
+            self.world = world_setup.load_named_town(self.client, self.world, town)
         self._loading = False
         self.client.set_timeout(self._timeout)
-        self._synchronise()
+        world_setup.enable_synchronous_mode(self.world, self.delta_seconds)
         self._spawn_car()
         self.tick()
-        self._first_frame = self.frame  # from which the cameras count
+        self._first_frame = self.frame  # the cameras' first tick
         self.town = version
         return True
 
-    def _load_named(self, town: str) -> None:
-        if not town.endswith(".xodr"):
-            with translate_client_errors("The CARLA server did not tell its town"):
-                current = Path(self.world.get_map().name).name
-            if current == town:
-                return
-            available = self.available_towns()
-            if town not in available:
-                raise TownNotFoundError(f"The server has no town {town!r}; it has {', '.join(available)}")
-        try:
-            self.world = self.client.load_world(town, False)
-        except RuntimeError as error:
-            if "time-out" in str(error) or "failed to connect" in str(error):  # to the new world, which comes late
-                raise ServerTimeoutError(f"The server did not load town {town!r}: {error}") from error
-            raise MapError(f"The server cannot load town {town!r}: {error}") from error
-
-    def _synchronise(self) -> None:
-        settings = self.world.get_settings()
-        settings.synchronous_mode = True
-        settings.fixed_delta_seconds = self.delta_seconds
-        with translate_client_errors("The CARLA server did not switch to synchronous mode"):
-            self.world.apply_settings(settings)
-
     def _spawn_car(self) -> None:
-        """Put the car somewhere free; the first reset moves it to its start."""
-        library = self.world.get_blueprint_library()
-        blueprint = library.find(VEHICLE)
-        blueprint.set_attribute("role_name", "hero")
-        places = self.world.get_map().get_spawn_points()
-        for place in places:
-            try:
-                self.vehicle = self.world.spawn_actor(blueprint, place)
-                break
-            except RuntimeError as error:  # try_spawn_actor() does not tell a taken place from a server that is gone
-                if "collision" not in str(error):
-                    raise
-        else:
-            raise ServerError(f"None of the {len(places)} spawn points has room for a {VEHICLE}")
+        """Each actor is recorded as soon as it is spawned, because the server may be lost at the next one."""
+        self.vehicle = vehicle.spawn_vehicle(self.world)
         self._actors.append(self.vehicle)
-        blueprint = library.find("sensor.other.collision")
-        self.mark(blueprint)
-        collision = self.world.spawn_actor(blueprint, carla.Transform(), attach_to=self.vehicle)
-        self._actors.append(collision)
-        collision.listen(lambda event: self._collisions.put(event.frame))
+        collision_sensor = vehicle.spawn_collision_sensor(self.world, self.vehicle, self._owner_tag)
+        self._actors.append(collision_sensor)
+        collision_sensor.listen(lambda event: self._collisions.put(event.frame))
+        each_tick = self._ticks_per_image == 1 or not self._packaged
+        sensor_tick = None if each_tick else self._ticks_per_image * self.delta_seconds
         for mount in self._mounts:
-            self._waiting[mount] = self._spawn_camera(mount)
-            if not (mount.on_demand and self._packaged):
+            on_demand = mount.on_demand and self._packaged
+            role_name = "on_demand" if on_demand else self._owner_tag
+            camera = vehicle.spawn_camera(self.world, self.vehicle, mount, role_name=role_name, sensor_tick=sensor_tick)
+            self._actors.append(camera)
+            self._idle_cameras[mount] = camera
+            if not on_demand:
                 self._listen(mount)
         self.half_width = self.vehicle.bounding_box.extent.y
-        lock = max(wheel.max_steer_angle for wheel in self.vehicle.get_physics_control().wheels)
-        self._steer_scale = min(1.0, math.degrees(MAX_WHEEL_ANGLE) / max(lock, 1.0))
+        self._steering_scale = vehicle.steering_scale(self.vehicle)
 
-    def _spawn_camera(self, mount: CameraMount) -> Any:
-        blueprint = self.world.get_blueprint_library().find("sensor.camera.rgb")
-        attributes: dict[str, Any] = {"image_size_x": mount.width, "image_size_y": mount.height, "fov": mount.fov}
-        self.mark(blueprint)
-        if self._packaged and self._ticks_per_image > 1:
-            attributes["sensor_tick"] = self._ticks_per_image * self.delta_seconds
-        if self._packaged and mount.on_demand:
-            attributes["role_name"] = "on_demand"
-        for name, value in attributes.items():
-            blueprint.set_attribute(name, str(value))
-        pose = carla.Transform(carla.Location(x=mount.x, z=mount.z), carla.Rotation(pitch=mount.pitch))
-        sensor = self.world.spawn_actor(blueprint, pose, attach_to=self.vehicle)
-        self._actors.append(sensor)
-        return sensor
+    def _listen(self, mount: CameraMount) -> None:
+        self._streams[mount] = CameraStream(self._idle_cameras[mount], mount)
+        del self._idle_cameras[mount]  # not before: if listen() fails, the camera has not been started
 
-    def mark(self, blueprint: Any) -> None:
+    def set_owner(self, blueprint: Any) -> None:
         """
-        Have what is spawned from a blueprint tell whose it is; not the car, which others know by the name "hero".
+        Tag the actors of a blueprint with this process, see :func:`owner_tag`.
+
+        Not for the agent's car: other programs find it by the role name "hero".
 
         :param blueprint: ``carla.ActorBlueprint``
         """
-        if blueprint.has_attribute("role_name"):
-            blueprint.set_attribute("role_name", self._mark)
-
-    def _listen(self, mount: CameraMount) -> None:
-        self._streams[mount] = CameraStream(self._waiting[mount], mount)
-        del self._waiting[mount]  # only now: a server that is lost here leaves it waiting
+        vehicle.set_role_name(blueprint, self._owner_tag)
 
     def adopt(self, actor_id: int) -> None:
         """
-        Take over an actor that was spawned in a batch: it goes when the session's own go.
+        Destroy an actor together with the session's own; for actors that were spawned in a batch.
 
-        :param actor_id: of no sensor
+        :param actor_id: of an actor that is no sensor
         """
         self._adopted.append(actor_id)
 
@@ -291,25 +209,13 @@ class CarlaSession:
         :param weather: name of a preset of ``carla.WeatherParameters``, or its parameters by name
         :raises ValueError: if the preset or a parameter is unknown
         """
-        if isinstance(weather, str):
-            preset = getattr(carla.WeatherParameters, weather, None)
-            if not isinstance(preset, carla.WeatherParameters):
-                known = ", ".join(_weather_presets())
-                raise ValueError(f"weather: unknown preset {weather!r}, expected one of {known}")
-            parameters = preset
-        else:
-            parameters = carla.WeatherParameters()
-            for name, value in weather.items():
-                if not isinstance(getattr(parameters, name, None), float):
-                    raise ValueError(f"weather: unknown parameter {name!r} of carla.WeatherParameters")
-                setattr(parameters, name, float(value))
-        self.world.set_weather(parameters)
+        self.world.set_weather(world_setup.weather_parameters(weather))
 
     # --- the car -----------------------------------------------------------------------------------------------
 
     def place(self, x: float, y: float, z: float, heading: float) -> None:
         """
-        Teleport the car to a standstill and let it settle; the last tick is one with a picture.
+        Teleport the car to a standstill and let it settle; the last tick is one with an image.
 
         :param x: [m]
         :param y: [m]
@@ -328,23 +234,23 @@ class CarlaSession:
 
     def steer(self, steering: float, pedal: float) -> None:
         """
-        Inputs for the next tick.
+        Set the car's inputs for the next tick.
 
         :param steering: wheel angle as a share of ``MAX_WHEEL_ANGLE``, -1 (left) to 1 (right)
         :param pedal: full brake -1, full throttle 1
         """
-        self.vehicle.apply_control(
-            carla.VehicleControl(throttle=max(0.0, pedal), steer=steering * self._steer_scale, brake=max(0.0, -pedal))
-        )
+        throttle, brake = max(0.0, pedal), max(0.0, -pedal)
+        control = carla.VehicleControl(throttle=throttle, steer=steering * self._steering_scale, brake=brake)
+        self.vehicle.apply_control(control)
 
     def tick(self) -> None:
         """
         Advance the world by one frame.
 
         :raises ServerTimeoutError: if the server does not answer
-        :raises VehicleLostError: if the car is not in that frame; the client would go on telling its last pose
+        :raises VehicleLostError: if the car is not in that frame; the client would go on to report its last pose
         """
-        with translate_client_errors("The CARLA server stopped translate_client_errors"):
+        with translate_client_errors():
             self.frame = self.world.tick(self._timeout)
             present = self.world.get_snapshot().has_actor(self.vehicle.id)  # half a microsecond
         if not present:
@@ -352,32 +258,28 @@ class CarlaSession:
 
     def image(self, mount: CameraMount) -> NDArray[np.uint8]:
         """
-        What a camera saw at the last tick, which is to be ``ticks_per_image`` after the last one with a picture.
+        Image of the last tick, which must come ``ticks_per_image`` ticks after the last one with an image.
 
         :param mount: one of the session's cameras
         :return: shape (height, width, 4), uint8 BGRA, read-only
-        :raises ServerTimeoutError: if the picture of this frame does not come
-        :raises FrameError: if another one comes instead
+        :raises ServerTimeoutError: if the image of this frame does not come
+        :raises FrameError: if the image of a later frame, or of another size, comes instead
         """
-        if mount in self._waiting:
-            with translate_client_errors("The CARLA server stopped translate_client_errors"):
+        if mount in self._idle_cameras:
+            with translate_client_errors():
                 self._listen(mount)
-        return self._streams[mount].frame(self.frame, self._timeout)
+        return self._streams[mount].image(self.frame, self._timeout)
 
     def is_listening(self, mount: CameraMount) -> bool:
         """
         :param mount: one of the session's cameras
-        :return: whether pictures of it come and have to be taken, by :meth:`image`
+        :return: whether the camera sends images, which :meth:`image` must then read
         """
         return mount in self._streams
 
-    def state(self) -> VehicleState:
+    def state(self) -> vehicle.VehicleState:
         """The car at the last tick."""
-        transform, velocity = self.vehicle.get_transform(), self.vehicle.get_velocity()
-        place = transform.location
-        return VehicleState(
-            place.x, place.y, place.z, math.radians(transform.rotation.yaw), math.hypot(velocity.x, velocity.y)
-        )
+        return vehicle.vehicle_state(self.vehicle)
 
     def collisions(self) -> int:
         """Number of contacts reported since the last call."""
@@ -399,25 +301,26 @@ class CarlaSession:
         self.vehicle = None
 
     def _destroy(self, actor_ids: Sequence[int]) -> None:
-        """In one call, so that a server that does not answer is waited for once."""
+        """Destroy actors in one call, so that a server that does not answer is waited for once."""
         self.client.apply_batch_sync([carla.command.DestroyActor(actor_id) for actor_id in actor_ids])
 
     def _stop_sensors(self) -> None:
-        """End the streams alone: nothing is sent."""
-        silent = {camera.id for camera in self._waiting.values()}  # to stop them too would print a warning
+        """Close the sensors' streams; the server receives no call."""
+        idle = {camera.id for camera in self._idle_cameras.values()}  # the client prints a warning if these are stopped
         self._streams.clear()
-        self._waiting.clear()
+        self._idle_cameras.clear()
         for actor in self._actors:
             with contextlib.suppress(RuntimeError):
-                if hasattr(actor, "stop") and actor.id not in silent:
+                if hasattr(actor, "stop") and actor.id not in idle:
                     actor.stop()
 
     def close(self, *, server_lost: bool = False) -> None:
         """
-        Remove the actors and give the server its settings back, and its world, if it is still the same, its weather;
-        safe to call again.
+        Destroy the actors and restore the server's settings; the weather too, if the world is still the same one.
 
-        :param server_lost: do not talk to the server any more
+        Safe to call again.
+
+        :param server_lost: do not call the server any more
         """
         if self.client is None:
             return
@@ -431,67 +334,10 @@ class CarlaSession:
                     self.world.set_weather(weather)
                 self.world.apply_settings(self._original_settings)
             except RuntimeError as error:
-                logger.warning("The server was not left as it was found: %s", error)
+                logger.warning("The server's original state was not restored: %s", error)
         self._actors.clear()
         # The client goes last and now. Left to the garbage collector, half of the processes that had lost a server were
         # aborted by the client's own threads ("terminate called without an active exception", carla 0.9.16).
         self.vehicle = None
         self.world = None
         self.client = None
-
-
-def _connect(host: str, port: int, timeout: float) -> Any:
-    try:
-        # The client would retry a refused connection until its own time-out.
-        socket.create_connection((host, port), timeout).close()
-    except OSError as error:
-        raise ServerTimeoutError(
-            f"No CARLA server answers at {host}:{port} ({error}). Start one (CarlaUE4.sh, or "
-            "python -m sb3_carla.server), or leave out host to use the embedded server"
-        ) from error
-    client = carla.Client(host, port)
-    client.set_timeout(timeout)
-    with translate_client_errors(f"Something listens at {host}:{port}, but it does not answer as a CARLA server"):
-        server = client.get_server_version()
-    expected = client.get_client_version()
-    if server != expected:
-        raise VersionMismatchError(
-            f"The server at {host}:{port} is CARLA {server}, the client library is {expected}: "
-            f"start a {expected} server or install carla=={server}"
-        )
-    return client
-
-
-@contextlib.contextmanager
-def translate_client_errors(message: str) -> Iterator[None]:
-    """
-    Turn the client library's RuntimeError into ours, in one place.
-
-    :param message: what did not work
-    :raises ServerTimeoutError: for any RuntimeError inside
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        raise ServerTimeoutError(f"{message}: {error}") from error
-
-
-def _version(town: str) -> str:
-    """
-    What tells apart the towns that are called so.
-
-    :param town: name, or path of an OpenDRIVE file
-    :raises MapError: if there is no such file
-    """
-    if not town.endswith(".xodr"):
-        return town
-    try:
-        stamp = os.stat(town)
-    except OSError as error:
-        raise MapError(f"OpenDRIVE file {town!r} cannot be read: {error}") from error
-    return f"{town} {stamp.st_mtime_ns} {stamp.st_size}"
-
-
-def _weather_presets() -> list[str]:
-    presets = vars(carla.WeatherParameters).items()
-    return sorted(name for name, value in presets if isinstance(value, carla.WeatherParameters))

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from sb3_carla.checks import check_limits, check_positive, check_whole
 from sb3_carla.client.camera_stream import CameraMount
-from sb3_carla.client.server_connection import LOST, ServerConnection
-from sb3_carla.client.servers import supervisor
-from sb3_carla.client.session import CarlaSession, VehicleState, translate_client_errors
+from sb3_carla.client.carla_client import translate_client_errors
+from sb3_carla.client.server_connection import RECOVERABLE_ERRORS, ServerConnection
+from sb3_carla.client.server_supervisor import make_supervisor
+from sb3_carla.client.session import CarlaSession
+from sb3_carla.client.vehicle import VehicleState
 from sb3_carla.envs import arguments
 from sb3_carla.envs.controls import Controls, read_action
 from sb3_carla.envs.episode import Episode
@@ -176,7 +178,8 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._start_curriculum = StartCurriculum(start_curriculum)
         self._start_place: StartPlace | None = None
         self._connection = ServerConnection(
-            host, port, supervisor(host, server_command, server_episodes, server_memory),
+            host, port,
+            make_supervisor(host, server_command, max_episodes=server_episodes, max_memory=server_memory),
             [self._camera] if render_mode is None else [self._camera, Spectator.MOUNT],
             timeout=timeout, delta_seconds=self.delta_seconds, ticks_per_image=action_repeat,
         )  # fmt: skip
@@ -278,10 +281,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             return self._server_lost(ServerError("the decision before this one was interrupted"))
         self._interrupted = True
         try:
-            with translate_client_errors("The CARLA server stopped translate_client_errors"):
+            with translate_client_errors():
                 self._drive(steering, drive)
                 frame = self._camera_frame()
-        except LOST as error:
+        except RECOVERABLE_ERRORS as error:
             return self._server_lost(error)
         self._interrupted = False
         self._frames[:-1] = self._frames[1:]
@@ -473,6 +476,6 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             raise RuntimeError("the environment was closed by another thread during a step") from error
         self._episode.end_reason = "server_lost"
         self._interrupted, self._traffic = False, None
-        self._connection.leave(server_lost=True)
+        self._connection.disconnect(server_lost=True)
         info = self._info(dict.fromkeys(self._weights.__dataclass_fields__, 0.0))
         return self._frames[self._observation_frames], 0.0, False, True, {**info, "server_restarted": True}

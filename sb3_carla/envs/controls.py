@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_carla.client.session import MAX_WHEEL_ANGLE, WHEELBASE
+from sb3_carla.client.vehicle import MAX_WHEEL_ANGLE, WHEELBASE
 
 __all__ = ["Controls", "read_action"]
 

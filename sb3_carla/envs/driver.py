@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.client.session import WHEELBASE
+from sb3_carla.client.vehicle import WHEELBASE
 from sb3_carla.envs.rewards import comfortable_speed
 
 if TYPE_CHECKING:

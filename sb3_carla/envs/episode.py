@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from sb3_carla.client.session import VehicleState
+from sb3_carla.client.vehicle import VehicleState
 from sb3_carla.envs.route import LanePose
 
 __all__ = ["FAILURES", "Episode"]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.client.session import VehicleState
+from sb3_carla.client.vehicle import VehicleState
 from sb3_carla.envs.route import LanePose, LaneRoute, wrap_angle
 from sb3_carla.envs.traffic import recommended_speed
 

@@ -14,7 +14,8 @@ import carla
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.client.session import CarlaSession, VehicleState
+from sb3_carla.client.session import CarlaSession
+from sb3_carla.client.vehicle import VehicleState
 from sb3_carla.envs.rewards import comfortable_speed
 from sb3_carla.envs.route import LaneRoute, Scenarios, follow_lane
 from sb3_carla.errors import ServerError
@@ -155,7 +156,7 @@ class Traffic:
             if len(ids) == count:
                 break
             model = models[len(ids) % len(models)]
-            self._session.mark(model)
+            self._session.set_owner(model)
             spawn = command.SpawnActor(model, place).then(freeze)
             response = self._session.client.apply_batch_sync([spawn])[0]
             if not response.error:

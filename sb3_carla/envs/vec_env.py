@@ -1,68 +1,64 @@
 """
-A vector of environments in processes of their own, each replaced when it dies or falls silent.
+Environments in worker processes; a worker that dies or hangs is replaced.
 
-CARLA's client is a C++ library with threads: an exception in one of them aborts the Python process, whatever it does to
-catch one. SB3's ``SubprocVecEnv`` then ends the training with ``EOFError``; for a process that hangs it waits for ever.
-Here only the episode of that one environment ends, as truncated.
+CARLA's client is a C++ library with threads. An exception in one of them aborts the Python process, which cannot catch
+it. SB3's ``SubprocVecEnv`` then ends the training with ``EOFError``, and waits for ever for a worker that hangs. Here
+only the episode of that one environment ends, as truncated.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import os
-import signal
 import socket
 import struct
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common import monitor
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper, VecEnvObs, VecEnvStepReturn
-from stable_baselines3.common.vec_env.subproc_vec_env import SubprocVecEnv, _stack_obs, _worker
+from stable_baselines3.common.vec_env.subproc_vec_env import SubprocVecEnv, _stack_obs
 
 from sb3_carla.client.cleanup import close_at_exit
-from sb3_carla.client.servers import share_rasters
+from sb3_carla.client.shared_memory import share_rasters
+from sb3_carla.envs.vec_env_worker import run_worker
 
 __all__ = ["SupervisedVecEnv", "WorkerError"]
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 3
-"""Processes that are tried in a row before an environment is given up."""
-GRACE = 10.0
-"""How long a process may take to close its environment [s]."""
-ORPHAN_NOTICES, ORPHAN_GRACE = 1.0, 90.0
-"""How long a process whose parent was killed may take to see that by itself, and then to close its environment [s]."""
-PRELOADED = ["stable_baselines3.common.monitor", "sb3_carla.envs.carla_lane"]
-"""Imported once, before the processes are forked: each starts in no time, and they share the memory."""
+MAX_ATTEMPTS = 3
+"""Workers that are tried in a row before an environment is given up."""
+CLOSE_TIMEOUT = 10.0
+"""How long a worker may take to close its environment before it is killed [s]."""
+PRELOADED_MODULES = ["sb3_carla.envs.carla_lane", "sb3_carla.envs.vec_env_worker"]
+"""Modules that the fork server imports once: workers start faster, and share the memory."""
 
 
 class WorkerError(RuntimeError):
-    """An environment raised an exception in its process, or could not be started again."""
+    """An environment raised an exception in its worker, or its worker could not be replaced."""
 
 
 class SupervisedVecEnv(SubprocVecEnv):
     """
-    SB3's ``SubprocVecEnv`` for environments that can take their process down.
+    SB3's ``SubprocVecEnv`` for environments that can abort or block their process.
 
-    Where a process is lost, its environment's step returns reward 0 and the first observation of a new episode;
-    ``info`` has ``worker_restarted`` and ``server_restarted`` True, ``TimeLimit.truncated`` True, so that nothing is
-    learnt as an end of the task, and as ``terminal_observation`` the last one seen. The other environments'
-    transitions are kept. An exception that an environment raises in Python is raised here: no process is lost by it.
-    After one, or after Ctrl-C, nobody has seen what a step or a reset came to: at the next step all environments begin
-    anew, as if their processes had been lost.
+    When a worker is lost, the step of its environment returns reward 0 and the first observation of a new episode. Its
+    ``info`` holds ``worker_restarted`` and ``server_restarted`` True; ``TimeLimit.truncated`` True, so that algorithms
+    do not treat this as the end of the task; and the last observation received as ``terminal_observation``. The
+    transitions of the other environments are kept.
+
+    An exception that an environment raises in Python is raised here as :class:`WorkerError`; the worker lives on. After
+    an exception or Ctrl-C the results of the interrupted step or reset are unknown. At the next step all environments
+    then begin a new episode, as if their workers had been lost.
 
     :param env_fns: make the environments
     :param start_method: of ``multiprocessing``; None: "forkserver"
-    :param timeout: a process that does not answer for so long is lost [s]; longer than the environment's own patience
-        with its server, which it may have to start anew
+    :param timeout: a worker that does not answer for so long is lost [s]; must be longer than an environment may need
+        to replace its server
     """
 
     def __init__(
@@ -71,48 +67,48 @@ class SupervisedVecEnv(SubprocVecEnv):
         share_rasters()
         context = multiprocessing.get_context("forkserver" if start_method is None else start_method)
         if context.get_start_method() == "forkserver":
-            context.set_forkserver_preload(PRELOADED)
+            context.set_forkserver_preload(PRELOADED_MODULES)
         self.waiting = self.closed = False
         self.timeout = timeout
         self.restarts = [0] * len(env_fns)
-        """Of each environment: processes lost so far."""
+        """Workers lost so far, for each environment."""
         self._context: Any = context
         self._env_fns = env_fns
         self._first_seeds: list[int | None] = [None] * len(env_fns)
         self._options: list[dict[str, Any]] = [{} for _ in env_fns]  # SB3 makes it as well, but later
-        self._attributes: list[dict[str, Any]] = [{} for _ in env_fns]  # of each environment: what was set last
-        self._begun: dict[int, tuple[Any, Any]] = {}  # observation and info of those replaced during an episode
-        self._seen: list[Any] = [None] * len(env_fns)
-        self._due = [0] * len(env_fns)  # of each process: answers that are still to be read
-        self._abandoned = [0] * len(env_fns)  # of these, the first, for which nobody waits any more
-        self._interrupted: set[int] = set()  # who is reset in place of a step
+        self._attributes: list[dict[str, Any]] = [{} for _ in env_fns]  # last value of each attribute that was set
+        self._restarted: dict[int, tuple[Any, Any]] = {}  # first observation, info of workers replaced between steps
+        self._last_observations: list[Any] = [None] * len(env_fns)
+        self._pending = [0] * len(env_fns)  # answers of each worker that are still to be read
+        self._stale = [0] * len(env_fns)  # how many of these, the first ones, are to be dropped
+        self._interrupted: set[int] = set()  # environments that begin a new episode at the next step
         self.remotes, self.processes = [None] * len(env_fns), [None] * len(env_fns)
         for index in range(len(env_fns)):
             self._start(index)
         close_at_exit(self)
-        spaces = self._ask([0], "get_spaces", None)[0]
+        spaces = self._call([0], "get_spaces", None)[0]
         super(SubprocVecEnv, self).__init__(len(env_fns), *spaces)
 
-    # --- one process -------------------------------------------------------------------------------------------
+    # --- one worker --------------------------------------------------------------------------------------------
 
     def _start(self, index: int) -> None:
-        for attempt in range(ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             remote, work_remote = self._context.Pipe()
             arguments = (work_remote, remote, CloudpickleWrapper(self._env_fns[index]), self.restarts[index] > 0)
-            process = self._context.Process(target=_work, args=arguments, daemon=True)
+            process = self._context.Process(target=run_worker, args=arguments, daemon=True)
             try:
                 process.start()
-            except (EOFError, OSError):  # the fork server itself was lost; Python starts another
+            except (EOFError, OSError):  # the fork server was lost; Python starts a new one
                 remote.close()
                 work_remote.close()
-                if attempt == ATTEMPTS - 1:
+                if attempt == MAX_ATTEMPTS - 1:
                     raise
                 time.sleep(0.2)
                 continue
             work_remote.close()
-            _limit(remote, self.timeout)
+            _limit_waits(remote, self.timeout)
             self.remotes[index], self.processes[index] = remote, process
-            self._due[index] = self._abandoned[index] = 0
+            self._pending[index] = self._stale[index] = 0
             return
 
     def _stop(self, index: int) -> None:
@@ -121,26 +117,26 @@ class SupervisedVecEnv(SubprocVecEnv):
         self.processes[index].join()
 
     def _send(self, index: int, command: str, data: Any) -> None:
-        self._due[index] += 1
+        self._pending[index] += 1
         try:
             self.remotes[index].send((command, data))
-        except OSError:  # nobody is there, or reads; that is found when the answer is due
+        except OSError:  # the worker has ended or hangs; reading its answer will tell
             self.processes[index].kill()
-        except BaseException:  # half of it may have been sent
+        except BaseException:  # e.g. KeyboardInterrupt: the message may have been sent in part
             self.processes[index].kill()
             raise
 
-    def _abandon(self) -> None:
-        """A new round of questions begins: answers to those before it are not waited for any more."""
-        self._interrupted.update(index for index, due in enumerate(self._due) if due)
-        self._abandoned = list(self._due)
+    def _drop_pending_answers(self) -> None:
+        """Before new commands: answers to earlier commands, which were interrupted, will be dropped."""
+        self._interrupted.update(index for index, pending in enumerate(self._pending) if pending)
+        self._stale = list(self._pending)
 
     def _answer(self, index: int, deadline: float) -> tuple[bool, Any]:
         """
-        What a process answers.
+        Read a worker's answer.
 
-        :return: whether it did, and its answer
-        :raises WorkerError: if its environment raised an exception
+        :return: whether it came, and the answer
+        :raises WorkerError: if the environment raised an exception
         """
         while True:
             try:
@@ -148,16 +144,17 @@ class SupervisedVecEnv(SubprocVecEnv):
                     raise BlockingIOError
                 error, answer = self._receive(index)
             except BlockingIOError:
-                logger.warning("Environment %d has been silent for %g s", index, self.timeout)
+                logger.warning("The worker of environment %d has not answered for %g s", index, self.timeout)
                 return False, None
             except (EOFError, OSError):
-                self.processes[index].join(1.0)
-                logger.warning("The process of environment %d ended with %s", index, self.processes[index].exitcode)
+                process = self.processes[index]
+                process.join(1.0)
+                logger.warning("The worker of environment %d ended with exit code %s", index, process.exitcode)
                 return False, None
-            self._due[index] -= 1
-            if not self._abandoned[index]:
+            self._pending[index] -= 1
+            if not self._stale[index]:
                 break
-            self._abandoned[index] -= 1
+            self._stale[index] -= 1
         if error is not None:
             raise WorkerError(f"Environment {index} raised an exception:\n{error}")
         return True, answer
@@ -167,18 +164,18 @@ class SupervisedVecEnv(SubprocVecEnv):
             return self.remotes[index].recv()
         except (EOFError, OSError):
             raise
-        except BaseException:  # half of it may have been read
+        except BaseException:  # e.g. KeyboardInterrupt: the message may have been read in part
             self.processes[index].kill()
             raise
 
     def _replace(self, index: int) -> tuple[Any, Any]:
         """
-        Another process in the place of a lost one.
+        Replace a lost worker.
 
-        :return: its environment's first observation, and info
-        :raises WorkerError: if it is lost as well, some times in a row
+        :return: first observation and info of its environment
+        :raises WorkerError: if ``MAX_ATTEMPTS`` new workers in a row are lost
         """
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             self._stop(index)
             self.restarts[index] += 1
             self._start(index)
@@ -187,10 +184,10 @@ class SupervisedVecEnv(SubprocVecEnv):
             self._send(index, "reset", (self._next_seed(index), self._options[index]))
             deadline = time.monotonic() + self.timeout
             answers = [self._answer(index, deadline) for _ in (*self._attributes[index], "reset")]
-            if all(there for there, _ in answers):
-                began: tuple[Any, Any] = answers[-1][1]
-                return began
-        raise WorkerError(f"The process of environment {index} was lost {ATTEMPTS} times in a row while it started")
+            if all(answered for answered, _ in answers):
+                first: tuple[Any, Any] = answers[-1][1]
+                return first
+        raise WorkerError(f"The worker of environment {index} was lost {MAX_ATTEMPTS} times in a row while it started")
 
     def _next_seed(self, index: int) -> int | None:
         first = self._first_seeds[index]
@@ -198,188 +195,137 @@ class SupervisedVecEnv(SubprocVecEnv):
             return None
         return int(np.random.SeedSequence((first, self.restarts[index])).generate_state(1)[0])
 
-    # --- all of them -------------------------------------------------------------------------------------------
+    # --- all workers -------------------------------------------------------------------------------------------
 
     def step_async(self, actions: np.ndarray) -> None:
         """
         :param actions: shape (n_envs, ...)
         """
-        self._abandon()
-        if self.waiting:  # nobody has seen all that the last one came to
+        self._drop_pending_answers()
+        if self.waiting:  # step_wait() was interrupted: some results are unknown
             self._interrupted.update(range(self.num_envs))
         for index, action in enumerate(actions):
             if index in self._interrupted:
                 self._send(index, "reset", (None, self._options[index]))
-            elif index not in self._begun:
+            elif index not in self._restarted:
                 self._send(index, "step", action)
         self.waiting = True
         self._deadline = time.monotonic() + self.timeout
 
     def step_wait(self) -> VecEnvStepReturn:
-        """As in SB3; what a lost process comes to is said above."""
+        """As in SB3; the class docstring says what a lost worker's step returns."""
         results = [self._result(index) for index in range(self.num_envs)]
         self.waiting = False
         observations, rewards, dones, infos, reset_infos = zip(*results, strict=True)
-        self._seen, self.reset_infos = list(observations), list(reset_infos)
+        self._last_observations, self.reset_infos = list(observations), list(reset_infos)
         self._interrupted.clear()
         stacked = _stack_obs(observations, self.observation_space)
-        return stacked, np.array(rewards, np.float32), np.array(dones), list(infos)  # rewards as of DummyVecEnv
+        return stacked, np.array(rewards, np.float32), np.array(dones), list(infos)  # float32 as in DummyVecEnv
 
     def _result(self, index: int) -> tuple[Any, float, bool, dict[str, Any], Any]:
-        """Observation, reward, whether the episode is over, info, and info of the reset if it is."""
-        began = self._begun.pop(index, None)
-        if began is None or index in self._interrupted:
-            there, answer = self._answer(index, self._deadline)
-            if there and index not in self._interrupted:
+        """Result of a step: observation, reward, whether the episode has ended, info, and info of the reset."""
+        first = self._restarted.pop(index, None)
+        if first is None or index in self._interrupted:
+            answered, answer = self._answer(index, self._deadline)
+            if answered and index not in self._interrupted:
                 result: tuple[Any, float, bool, dict[str, Any], Any] = answer
                 return result
-            began = answer if there else self._replace(index)
-        last = self._seen[index]
+            first = answer if answered else self._replace(index)
+        last = self._last_observations[index]
         info = {"worker_restarted": True, "server_restarted": True, "TimeLimit.truncated": True}
-        return began[0], 0.0, True, {**info, "terminal_observation": last}, began[1]
+        return first[0], 0.0, True, {**info, "terminal_observation": last}, first[1]
 
     def reset(self) -> VecEnvObs:
         """As in SB3."""
-        self._abandon()
+        self._drop_pending_answers()
         self.waiting = True
         for index, seed in enumerate(self._seeds):
             self._first_seeds[index] = self._first_seeds[index] if seed is None else seed
             self._send(index, "reset", (seed, self._options[index]))
-        deadline, began = time.monotonic() + self.timeout, []
+        deadline, results = time.monotonic() + self.timeout, []
         for index in range(self.num_envs):
-            there, answer = self._answer(index, deadline)
-            began.append(answer if there else self._replace(index))
-        self._begun.clear()
+            answered, answer = self._answer(index, deadline)
+            results.append(answer if answered else self._replace(index))
+        self._restarted.clear()
         self._interrupted.clear()
         self.waiting = False
-        observations, self.reset_infos = (list(part) for part in zip(*began, strict=True))
-        self._seen = observations
+        observations, self.reset_infos = (list(part) for part in zip(*results, strict=True))
+        self._last_observations = observations
         self._reset_seeds()
         self._reset_options()
         return _stack_obs(observations, self.observation_space)
 
-    def _ask(self, indices: Iterable[int], command: str, data: Any) -> list[Any]:
-        """The same question to several; who is lost is replaced, and asked again."""
+    def _call(self, indices: Iterable[int], command: str, data: Any) -> list[Any]:
+        """Send a command to several workers and read the answers; a lost worker is replaced, and gets it again."""
         indices = list(indices)
-        self._abandon()
+        self._drop_pending_answers()
         for index in indices:
             self._send(index, command, data)
         deadline, answers = time.monotonic() + self.timeout, []
         for index in indices:
-            there, answer = self._answer(index, deadline)
-            if not there:
-                self._begun[index] = self._replace(index)
+            answered, answer = self._answer(index, deadline)
+            if not answered:
+                self._restarted[index] = self._replace(index)
                 self._send(index, command, data)
-                there, answer = self._answer(index, time.monotonic() + self.timeout)
-            if not there:
-                raise WorkerError(f"The process of environment {index} was lost twice over {command} {data!r}")
+                answered, answer = self._answer(index, time.monotonic() + self.timeout)
+            if not answered:
+                raise WorkerError(f"The worker of environment {index} was lost twice at {command} {data!r}")
             answers.append(answer)
         return answers
 
     def close(self) -> None:
-        """End all processes; those that do not close in time are killed. Safe to call again."""
+        """End all workers; those that do not close in time are killed. Safe to call again."""
         if self.closed:
             return
         try:
             for index in range(len(self.processes)):
                 self._send(index, "close", None)
-            deadline = time.monotonic() + GRACE
+            deadline = time.monotonic() + CLOSE_TIMEOUT
             for process in self.processes:
                 process.join(max(0.0, deadline - time.monotonic()))
-        finally:  # also of a close that is interrupted
+        finally:  # also after a KeyboardInterrupt
             for index in range(len(self.processes)):
                 self._stop(index)
             self.closed = True
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """:return: of each environment a picture, shape (height, width, 3), uint8; None where it draws none"""
+        """:return: an image of each environment, shape (height, width, 3), uint8 RGB; None where it renders none"""
         if self.render_mode != "rgb_array":
             return [None] * self.num_envs
-        return self._ask(range(self.num_envs), "render", None)
+        return self._call(range(self.num_envs), "render", None)
 
     def has_attr(self, attr_name: str) -> bool:
         """Whether all environments have an attribute."""
-        return all(self._ask(range(self.num_envs), "has_attr", attr_name))
+        return all(self._call(range(self.num_envs), "has_attr", attr_name))
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """An attribute of each environment."""
-        return self._ask(self._get_indices(indices), "get_attr", attr_name)
+        return self._call(self._get_indices(indices), "get_attr", attr_name)
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set an attribute of environments, and of those that come in their place."""
+        """Set an attribute of environments, and of those that replace them."""
         indices = list(self._get_indices(indices))
-        self._ask(indices, "set_attr", (attr_name, value))
+        self._call(indices, "set_attr", (attr_name, value))
         for index in indices:
             self._attributes[index][attr_name] = value
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
         """What a method of each environment returns."""
-        return self._ask(self._get_indices(indices), "env_method", (method_name, method_args, method_kwargs))
+        return self._call(self._get_indices(indices), "env_method", (method_name, method_args, method_kwargs))
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
         """Whether each environment is wrapped in a class."""
-        return self._ask(self._get_indices(indices), "is_wrapped", wrapper_class)
+        return self._call(self._get_indices(indices), "is_wrapped", wrapper_class)
 
 
-def _limit(connection: Any, seconds: float) -> None:
-    """Bound each wait within a message, in which the other end may be stopped: ``BlockingIOError`` is raised then."""
-    interval = struct.pack("ll", int(seconds), int(seconds % 1.0 * 1e6))
+def _limit_waits(connection: Any, seconds: float) -> None:
+    """
+    Limit each wait inside a message: the other end may stop while it sends or receives.
+
+    :param connection: of ``multiprocessing``; its ``send`` and ``recv`` then raise ``BlockingIOError``
+    :param seconds: limit
+    """
+    interval = struct.pack("ll", int(seconds), int(seconds % 1.0 * 1e6))  # struct timeval: seconds, microseconds
     with socket.socket(fileno=os.dup(connection.fileno())) as end:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # socket(7)
             end.setsockopt(socket.SOL_SOCKET, option, interval)
-
-
-class _Labelled:
-    """The connection of a process, whose answers say that they are no errors."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self.recv, self.close = connection.recv, connection.close
-
-    def send(self, answer: Any) -> None:
-        """:param answer: of SB3's worker"""
-        self._connection.send((None, answer))
-
-
-def _work(connection: Any, parent: Any, env_fn: CloudpickleWrapper, replacement: bool) -> None:
-    """What a process does: SB3's worker, whose exceptions go to the parent."""
-    if replacement:
-        write = monitor.ResultsWriter
-        # The lost process's episodes stay in the file, which Monitor would begin anew.
-        monitor.ResultsWriter = lambda *args, **kwargs: write(*args, **{**kwargs, "override_existing": False})  # type: ignore[assignment, misc]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which has this closed
-    signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    made: list[gym.Env[Any, Any]] = []
-
-    def make() -> gym.Env[Any, Any]:
-        made.append(env_fn.var())
-        return made[0]
-
-    try:
-        _worker(_Labelled(connection), parent, CloudpickleWrapper(make))  # type: ignore[arg-type]
-    except BrokenPipeError:
-        pass  # the parent has gone
-    except Exception:
-        connection.send((traceback.format_exc(), None))
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        for env in made:
-            with contextlib.suppress(Exception):
-                env.close()  # for the second time, but where the parent was killed, or an exception or a signal came
-
-
-def _leave(number: int, frame: object) -> None:
-    """Of SIGTERM: the environment is closed, so that a server that somebody else keeps is left as it was found."""
-    raise SystemExit(128 + number)
-
-
-def _end_with_the_parent() -> None:
-    """Where the parent is killed, who waits for the next command sees that at once; not who waits for a server."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    time.sleep(ORPHAN_NOTICES)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(ORPHAN_GRACE)
-    os.kill(os.getpid(), signal.SIGKILL)  # it hangs within CARLA's client

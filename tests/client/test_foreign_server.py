@@ -1,4 +1,4 @@
-"""Servers that somebody else runs: waited for, and left as they were found, whatever becomes of us."""
+"""Servers that the user runs: an environment waits for them, and restores them however it ends."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ import gymnasium as gym
 import pytest
 from processes import OURS, STRAIGHT_ON, connected, faulty, kinds, server_of, wait_for
 
-from sb3_carla.client.cleanup import is_abandoned, process_mark
-from sb3_carla.client.servers import CommandServer, EmbeddedServer, ServerProcess
+from sb3_carla.client import world_setup
+from sb3_carla.client.cleanup import is_abandoned, owner_tag
+from sb3_carla.client.command_server import CommandServer
+from sb3_carla.client.embedded_server import EmbeddedServer
+from sb3_carla.client.server_process import ServerProcess
 from sb3_carla.client.session import CarlaSession
 from sb3_carla.envs.carla_lane import CarlaLaneEnv
 from sb3_carla.envs.traffic import Traffic
@@ -77,7 +80,7 @@ def test_leaving_a_lost_server_of_somebody_else_waits_for_one_answer(server: Emb
 
 @contextlib.contextmanager
 def another(lost: EmbeddedServer, after: float = 0.0) -> Iterator[None]:
-    """A server in the place of a lost one, that comes up so many seconds later; its ports may be taken for a moment."""
+    """Start a server at a lost one's port after some seconds; try again while the port is still taken."""
     command = shlex.split(OURS.replace("{port}", str(lost.port)))
     script = ["sh", "-c", 'sleep "$0"; until "$@"; do sleep 0.2; done', str(after), *command]
     with subprocess.Popen(script, start_new_session=True) as process:
@@ -88,7 +91,7 @@ def another(lost: EmbeddedServer, after: float = 0.0) -> Iterator[None]:
 
 
 def test_server_of_somebody_else_is_waited_for(server: EmbeddedServer) -> None:
-    """Who restarts it is not our business; that it comes back is enough."""
+    """Another program restarts the server; the environment only tries to reach it again."""
     with CarlaLaneEnv(host=server.host, port=server.port, timeout=1.0) as env:
         env.reset(seed=0)
         os.kill(server.pid, signal.SIGKILL)
@@ -103,7 +106,7 @@ def test_server_of_somebody_else_is_waited_for(server: EmbeddedServer) -> None:
 def test_server_of_somebody_else_that_was_silent_is_left_as_it_was_found(
     server: EmbeddedServer, lost_at_the_end: bool
 ) -> None:
-    """What a session could not put back, the next one does: the server lives on, and others use it."""
+    """The next session restores what an earlier one could not."""
     with CarlaLaneEnv(host=server.host, port=server.port, timeout=1.0, n_npcs=2) as env:
         for times in range(2):
             env.reset(seed=times)
@@ -139,10 +142,10 @@ def test_actors_of_a_server_in_the_place_of_a_lost_one_are_not_ours(server: Embe
 
 
 def remove_the_car(env: CarlaLaneEnv, server: EmbeddedServer) -> dict[str, Any]:
-    """Info of the step that finds it out: a frame that shows the car as destroyed may come first, as in CARLA."""
+    """Destroy the car; return info of the step that notices. As in CARLA, one more frame may show the car before."""
     assert env._session is not None
     world, car = connected(server), env._session.vehicle.id
-    wait_for(lambda: world.get_snapshot().has_actor(car))  # or its client makes up whether it lives
+    wait_for(lambda: world.get_snapshot().has_actor(car))  # before that, the client invents the car's state
     assert world.get_actor(car).destroy()
     for _ in range(2):
         _, reward, terminated, truncated, info = env.step(STRAIGHT_ON)
@@ -173,7 +176,7 @@ def test_car_that_is_removed_from_our_own_server() -> None:
         assert env.step(STRAIGHT_ON)[2:4] == (False, False)
 
 
-# --- what a killed process leaves, which cannot put anything back ------------------------------------------------
+# --- leftovers of killed processes ----------------------------------------------------------------------------------
 
 DRIVER = """
 import sys, time
@@ -189,7 +192,7 @@ while True:
 
 @contextlib.contextmanager
 def driving(server: ServerProcess) -> Iterator[subprocess.Popen[str]]:
-    """Another process that drives there."""
+    """Another process drives on the server; it is killed at the end of the block."""
     command = [sys.executable, "-c", DRIVER, str(server.port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -199,7 +202,7 @@ def driving(server: ServerProcess) -> Iterator[subprocess.Popen[str]]:
 
 
 def check_left_free(server: ServerProcess) -> None:
-    """Nothing of ours is on it, and its clock runs by itself."""
+    """The server has no actors of ours, and is asynchronous."""
     wait_for(lambda: not kinds(server))
     world = connected(server)
     settings = world.get_settings()
@@ -219,7 +222,7 @@ def test_the_next_process_clears_up_after_one_that_was_killed(server: EmbeddedSe
 
 
 def test_a_server_that_tells_of_its_actors_at_the_next_tick_only_is_cleared_up_as_well() -> None:
-    """Which nobody makes any more: as CARLA does, and the packaged server where its stream is slow to connect."""
+    """CARLA does so, and the packaged server if its stream connects slowly. No other client ticks any more."""
     with contextlib.closing(CommandServer(faulty("untold 0"))) as server:
         with driving(server) as process:
             pass
@@ -253,11 +256,11 @@ def test_whose_process_lives_is_let_be(server: EmbeddedServer) -> None:
             assert kinds(server) == {"sensor": 2, "vehicle": 3}
 
 
-def test_marks() -> None:
-    assert not is_abandoned(process_mark())
-    assert is_abandoned(process_mark() + "1")  # another process, which had this one's number before
+def test_owner_tags() -> None:
+    assert not is_abandoned(owner_tag())
+    assert is_abandoned(owner_tag() + "1")  # an earlier process with this process id
     ended = subprocess.run(
-        [sys.executable, "-c", "from sb3_carla.client.cleanup import process_mark; print(process_mark())"],
+        [sys.executable, "-c", "from sb3_carla.client.cleanup import owner_tag; print(owner_tag())"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     assert is_abandoned(ended)
@@ -268,7 +271,7 @@ def test_marks() -> None:
 
 @pytest.mark.parametrize("how", ["interrupt", "terminate", "kill the parent"])
 def test_processes_of_a_vector_leave_the_server_free(server: EmbeddedServer, how: str) -> None:
-    """Ctrl-C and a shutdown reach every process, and a parent that is killed closes nothing."""
+    """Ctrl-C and a shutdown's SIGTERM reach all processes; a killed parent closes nothing."""
     envs = SupervisedVecEnv([partial(CarlaLaneEnv, host=server.host, port=server.port)])
     envs.reset()
     assert kinds(server) == {"sensor": 2, "vehicle": 1}
@@ -278,7 +281,7 @@ def test_processes_of_a_vector_leave_the_server_free(server: EmbeddedServer, how
     elif how == "terminate":
         os.kill(envs.processes[0].pid, signal.SIGTERM)
     else:
-        envs.remotes[0].close()  # as the kernel does
+        envs.remotes[0].close()  # as the kernel does when the parent is killed
     check_left_free(server)
     envs.processes[0].join(5.0)
     envs.close()
@@ -290,18 +293,18 @@ def test_processes_of_a_vector_leave_the_server_free(server: EmbeddedServer, how
 def test_town_that_comes_after_all_is_no_reason_to_stay_synchronous(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The world that a late answer would have told of has another number than ours."""
-    load = CarlaSession._load_named
+    """The answer with the new world's id came too late: the session knows the old id."""
+    load = world_setup.load_named_town
 
-    def load_late(session: CarlaSession, town: str) -> None:
-        session.client.set_timeout(0.05)  # the server takes some tenths of a second
+    def load_late(client: Any, world: Any, town: str) -> Any:
+        client.set_timeout(0.05)  # the server takes some tenths of a second
         monkeypatch.undo()
-        load(session, town)
+        return load(client, world, town)
 
     with CarlaLaneEnv(host=server.host, port=server.port, timeout=2.0) as env:
         env.reset(seed=0)
         before = connected(server).id
-        monkeypatch.setattr(CarlaSession, "_load_named", load_late)
+        monkeypatch.setattr(world_setup, "load_named_town", load_late)
         env.reset(options={"town": "Village01"})
         assert env.step(STRAIGHT_ON)[3] is False
         assert connected(server).id > before
@@ -309,7 +312,7 @@ def test_town_that_comes_after_all_is_no_reason_to_stay_synchronous(
 
 
 def test_world_that_cannot_be_joined_yet_is_no_fault_of_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What CARLA's client says where a town takes longer to load than it has patience."""
+    """CARLA's client reports this if a town takes longer to load than its time-out."""
     fresh = CarlaSession.__init__
     patience = [True]
 

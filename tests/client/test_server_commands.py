@@ -1,4 +1,4 @@
-"""Servers of one's own command: whatever it starts ends with it."""
+"""Servers that the user's command starts: all their processes end with them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 
 import carla
 import pytest
-from processes import OURS, SCRIPT, STRAIGHT_ON, children, server_below, server_of, wait_until_gone
+from processes import OURS, SCRIPT, STRAIGHT_ON, children, processes_with, server_below, server_of, wait_until_gone
 
-from sb3_carla.client.process_watchdog import marked
-from sb3_carla.client.servers import CommandServer, Supervisor
+from sb3_carla.client.command_server import CommandServer
+from sb3_carla.client.process_watchdog import SERVER_ID_VARIABLE
+from sb3_carla.client.server_supervisor import ServerSupervisor
 from sb3_carla.envs.carla_lane import CarlaLaneEnv
 from sb3_carla.errors import ServerStartError
 
@@ -41,7 +42,7 @@ def test_command_starts_a_server_and_its_end_ends_all_of_it() -> None:
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_server_that_leaves_the_group_of_its_command_ends_too(command: str, guarded: bool) -> None:
     server = CommandServer(command)
-    processes = marked(server._mark)
+    processes = list(processes_with(SERVER_ID_VARIABLE, server._server_id))
     assert len(processes) >= 2
     assert server.memory > 20e6
     if not guarded:
@@ -51,12 +52,12 @@ def test_a_server_that_leaves_the_group_of_its_command_ends_too(command: str, gu
 
 
 def test_what_a_server_writes_does_not_pile_up() -> None:
-    supervisor = Supervisor(f"sh -c '{OURS} & yes'")
+    supervisor = ServerSupervisor(f"sh -c '{OURS} & yes'")
     log = supervisor.start("Circuit01")._log
     time.sleep(0.2)
     size = os.fstat(log.fileno()).st_size
     assert size > 100_000
-    os.kill(marked(supervisor.server._mark)[-1], signal.SIGSTOP)  # type: ignore[union-attr]
+    os.kill(list(processes_with(SERVER_ID_VARIABLE, supervisor.server._server_id))[-1], signal.SIGSTOP)  # type: ignore[union-attr]
     supervisor.begin_episode()
     assert os.fstat(log.fileno()).st_size < size
     supervisor.close()
@@ -75,7 +76,7 @@ def test_what_ignores_sigterm_is_killed() -> None:
 def test_command_does_not_outlive_its_parent() -> None:
     code = f"""
 import time
-from sb3_carla.client.servers import CommandServer
+from sb3_carla.client.command_server import CommandServer
 server = CommandServer({SCRIPT!r})
 print(server.pid, flush=True)
 time.sleep(60)

@@ -1,4 +1,4 @@
-"""Whatever a server's command starts and whenever Ctrl-C comes: nothing is left, and nobody else's server is taken."""
+"""All processes of a server end, whatever its command starts and whenever Ctrl-C comes; its ports are its own."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
-from processes import OURS, SCRIPT, children, marked, server_below, wait_for, wait_until_gone
+from processes import OURS, SCRIPT, children, processes_with, server_below, wait_for, wait_until_gone
 
-from sb3_carla.client import servers
-from sb3_carla.client.process_watchdog import children as below
-from sb3_carla.client.process_watchdog import family
-from sb3_carla.client.servers import CommandServer, EmbeddedServer, Supervisor
+from sb3_carla.client import command_server
+from sb3_carla.client.command_server import CommandServer
+from sb3_carla.client.embedded_server import EmbeddedServer
+from sb3_carla.client.process_watchdog import server_processes
+from sb3_carla.client.server_supervisor import ServerSupervisor
 from sb3_carla.errors import ServerStartError
 
 pytestmark = pytest.mark.usefixtures("interruptible")
 
 WITHOUT_ENVIRONMENT = f"env -i HOME=/ PATH={shlex.quote(os.environ['PATH'])} {OURS}"
 AS_FIRST_PROCESS = "import ctypes; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)"
-"""Orphans become children of a process that has done this, as they do of a container's first one."""
+"""Code that lets a process adopt orphans, as the first process of a container does."""
 
 
 def run(code: str, *, python: str = sys.executable, **options: Any) -> str:
@@ -63,18 +65,18 @@ def interrupt(call: Callable[[], object], *delays: float) -> None:
     ],
     ids=["command", "child", "orphan"],
 )
-def test_processes_without_the_mark_are_counted_and_ended(command: str) -> None:
+def test_processes_without_the_variable_are_counted_and_ended(command: str) -> None:
     server = CommandServer(command)
-    processes = family(server._mark, server.pid)
+    processes = [process.pid for process in server_processes(server._server_id, server.pid)]
     assert processes
     assert server.memory > 50e6
     server.close()
     assert all(wait_until_gone(pid, 5.0) for pid in processes)
 
 
-def test_processes_without_the_mark_end_where_what_watches_them_hangs() -> None:
+def test_processes_without_the_variable_end_where_what_watches_them_hangs() -> None:
     server = CommandServer(WITHOUT_ENVIRONMENT)
-    processes = family(server._mark, server.pid)
+    processes = [process.pid for process in server_processes(server._server_id, server.pid)]
     os.kill(server.pid, signal.SIGSTOP)
     server.close()
     assert all(wait_until_gone(pid, 5.0) for pid in processes)
@@ -82,63 +84,62 @@ def test_processes_without_the_mark_end_where_what_watches_them_hangs() -> None:
 
 def test_orphans_that_end_are_no_zombies() -> None:
     server = CommandServer(f"sh -c {shlex.quote('(sleep 0.1 &) ; ' + OURS)}")
-    wait_for(lambda: len(below().get(server.pid, [])) == 1)
+    wait_for(lambda: len(psutil.Process(server.pid).children()) == 1)
     server.close()
 
 
 def test_replaced_servers_leave_no_zombies_in_a_container() -> None:
     code = f"""
 {AS_FIRST_PROCESS}
-import os
-from sb3_carla.client.process_watchdog import children
-from sb3_carla.client.servers import CommandServer
+import psutil
+from sb3_carla.client.command_server import CommandServer
 for _ in range(3):
     CommandServer({SCRIPT!r}).close()
-print(children().get(os.getpid()))
+print(psutil.Process().children())
 """
-    assert run(code) == "None\n"
+    assert run(code) == "[]\n"
 
 
 def test_watching_a_server_reads_nothing() -> None:
-    """It goes on ten times a second, beside thousands of other processes."""
+    """The watchdog polls ten times a second: it must not walk through thousands of processes each time."""
     server = CommandServer(SCRIPT)
-    counters = Path(f"/proc/{server.pid}/io")
-    before = counters.read_text()
+    watchdog = psutil.Process(server.pid)
+    before = watchdog.io_counters()
     time.sleep(0.5)
-    assert counters.read_text() == before
+    assert watchdog.io_counters() == before
     server.close()
 
 
 def test_ports_of_a_server_that_is_still_starting_are_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "LAST_PORT", servers.FIRST_PORT + servers.PORTS)
-    first, claim = servers._free_ports()
-    with claim, pytest.raises(ServerStartError, match="Found no 3 free ports"):
-        servers._free_ports()
-    again, claim = servers._free_ports()
-    claim.close()
+    monkeypatch.setattr(command_server, "LAST_PORT", command_server.FIRST_PORT + command_server.PORTS_PER_SERVER)
+    first, reservation = command_server.reserve_ports()
+    with reservation, pytest.raises(ServerStartError, match="Found no 3 free ports"):
+        command_server.reserve_ports()
+    again, reservation = command_server.reserve_ports()
+    reservation.close()
     assert again == first
 
 
-def claimed(port: int) -> bool:
+def is_reserved(port: int) -> bool:
     with socket.socket(socket.AF_UNIX) as other:
         try:
-            other.bind(servers.CLAIM.format(port))
+            other.bind(command_server.RESERVATION.format(port))
         except OSError:
             return True
     return False
 
 
-def test_ports_are_claimed_as_long_as_the_server_lives() -> None:
+def test_ports_are_reserved_as_long_as_the_server_lives() -> None:
     server = CommandServer(SCRIPT)
-    assert claimed(server.port)
+    assert is_reserved(server.port)
     server.close()
-    assert not claimed(server.port)
+    assert not is_reserved(server.port)
 
 
-def test_ports_of_a_killed_training_are_claimed_until_its_server_has_ended() -> None:
+def test_ports_of_a_killed_training_are_reserved_until_its_server_has_ended() -> None:
     code = f"""
 import time
-from sb3_carla.client.servers import CommandServer
+from sb3_carla.client.command_server import CommandServer
 server = CommandServer({SCRIPT!r})
 print(server.port, server.pid, flush=True)
 time.sleep(600)
@@ -149,24 +150,25 @@ time.sleep(600)
         server = server_below(guard)
         os.kill(guard, signal.SIGSTOP)
         training.kill()
-    assert claimed(port)
+    assert is_reserved(port)
     os.kill(guard, signal.SIGCONT)
     assert wait_until_gone(server, 20.0)
     assert wait_until_gone(guard, 20.0)
-    assert not claimed(port)
+    assert not is_reserved(port)
 
 
-def test_servers_start_where_no_claim_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "CLAIM", str(tmp_path / "no such folder" / "{}"))
+def test_servers_start_where_no_ports_can_be_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_server, "RESERVATION", str(tmp_path / "no such folder" / "{}"))
     CommandServer(SCRIPT).close()
 
 
 def test_modules_of_the_folder_are_not_the_servers(tmp_path: Path) -> None:
-    """``python -m`` puts the folder first; and what a program finds only by its own path, its server finds too."""
+    """``python -m`` would import from the working directory. Folders that only the parent knows must be found, too."""
     (tmp_path / "token.py").write_text("raise RuntimeError('the user's own')")
-    path = [str(Path(servers.__file__).parents[1]), *filter(None, sys.path)]
+    path = [str(Path(command_server.__file__).parents[1]), *filter(None, sys.path)]
     code = f"import sys; sys.path[:] = {path}\n"
-    code += "from sb3_carla.client.servers import EmbeddedServer; EmbeddedServer('Circuit01').close(); print('started')"
+    code += "from sb3_carla.client.embedded_server import EmbeddedServer\n"
+    code += "EmbeddedServer('Circuit01').close(); print('started')"
     assert run(code, python=getattr(sys, "_base_executable", sys.executable), cwd=tmp_path) == "started\n"
 
 
@@ -186,18 +188,19 @@ def test_python_that_knows_no_files_in_memory(monkeypatch: pytest.MonkeyPatch) -
 def test_servers_have_a_home_where_their_parent_has_none() -> None:
     """CARLA's client crashes without one, see ``sb3_carla/__init__.py``."""
     command = "sh -c " + shlex.quote(f'test -n "$HOME" && exec {OURS}')
-    code = f"from sb3_carla.client.servers import CommandServer; CommandServer({command!r}).close(); print('started')"
+    code = "from sb3_carla.client.command_server import CommandServer\n"
+    code += f"CommandServer({command!r}).close(); print('started')"
     assert run(code, env={name: value for name, value in os.environ.items() if name != "HOME"}) == "started\n"
 
 
-# Sockets by which ports were just being looked for are left to Python's collector, which says so.
+# The interrupted search for ports leaves an open socket, and Python's garbage collector warns of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("command", ["sleep 60 {port}", None], ids=["command", "packaged"])
 def test_ctrl_c_while_a_server_starts_leaves_nothing(command: str | None) -> None:
-    """At any time: the process may have been started, and nobody know it yet."""
+    """Ctrl-C may come right after the process was started, before any object knows it."""
     before = children()
     for delay in np.linspace(0.0, 0.04, 40):
-        supervisor = Supervisor(command)
+        supervisor = ServerSupervisor(command)
         start = functools.partial(supervisor.start, "Circuit01")
         with pytest.raises(KeyboardInterrupt) as kept:
             interrupt(start, delay)
@@ -207,7 +210,7 @@ def test_ctrl_c_while_a_server_starts_leaves_nothing(command: str | None) -> Non
 
 
 ALONE = """
-from sb3_carla.client.servers import EmbeddedServer
+from sb3_carla.client.embedded_server import EmbeddedServer
 EmbeddedServer("Circuit01")
 """
 IN_A_VECTOR = """
@@ -220,18 +223,19 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("code", [ALONE, IN_A_VECTOR], ids=["alone", "in a vector"])
 def test_a_server_that_is_stopped_while_it_starts_does_not_outlive_a_killed_training(tmp_path: Path, code: str) -> None:
-    """Nor does who waits for it, for half a minute."""
+    """Neither does the process that waits for the server, with a time-out of half a minute."""
     (tmp_path / "training.py").write_text(code)
     mark = uuid.uuid4().hex
     with subprocess.Popen([sys.executable, "training.py"], cwd=tmp_path, env={**os.environ, "MARK": mark}) as training:
-        wait_for(lambda: any(is_being_imported(pid) for pid in marked("MARK", mark)))
+        wait_for(lambda: any(stop_while_importing(pid) for pid in processes_with("MARK", mark)))
         training.kill()
-    wait_for(lambda: not marked("MARK", mark), 25.0)
+    wait_for(lambda: not processes_with("MARK", mark), 25.0)
 
 
-def is_being_imported(pid: int) -> bool:
+def stop_while_importing(pid: int) -> bool:
     """Stop a process if it is a server that has begun to import its modules."""
-    with contextlib.suppress(OSError):  # gone since
+    with contextlib.suppress(OSError):  # it has ended
+        # psutil's memory_maps() takes 5 ms in place of 0.2 ms: the moment may be over.
         folder = Path(f"/proc/{pid}")
         if b"sb3_carla.server" in (folder / "cmdline").read_bytes() and "numpy" in (folder / "maps").read_text():
             os.kill(pid, signal.SIGSTOP)
@@ -261,11 +265,11 @@ def test_a_server_that_hangs_ends_where_no_more_files_can_be_opened() -> None:
     assert wait_until_gone(server.pid, 5.0)
 
 
-@pytest.mark.parametrize("command", [SCRIPT, WITHOUT_ENVIRONMENT], ids=["marked", "unmarked"])
+@pytest.mark.parametrize("command", [SCRIPT, WITHOUT_ENVIRONMENT], ids=["with variable", "without variable"])
 @pytest.mark.parametrize("delays", [[0.5], [0.5, 0.55], [0.5, 0.51, 0.52]], ids=["once", "twice", "thrice"])
 def test_ctrl_c_in_close_leaves_nothing_of_a_command(command: str, delays: list[float]) -> None:
     server = CommandServer(command)
-    processes = family(server._mark, server.pid)
+    processes = [process.pid for process in server_processes(server._server_id, server.pid)]
     for pid in processes:
         os.kill(pid, signal.SIGSTOP)
     with pytest.raises(KeyboardInterrupt):

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sb3_carla.client.servers import EmbeddedServer
+from sb3_carla.client.embedded_server import EmbeddedServer
 from sb3_carla.envs.carla_lane import CarlaLaneEnv
 
 CENTRE, FULL_LEFT = np.array([0.0, 1.0], np.float32), np.array([-1.0, 1.0], np.float32)

@@ -1,4 +1,4 @@
-"""Ctrl-C, threads, services without a home and folders that change: what a program does around an environment."""
+"""Ctrl-C, other threads, a missing HOME, and a working directory that changes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_decision_that_was_interrupted_truncates_the_next_one(
     interrupted: CarlaLaneEnv, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its pictures come at other ticks than those that are waited for."""
+    """After an interruption images come at other ticks than those that the environment waits for."""
     _, _, terminated, truncated, info = interrupted.step(STRAIGHT_ON)
     assert (terminated, truncated, info["end_reason"]) == (False, True, "server_lost")
     assert "the decision before this one was interrupted" in caplog.text, "and no picture was waited for"

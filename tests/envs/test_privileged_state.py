@@ -10,7 +10,7 @@ import pytest
 from maps import Geometry, road_map, straight_then_bend
 from test_route import route_on
 
-from sb3_carla.client.session import VehicleState
+from sb3_carla.client.vehicle import VehicleState
 from sb3_carla.envs.privileged_state import PRIVILEGED_STATE_SIZE, privileged_state
 from sb3_carla.envs.route import LaneRoute, Scenarios
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, exceptions and stopped processes in the middle of a question: no answer is taken for another one's."""
+"""Ctrl-C, exceptions and stopped workers during a command: each answer belongs to its own command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("interruptible")
 
 
 class Echo(gym.Env[np.ndarray, np.ndarray]):
-    """The reward is the action; a large one takes its time, a negative one is an error."""
+    """The reward is the action. A large action takes a second, a negative one raises an exception."""
 
     observation_space = gym.spaces.Box(0, 255, (12, 320, 320), np.uint8)  # more than a pipe holds
     action_space = gym.spaces.Box(-1, 100, (1,), np.float32)
@@ -60,7 +60,7 @@ def interrupt_in(seconds: float) -> None:
 @pytest.mark.parametrize("actions", [(90.0, 91.0), (2.0, 91.0)], ids=["none-answered", "one-answered"])
 @pytest.mark.parametrize("between", [lambda envs: None, lambda envs: envs.get_attr("steps")], ids=["at-once", "asked"])
 def test_after_an_interruption_the_next_step_begins_anew(envs: Any, between: Any, actions: Any) -> None:
-    """The step that nobody saw cannot be part of a transition."""
+    """A step whose result was not received must not be part of a transition."""
     assert step(envs, 1.0, 2.0)[:2] == ([1, 1], [1.0, 2.0])
     interrupt_in(0.3)
     with pytest.raises(KeyboardInterrupt):

@@ -10,16 +10,9 @@ import time
 
 import pytest
 from harness import RawClient, running_server
+from processes import is_alive
 
 COMMAND = [sys.executable, "-m", "sb3_carla.server"]
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -55,21 +48,21 @@ input()
     pid = int(parent.stdout.readline())
     try:
         time.sleep(0.5)
-        assert alive(pid)
+        assert is_alive(pid)
         if stopped:
             os.kill(pid, signal.SIGSTOP)
         parent.kill()
         parent.wait()
         deadline = time.monotonic() + 2.0
-        while alive(pid) and time.monotonic() < deadline:
+        while is_alive(pid) and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert not alive(pid)
+        assert not is_alive(pid)
     finally:
         parent.kill()
         parent.wait()
         parent.stdin.close()
         parent.stdout.close()
-        if alive(pid):
+        if is_alive(pid):
             os.kill(pid, signal.SIGKILL)
 
 
