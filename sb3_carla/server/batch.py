@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from sb3_carla.errors import CallError, CarlaLaneError
-from sb3_carla.server import methods_actors as actors
-from sb3_carla.server.log import report
-from sb3_carla.server.registry import Answer, method
+from sb3_carla.server import actor_calls as actors
+from sb3_carla.server.log import log
+from sb3_carla.server.registry import Response, remote_call
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.wire import WireError, option_from, sequence_from
 
@@ -47,7 +47,7 @@ _IGNORED = {17}
 """ShowDebugTelemetry: draws in Unreal's window only."""
 
 
-@method("apply_batch", Answer.BARE)
+@remote_call("apply_batch", Response.BARE)
 def apply_batch(simulation: Simulation, commands: object, do_tick: object = False) -> list[list[object]]:
     """``client.apply_batch`` and ``apply_batch_sync``: a result for each command, in order."""
     results = [_result(simulation, command) for command in sequence_from(commands, 0, "batch")]
@@ -101,4 +101,4 @@ def _run_after(simulation: Simulation, command: object, actor_id: int, depth: in
     try:
         _run(simulation, command, actor_id, depth)
     except FAULTS as error:
-        report(f"after the spawn of actor {actor_id}: {_told(command, error)}")
+        log(f"after the spawn of actor {actor_id}: {_told(command, error)}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 
-__all__ = ["report"]
+__all__ = ["log"]
 
 
-def report(message: str) -> None:
+def log(message: str) -> None:
     """
     Print one line; a closed stderr is no reason to stop.
 

@@ -8,17 +8,17 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sb3_carla.errors import CarlaLaneError
-from sb3_carla.server.log import report
+from sb3_carla.server.log import log
 
 if TYPE_CHECKING:
     from sb3_carla.server.simulation import Simulation
 
-__all__ = ["METHODS", "Answer", "execute", "method"]
+__all__ = ["REGISTERED_CALLS", "Response", "execute", "remote_call"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
-class Answer(Enum):
+class Response(Enum):
     """
     How the client expects the result.
 
@@ -31,18 +31,18 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class RemoteCall:
     """One remote call."""
 
     handler: Callable[..., Any]
-    answer: Answer
+    answer: Response
 
 
-METHODS: dict[str, Method] = {}
+REGISTERED_CALLS: dict[str, RemoteCall] = {}
 """Every call that the server knows, by name."""
 
 
-def method(name: str, answer: Answer = Answer.VALUE) -> Callable[[Handler], Handler]:
+def remote_call(name: str, answer: Response = Response.VALUE) -> Callable[[Handler], Handler]:
     """
     Enter a function into the table of calls.
 
@@ -51,7 +51,7 @@ def method(name: str, answer: Answer = Answer.VALUE) -> Callable[[Handler], Hand
     """
 
     def register(handler: Handler) -> Handler:
-        METHODS[name] = Method(handler, answer)
+        REGISTERED_CALLS[name] = RemoteCall(handler, answer)
         return handler
 
     return register
@@ -66,7 +66,7 @@ def execute(simulation: Simulation, name: str, arguments: Sequence[object]) -> t
     :param arguments: decoded, without the metadata
     :return: error of the calling layer (None if there is none), and the wrapped result
     """
-    entry = METHODS.get(name)
+    entry = REGISTERED_CALLS.get(name)
     if entry is None:
         return f"sb3_carla.server has no call {name!r}", None
     try:
@@ -74,12 +74,12 @@ def execute(simulation: Simulation, name: str, arguments: Sequence[object]) -> t
     except CarlaLaneError as error:
         message = str(error)
     except Exception as error:  # a fault in one call must not end the others' session
-        report(f"{name} failed: {type(error).__name__}: {error}")
+        log(f"{name} failed: {type(error).__name__}: {error}")
         message = f"{name}: {type(error).__name__}: {error}"
     else:
-        if entry.answer is Answer.VALUE:
+        if entry.answer is Response.VALUE:
             return None, [[1, result]]
-        return None, [[False]] if entry.answer is Answer.VOID else result
-    if entry.answer is Answer.BARE:
+        return None, [[False]] if entry.answer is Response.VOID else result
+    if entry.answer is Response.BARE:
         return message, None
-    return None, [[True, [message]]] if entry.answer is Answer.VOID else [[0, [message]]]
+    return None, [[True, [message]]] if entry.answer is Response.VOID else [[0, [message]]]

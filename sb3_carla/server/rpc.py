@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgpack
 
 from sb3_carla.server.buffered_socket import BufferedSocket
-from sb3_carla.server.log import report
+from sb3_carla.server.log import log
 from sb3_carla.server.registry import execute
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.streams import WORLD_STREAM
@@ -218,7 +218,7 @@ class RpcConnection(BufferedSocket):
         simulation = self._simulation
         error, result = execute(simulation, name, parameters[1:])
         if self.verbose:
-            report(f"{name} {str(parameters[1:])[:120]}")
+            log(f"{name} {str(parameters[1:])[:120]}")
         if name == "get_sensor_token" and len(parameters) > 1:
             stream_id = parameters[1]
             if isinstance(stream_id, int) and (stream_id == WORLD_STREAM or stream_id in simulation.world.actors):
@@ -253,7 +253,7 @@ class RpcConnection(BufferedSocket):
             self.send(answers)
 
     def _reject(self, error: Exception) -> None:
-        report(f"closed a connection: {type(error).__name__}: {error}")
+        log(f"closed a connection: {type(error).__name__}: {error}")
         self.close()
 
 

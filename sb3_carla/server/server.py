@@ -10,11 +10,11 @@ import socket
 import time
 
 from sb3_carla.errors import ServerStartError
+from sb3_carla.server import actor_calls as _actors  # noqa: F401
 from sb3_carla.server import batch as _batch  # noqa: F401 (its calls enter the table)
-from sb3_carla.server import methods_actors as _actors  # noqa: F401
-from sb3_carla.server import methods_episode as _episode  # noqa: F401
+from sb3_carla.server import episode_calls as _episode  # noqa: F401
 from sb3_carla.server.buffered_socket import BufferedSocket
-from sb3_carla.server.log import report
+from sb3_carla.server.log import log
 from sb3_carla.server.rpc import CALM_ASYNCHRONOUS, RpcConnection
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.streams import WORLD_STREAM, StreamConnection, Streams, length_word
@@ -71,7 +71,7 @@ class Listener:
 
     def _refuse(self) -> None:
         """Hang up on who waits, by the descriptor that was kept for it: left waiting, it would wake the loop again."""
-        report("refused a connection: no file descriptor is left")
+        log("refused a connection: no file descriptor is left")
         os.close(self._spare)
         with contextlib.suppress(OSError):
             self.sock.accept()[0].close()
@@ -175,7 +175,7 @@ class Server:
         :param sock: the connection
         """
         if len(self._selector.get_map()) > MAX_CONNECTIONS:
-            report(f"refused a connection: {MAX_CONNECTIONS} are open")
+            log(f"refused a connection: {MAX_CONNECTIONS} are open")
             sock.close()
         elif listener is self._rpc:
             client = RpcConnection(sock, self._selector, self.simulation, self._next_load)
@@ -235,7 +235,7 @@ class Server:
         while kept > MAX_KEPT:
             greediest = max(self._connections, key=lambda connection: connection.kept)
             kept -= greediest.kept
-            report(f"closed the connection that took the most of {MAX_KEPT} bytes, {greediest.kept}")
+            log(f"closed the connection that took the most of {MAX_KEPT} bytes, {greediest.kept}")
             greediest.close()
             self._connections.remove(greediest)
 
@@ -261,7 +261,7 @@ class Server:
             simulation.advance()
             simulation.publish_sensors()
         except Exception as error:  # a fault in one step must not end everybody's session
-            report(f"tick failed: {type(error).__name__}: {error}")
+            log(f"tick failed: {type(error).__name__}: {error}")
         delta = simulation.settings.delta
         self._next_tick = max(self._next_tick + delta, now - delta)
 

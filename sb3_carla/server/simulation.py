@@ -13,9 +13,9 @@ from dataclasses import astuple, dataclass
 
 from sb3_carla.client.opendrive_file import read_opendrive_file
 from sb3_carla.errors import CallError, MapError, TownNotFoundError
-from sb3_carla.server import payload
+from sb3_carla.server import serializers
 from sb3_carla.server.buffered_socket import Bytes
-from sb3_carla.server.log import report
+from sb3_carla.server.log import log
 from sb3_carla.server.streams import WORLD_STREAM, StreamConnection, Streams, length_word
 from sb3_carla.server.wire import actor_to, flag_from, number_from, option_from, option_to, sequence_from
 from sb3_carla.simulator.actors import Actor, VehicleActor
@@ -230,7 +230,7 @@ class Simulation:
         return world.frame
 
     def _snapshot(self) -> bytearray:
-        return payload.snapshot(self.world, self.episode_id, time.time())
+        return serializers.world_snapshot(self.world, self.episode_id, time.time())
 
     def publish_sensors(self) -> None:
         """Publish what the sensors read at the last step, for those that somebody listens to."""
@@ -243,7 +243,7 @@ class Simulation:
                     if sensor.due(world.time, world.delta):
                         self._publish_sensor(sensor)
                 except Exception as error:  # a fault in one sensor must not end everybody's session
-                    report(f"{sensor.type_id} (actor {sensor.id}) failed: {type(error).__name__}: {error}")
+                    log(f"{sensor.type_id} (actor {sensor.id}) failed: {type(error).__name__}: {error}")
 
     def show(self, stream_id: int, listener: StreamConnection) -> None:
         """
@@ -260,12 +260,12 @@ class Simulation:
         try:
             parts = self._picture(camera)
         except Exception as error:
-            report(f"{camera.type_id} (actor {camera.id}) failed: {type(error).__name__}: {error}")
+            log(f"{camera.type_id} (actor {camera.id}) failed: {type(error).__name__}: {error}")
         else:
             listener.publish(length_word(parts), *parts)
 
     def _picture(self, camera: CameraSensor) -> tuple[Bytes, Bytes]:
-        return payload.image_header(self.world, camera), self.world.render(camera).data
+        return serializers.image_header(self.world, camera), self.world.render(camera).data
 
     def _publish_sensor(self, sensor: Sensor) -> None:
         world, publish = self.world, self.streams.publish
@@ -275,21 +275,21 @@ class Simulation:
         elif sensor.type_id == "sensor.other.collision":
             self._publish_collisions(sensor)
         elif isinstance(sensor, GnssSensor):
-            publish(sensor.id, payload.gnss_payload(world, sensor, world.gnss(sensor)))
+            publish(sensor.id, serializers.gnss_measurement(world, sensor, world.gnss(sensor)))
         elif isinstance(sensor, ImuSensor):
-            publish(sensor.id, payload.imu_payload(world, sensor, world.imu(sensor)))
+            publish(sensor.id, serializers.imu_measurement(world, sensor, world.imu(sensor)))
         elif isinstance(sensor, ObstacleSensor):
             sighting = world.obstacle(sensor)
             if sighting is not None:
                 body, distance = sighting
                 mount, other = self.describe(sensor.parent or sensor), self.describe(body)
-                publish(sensor.id, payload.obstacle_payload(world, sensor, mount, other, distance))
+                publish(sensor.id, serializers.obstacle_detection_event(world, sensor, mount, other, distance))
 
     def _publish_collisions(self, sensor: Sensor) -> None:
         for collision in self._collisions:
             if collision.actor is sensor.parent:
                 mount, other = self.describe(collision.actor), self.describe(collision.other)
-                message = payload.collision_payload(self.world, sensor, mount, other, collision.impulse)
+                message = serializers.collision_event(self.world, sensor, mount, other, collision.impulse)
                 self.streams.publish(sensor.id, message)
 
     def describe(self, actor: Actor) -> list[object]:

@@ -20,7 +20,7 @@ from harness import TOWN, RawClient, ServerProcess, running_server
 
 from sb3_carla.client.servers import resident_memory
 from sb3_carla.server import server as _server  # noqa: F401 (its calls enter the table)
-from sb3_carla.server.registry import METHODS
+from sb3_carla.server.registry import REGISTERED_CALLS
 
 SLOW_CASES = 100_000
 """Of the long run; the short one drives a fiftieth of them."""
@@ -28,7 +28,7 @@ GROWTH = 64
 """Memory that the server may keep after all of it [MB]: its queues and buffers are bounded, each by 64 MiB at most."""
 OF_THE_WORLD = {"load_new_episode", "set_episode_settings", "copy_opendrive_to_file", "destroy_actor", "apply_batch"}
 """Calls that end or change what another client drives in when they happen to be right."""
-CALLS = sorted(METHODS.keys() - OF_THE_WORLD)
+CALLS = sorted(REGISTERED_CALLS.keys() - OF_THE_WORLD)
 NUMBERS = [0, 1, -1, 2**31, 2**32, 2**63, 2**64 - 1, -(2**63), 0.0, -0.0, 1e308, float("nan"), float("inf"), 0.5]
 
 DRIVER = """

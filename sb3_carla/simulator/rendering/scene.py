@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.simulator.geometry import Pose, rotation_matrix
-from sb3_carla.simulator.rendering.view import Optics
+from sb3_carla.simulator.rendering.inverse_perspective import Intrinsics
 
 __all__ = ["Box", "Face", "clip_near", "project", "visible_faces"]
 
@@ -94,13 +94,13 @@ class _Solid:
     right: float
 
 
-def visible_faces(pose: Pose, boxes: Sequence[Box], optics: Optics) -> list[Face]:
+def visible_faces(pose: Pose, boxes: Sequence[Box], intrinsics: Intrinsics) -> list[Face]:
     """
     Faces that a camera sees, the farthest first; each hides those before it.
 
     :param pose: of the camera
     :param boxes: bodies in the world
-    :param optics: of the camera
+    :param intrinsics: of the camera
     :return: faces in the order to paint them
     """
     if not boxes:
@@ -109,8 +109,8 @@ def visible_faces(pose: Pose, boxes: Sequence[Box], optics: Optics) -> list[Face
     offsets = np.array([(box.pose.x - pose.x, box.pose.y - pose.y, box.pose.z - pose.z) for box in boxes])
     centres = offsets @ rotation  # (n, 3): forward, right, up
     radii = np.linalg.norm([box.half_extents for box in boxes], axis=1)
-    column, row = optics.centre
-    spread = math.hypot(column + 0.5, row + 0.5) / optics.focal
+    column, row = intrinsics.centre
+    spread = math.hypot(column + 0.5, row + 0.5) / intrinsics.focal
     sideways = np.hypot(centres[:, 1], centres[:, 2])
     reach = centres[:, 0] + radii
     seen = (reach > NEAR) & (centres[:, 0] < FAR) & (sideways < spread * reach + radii * math.hypot(1.0, spread))
@@ -118,7 +118,7 @@ def visible_faces(pose: Pose, boxes: Sequence[Box], optics: Optics) -> list[Face
     solids.sort(key=lambda solid: (-solid.distance, solid.box.actor_id))
     faces = []
     for solid in _painting_order(solids):
-        faces += [*_shadow(solid, optics), *_faces(solid, optics)]
+        faces += [*_shadow(solid, intrinsics), *_faces(solid, intrinsics)]
     return faces
 
 
@@ -170,7 +170,7 @@ def _parted(front: _Solid, back: _Solid) -> bool:
     return False
 
 
-def _shadow(solid: _Solid, optics: Optics) -> list[Face]:
+def _shadow(solid: _Solid, intrinsics: Intrinsics) -> list[Face]:
     """What a box darkens around its foot, if seen from above."""
     length, width, height = solid.box.half_extents
     corners = np.array([(x, y, -height) for x, y in ((1, 1), (1, -1), (-1, -1), (-1, 1))], dtype=np.float64)
@@ -180,10 +180,10 @@ def _shadow(solid: _Solid, optics: Optics) -> list[Face]:
     polygon = clip_near(solid.centre + corners @ solid.axes)
     if len(polygon) < 3:
         return []
-    return [Face(project(polygon, optics), SHADOW_COLOR, solid.distance, (0.0, 0.0, 0.0), None)]
+    return [Face(project(polygon, intrinsics), SHADOW_COLOR, solid.distance, (0.0, 0.0, 0.0), None)]
 
 
-def _faces(solid: _Solid, optics: Optics) -> list[Face]:
+def _faces(solid: _Solid, intrinsics: Intrinsics) -> list[Face]:
     faces = []
     blue, green, red = solid.box.color
     for corners, k, sign in _FACES:
@@ -197,11 +197,11 @@ def _faces(solid: _Solid, optics: Optics) -> list[Face]:
             continue
         light = 0.55 + 0.45 * max(0.0, sign * float(solid.light[k]))
         # normal . (depth * (1, u, v)) = offset, with u = (column - cx) / f and v = (cy - row) / f.
-        column, row = optics.centre
-        across, down = float(normal[1]) / (optics.focal * offset), -float(normal[2]) / (optics.focal * offset)
+        column, row = intrinsics.centre
+        across, down = float(normal[1]) / (intrinsics.focal * offset), -float(normal[2]) / (intrinsics.focal * offset)
         constant = float(normal[0]) / offset - across * column - down * row
         color = light * blue, light * green, light * red
-        faces.append(Face(project(polygon, optics), color, solid.distance, (constant, across, down), solid.box))
+        faces.append(Face(project(polygon, intrinsics), color, solid.distance, (constant, across, down), solid.box))
     return faces
 
 
@@ -226,14 +226,14 @@ def clip_near(polygon: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(kept).reshape(-1, 3)
 
 
-def project(points: NDArray[np.float64], optics: Optics) -> NDArray[np.float64]:
+def project(points: NDArray[np.float64], intrinsics: Intrinsics) -> NDArray[np.float64]:
     """
     Pinhole projection.
 
     :param points: shape (n, 3), float64, forward > 0, right, up [m]
-    :param optics: of the camera
+    :param intrinsics: of the camera
     :return: shape (n, 2), float64, column and row [px]
     """
-    scale = optics.focal / points[:, 0]
-    column, row = optics.centre
+    scale = intrinsics.focal / points[:, 0]
+    column, row = intrinsics.centre
     return np.stack((column + points[:, 1] * scale, row - points[:, 2] * scale), axis=1)

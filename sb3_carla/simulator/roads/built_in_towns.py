@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.roads.circuits import CircuitStyle, circuit_opendrive
+from sb3_carla.simulator.roads.opendrive import CrossSection, Marking
 from sb3_carla.simulator.roads.random_villages import random_village_style
-from sb3_carla.simulator.roads.roads import CrossSection, Marking
 from sb3_carla.simulator.roads.villages import VillageStyle, village_opendrive
 
 __all__ = ["BUILT_IN_TOWNS", "built_in_opendrive"]

@@ -8,8 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sb3_carla.errors import MapError
-from sb3_carla.simulator.roads.alignment import Line, Piece, Point, deflections, draw_corner, draw_polyline, sample
-from sb3_carla.simulator.roads.roads import CrossSection, Elevation, Link, Marking, Road, opendrive_text
+from sb3_carla.simulator.roads.opendrive import CrossSection, Elevation, Link, Marking, Road, opendrive_text
+from sb3_carla.simulator.roads.reference_line import (
+    Point,
+    ReferenceLine,
+    Segment,
+    deflections,
+    random_corner,
+    rounded_polyline,
+    sample_points,
+)
 
 __all__ = ["CircuitStyle", "circuit_opendrive"]
 
@@ -71,7 +79,7 @@ def circuit_opendrive(name: str, seed: int, style: CircuitStyle) -> str:
     raise MapError(f"no circuit of this style after {_ATTEMPTS} attempts with seed {seed}: {style}")
 
 
-def _draw(rng: np.random.Generator, style: CircuitStyle) -> list[Line] | None:
+def _draw(rng: np.random.Generator, style: CircuitStyle) -> list[ReferenceLine] | None:
     """One reference line for each corner, from the middle of a straight to the middle of the next."""
     points = _polygon(rng, style)
     turns = deflections([points[-1], *points, points[0]])
@@ -83,10 +91,10 @@ def _draw(rng: np.random.Generator, style: CircuitStyle) -> list[Line] | None:
     for i, turn in enumerate(turns):
         path = [middles[i - 1], points[i], middles[i]]
         room = min(math.dist(path[0], path[1]), math.dist(path[1], path[2])) - 0.5 * style.min_straight
-        corner = draw_corner(rng, turn, room, style.radii)
+        corner = random_corner(rng, turn, room, style.radii)
         if corner is None:
             return None
-        lines.append(draw_polyline(path, [corner]))
+        lines.append(rounded_polyline(path, [corner]))
     return lines
 
 
@@ -105,16 +113,16 @@ def _middle(a: Point, b: Point) -> Point:
     return 0.5 * (a[0] + b[0]), 0.5 * (a[1] + b[1])
 
 
-def _fits(lines: list[Line], style: CircuitStyle) -> bool:
+def _fits(lines: list[ReferenceLine], style: CircuitStyle) -> bool:
     """Whether the length is as asked for, there are bends to both sides, and the road keeps away from itself."""
     length = sum(line.length for line in lines)
     if not style.length[0] <= length <= style.length[1]:
         return False
-    lefts = sum(max(piece.end_curvature for piece in line.pieces) > 0.0 for line in lines)
+    lefts = sum(max(segment.end_curvature for segment in line.segments) > 0.0 for line in lines)
     if min(lefts, len(lines) - lefts) < 2:
         return False
     spacing = 4.0
-    points = [point for line in lines for point in sample(line, spacing)]
+    points = [point for line in lines for point in sample_points(line, spacing)]
     clearance = 2.0 * style.section.half_width + _GRASS
     skip = math.ceil(3.0 * clearance / spacing)
     count = len(points)
@@ -125,7 +133,7 @@ def _fits(lines: list[Line], style: CircuitStyle) -> bool:
     )
 
 
-def _heights(rng: np.random.Generator, lines: list[Line], slope: float) -> list[tuple[Elevation, ...]]:
+def _heights(rng: np.random.Generator, lines: list[ReferenceLine], slope: float) -> list[tuple[Elevation, ...]]:
     """Three waves around the circuit, as cubics that agree in height and slope where they meet."""
     if slope == 0.0:
         return [()] * len(lines)
@@ -161,11 +169,11 @@ def _hermite(station: float, step: float, heights: tuple[float, float], slopes: 
     return Elevation(station, heights[0], slopes[0], c, d)
 
 
-def _roads(lines: list[Line], heights: list[tuple[Elevation, ...]], style: CircuitStyle) -> list[Road]:
+def _roads(lines: list[ReferenceLine], heights: list[tuple[Elevation, ...]], style: CircuitStyle) -> list[Road]:
     roads = []
     for i, (line, elevations) in enumerate(zip(lines, heights, strict=True)):
         section = style.section
-        if style.bend_centre is not None and _sharpest(line.pieces) > 1.0 / 30.0:
+        if style.bend_centre is not None and _sharpest(line.segments) > 1.0 / 30.0:
             section = replace(section, centre=style.bend_centre)
         before, after = (i - 1) % len(lines), (i + 1) % len(lines)
         roads.append(
@@ -183,5 +191,5 @@ def _roads(lines: list[Line], heights: list[tuple[Elevation, ...]], style: Circu
     return roads
 
 
-def _sharpest(pieces: tuple[Piece, ...]) -> float:
-    return max(abs(piece.end_curvature) for piece in pieces)
+def _sharpest(segments: tuple[Segment, ...]) -> float:
+    return max(abs(segment.end_curvature) for segment in segments)

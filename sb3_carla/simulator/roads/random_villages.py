@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sb3_carla.simulator.roads.roads import CrossSection, Marking
+from sb3_carla.simulator.roads.opendrive import CrossSection, Marking
 from sb3_carla.simulator.roads.villages import VillageStyle
 
 __all__ = ["random_village_style"]

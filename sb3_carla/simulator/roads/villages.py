@@ -10,17 +10,26 @@ import numpy as np
 
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.geometry import wrap_angle
-from sb3_carla.simulator.roads.alignment import (
+from sb3_carla.simulator.roads.opendrive import (
+    CrossSection,
+    Junction,
+    Lane,
+    LaneLink,
+    Link,
+    Marking,
+    Road,
+    opendrive_text,
+)
+from sb3_carla.simulator.roads.reference_line import (
     Corner,
-    Line,
     Point,
+    ReferenceLine,
     deflections,
-    draw_corner,
-    draw_polyline,
-    least_radius,
+    min_radius,
+    random_corner,
+    rounded_polyline,
     tangent_length,
 )
-from sb3_carla.simulator.roads.roads import CrossSection, Junction, Lane, LaneLink, Link, Marking, Road, opendrive_text
 
 __all__ = ["VillageStyle", "village_opendrive"]
 
@@ -227,13 +236,13 @@ def _street(
     points = [start, *path[1:-1], end]
     corners = []
     for turn, room in zip(deflections(points), _rooms(points, style.radii), strict=True):
-        corner = draw_corner(rng, turn, room, style.radii)
+        corner = random_corner(rng, turn, room, style.radii)
         if corner is None:
             return None
         corners.append(corner)
     return Road(
         id=number,
-        line=draw_polyline(points, corners),
+        line=rounded_polyline(points, corners),
         lanes=style.section.build(linked_at_start=False, linked_at_end=False),
         centre=style.section.centre,
         predecessor=Link(ends[0].id),
@@ -244,7 +253,7 @@ def _street(
 
 def _rooms(points: list[Point], radii: tuple[float, float]) -> list[float]:
     """Greatest tangent length of each bend [m]: two bends share the side between them in proportion to their needs."""
-    needs = [0.0, *(least_radius(turn, radii) * math.tan(0.5 * abs(turn)) for turn in deflections(points)), 0.0]
+    needs = [0.0, *(min_radius(turn, radii) * math.tan(0.5 * abs(turn)) for turn in deflections(points)), 0.0]
     rooms = []
     for i in range(1, len(points) - 1):
         before, after = (math.dist(points[i], points[k]) - _MIN_STRAIGHT for k in (i - 1, i + 1))
@@ -303,17 +312,17 @@ def _connection(crossing: _Crossing, arms: tuple[_Arm, _Arm], number: int, style
     )
 
 
-def _swing(start: Point, heading: float, end: Point, end_heading: float) -> Line:
+def _swing(start: Point, heading: float, end: Point, end_heading: float) -> ReferenceLine:
     """Reference line from one direction into another, as wide as it can be."""
     turn = wrap_angle(end_heading - heading)
     if abs(turn) < 1e-6:
-        return draw_polyline([start, end], [])
+        return rounded_polyline([start, end], [])
     dx, dy = end[0] - start[0], end[1] - start[1]
     # Law of sines in the triangle of the start, the end, and the point where the two directions meet.
     before = (dx * math.sin(end_heading) - dy * math.cos(end_heading)) / math.sin(turn)
     after = (dy * math.cos(heading) - dx * math.sin(heading)) / math.sin(turn)
     radius = min(before, after) / tangent_length(turn, Corner(1.0, _TURN_SPIRAL_SHARE))
-    return draw_polyline([start, _move(start, heading, before), end], [Corner(radius, _TURN_SPIRAL_SHARE)])
+    return rounded_polyline([start, _move(start, heading, before), end], [Corner(radius, _TURN_SPIRAL_SHARE)])
 
 
 def _with_paving(road: Road, turn: float, width: float) -> Road:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from sb3_carla.errors import CallError
-from sb3_carla.server.registry import Answer, method
+from sb3_carla.server.registry import Response, remote_call
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.wire import (
     MAX_COORDINATE,
@@ -57,13 +57,13 @@ def spawn(simulation: Simulation, description: object, transform: object, parent
     return simulation.world.spawn(name, attributes, pose_from(transform), parent_id)
 
 
-@method("spawn_actor")
+@remote_call("spawn_actor")
 def spawn_actor(simulation: Simulation, description: object, transform: object) -> list[object]:
     """``world.spawn_actor``."""
     return simulation.describe(spawn(simulation, description, transform))
 
 
-@method("spawn_actor_with_parent")
+@remote_call("spawn_actor_with_parent")
 def spawn_actor_with_parent(
     simulation: Simulation,
     description: object,
@@ -77,7 +77,7 @@ def spawn_actor_with_parent(
     return simulation.describe(spawn(simulation, description, transform, parent.id))
 
 
-@method("destroy_actor")
+@remote_call("destroy_actor")
 def destroy(simulation: Simulation, actor_id: object) -> bool:
     """``actor.destroy``."""
     actor = simulation.actor(actor_id)
@@ -86,7 +86,7 @@ def destroy(simulation: Simulation, actor_id: object) -> bool:
     return True
 
 
-@method("get_actors_by_id")
+@remote_call("get_actors_by_id")
 def get_actors_by_id(simulation: Simulation, actor_ids: object) -> list[object]:
     """``world.get_actors``: the living ones of those asked for."""
     actors = simulation.world.actors
@@ -94,13 +94,13 @@ def get_actors_by_id(simulation: Simulation, actor_ids: object) -> list[object]:
     return [simulation.describe(actors[i]) for i in wanted if i in actors]
 
 
-@method("get_spectator")
+@remote_call("get_spectator")
 def get_spectator(simulation: Simulation) -> list[object]:
     """``world.get_spectator``."""
     return simulation.describe(simulation.world.spectator)
 
 
-@method("get_actor_bounding_box")
+@remote_call("get_actor_bounding_box")
 def get_actor_bounding_box(simulation: Simulation, actor_id: object) -> list[object]:
     """``actor.bounding_box``."""
     return bounding_box_to(simulation.actor(actor_id))
@@ -109,13 +109,13 @@ def get_actor_bounding_box(simulation: Simulation, actor_id: object) -> list[obj
 # --- moving --------------------------------------------------------------------------------------------------------
 
 
-@method("set_actor_transform", Answer.VOID)
+@remote_call("set_actor_transform", Response.VOID)
 def set_transform(simulation: Simulation, actor_id: object, transform: object) -> None:
     """``actor.set_transform``; visible in the next snapshot."""
     simulation.actor(actor_id).teleport(pose_from(transform))
 
 
-@method("set_actor_location", Answer.VOID)
+@remote_call("set_actor_location", Response.VOID)
 def set_location(simulation: Simulation, actor_id: object, location: object) -> None:
     """``actor.set_location``."""
     actor = simulation.actor(actor_id)
@@ -123,7 +123,7 @@ def set_location(simulation: Simulation, actor_id: object, location: object) -> 
     actor.teleport(Pose(*vector_from(location, "location"), pose.roll, pose.pitch, pose.yaw))
 
 
-@method("set_actor_target_velocity", Answer.VOID)
+@remote_call("set_actor_target_velocity", Response.VOID)
 def set_velocity(simulation: Simulation, actor_id: object, velocity: object) -> None:
     """``actor.set_target_velocity``: world axes [m/s]."""
     actor = simulation.actor(actor_id)
@@ -131,7 +131,7 @@ def set_velocity(simulation: Simulation, actor_id: object, velocity: object) -> 
         actor.vehicle.set_velocity(*vector_from(velocity, "velocity"))
 
 
-@method("set_actor_target_angular_velocity", Answer.VOID)
+@remote_call("set_actor_target_angular_velocity", Response.VOID)
 def set_angular_velocity(simulation: Simulation, actor_id: object, velocity: object) -> None:
     """``actor.set_target_angular_velocity`` [deg/s]: holds until the tyres take over at the next step."""
     actor = simulation.actor(actor_id)
@@ -140,25 +140,25 @@ def set_angular_velocity(simulation: Simulation, actor_id: object, velocity: obj
         actor.vehicle.angular_velocity = (x, y, z)
 
 
-@method("enable_actor_constant_velocity", Answer.VOID)
+@remote_call("enable_actor_constant_velocity", Response.VOID)
 def set_constant_velocity(simulation: Simulation, actor_id: object, velocity: object) -> None:
     """``vehicle.enable_constant_velocity``: the car's own axes [m/s]."""
     simulation.vehicle(actor_id).vehicle.constant_velocity = vector_from(velocity, "velocity")
 
 
-@method("disable_actor_constant_velocity", Answer.VOID)
+@remote_call("disable_actor_constant_velocity", Response.VOID)
 def disable_constant_velocity(simulation: Simulation, actor_id: object) -> None:
     """``vehicle.disable_constant_velocity``."""
     simulation.vehicle(actor_id).vehicle.constant_velocity = None
 
 
-@method("add_actor_impulse", Answer.VOID)
+@remote_call("add_actor_impulse", Response.VOID)
 def add_impulse(simulation: Simulation, actor_id: object, impulse: object) -> None:
     """``actor.add_impulse`` [N s] at the centre of mass."""
     _push(simulation, actor_id, vector_from(impulse, "impulse", MAX_IMPULSE))
 
 
-@method("add_actor_force", Answer.VOID)
+@remote_call("add_actor_force", Response.VOID)
 def add_force(simulation: Simulation, actor_id: object, force: object) -> None:
     """``actor.add_force`` [N], for one simulation step."""
     x, y, z = vector_from(force, "force", MAX_IMPULSE)
@@ -175,7 +175,7 @@ def _push(simulation: Simulation, actor_id: object, impulse: tuple[float, float,
     actor.vehicle.set_velocity(*vector_from([vx, vy, vz], "velocity", MAX_COORDINATE))
 
 
-@method("set_actor_simulate_physics", Answer.VOID)
+@remote_call("set_actor_simulate_physics", Response.VOID)
 def set_physics(simulation: Simulation, actor_id: object, enabled: object) -> None:
     """``actor.set_simulate_physics``; a car without physics stands still until it is moved."""
     actor, on = simulation.actor(actor_id), flag_from(enabled, "simulate_physics")
@@ -186,7 +186,7 @@ def set_physics(simulation: Simulation, actor_id: object, enabled: object) -> No
             actor.vehicle.angular_velocity = actor.vehicle.acceleration = (0.0, 0.0, 0.0)
 
 
-@method("set_actor_enable_gravity", Answer.VOID)
+@remote_call("set_actor_enable_gravity", Response.VOID)
 def set_gravity(simulation: Simulation, actor_id: object, enabled: object) -> None:
     """``actor.set_enable_gravity``."""
     actor, on = simulation.actor(actor_id), flag_from(enabled, "gravity")
@@ -194,7 +194,7 @@ def set_gravity(simulation: Simulation, actor_id: object, enabled: object) -> No
         actor.vehicle.gravity_enabled = on
 
 
-@method("set_actor_collisions", Answer.VOID)
+@remote_call("set_actor_collisions", Response.VOID)
 def set_collisions(simulation: Simulation, actor_id: object, enabled: object) -> None:
     """``actor.set_collisions``."""
     simulation.actor(actor_id).collisions_enabled = flag_from(enabled, "collisions")
@@ -203,19 +203,19 @@ def set_collisions(simulation: Simulation, actor_id: object, enabled: object) ->
 # --- driving -------------------------------------------------------------------------------------------------------
 
 
-@method("apply_control_to_vehicle", Answer.VOID)
+@remote_call("apply_control_to_vehicle", Response.VOID)
 def apply_control(simulation: Simulation, actor_id: object, control: object) -> None:
     """``vehicle.apply_control``."""
     simulation.vehicle(actor_id).apply_control(control_from(control))
 
 
-@method("apply_ackermann_control_to_vehicle", Answer.VOID)
+@remote_call("apply_ackermann_control_to_vehicle", Response.VOID)
 def apply_ackermann(simulation: Simulation, actor_id: object, control: object) -> None:
     """``vehicle.apply_ackermann_control``."""
     simulation.vehicle(actor_id).ackermann = ackermann_from(control)
 
 
-@method("set_actor_autopilot", Answer.VOID)
+@remote_call("set_actor_autopilot", Response.VOID)
 def set_autopilot(simulation: Simulation, actor_id: object, enabled: object, port: object = 0) -> None:
     """
     ``vehicle.set_autopilot``.
@@ -226,7 +226,7 @@ def set_autopilot(simulation: Simulation, actor_id: object, enabled: object, por
         raise CallError("this server has no traffic manager and no autopilot: apply controls, or move the vehicle")
 
 
-@method("set_vehicle_light_state", Answer.VOID)
+@remote_call("set_vehicle_light_state", Response.VOID)
 def set_light_state(simulation: Simulation, actor_id: object, state: object) -> None:
     """``vehicle.set_light_state``: kept and given back; the lamps give no light."""
     # A bare number in a batch, an array of one in the call.
@@ -236,26 +236,26 @@ def set_light_state(simulation: Simulation, actor_id: object, state: object) -> 
     simulation.vehicle(actor_id).light_state = value
 
 
-@method("get_vehicle_light_state")
+@remote_call("get_vehicle_light_state")
 def get_light_state(simulation: Simulation, actor_id: object) -> list[int]:
     """``vehicle.get_light_state``."""
     return [simulation.vehicle(actor_id).light_state]
 
 
-@method("get_vehicle_light_states")
+@remote_call("get_vehicle_light_states")
 def get_light_states(simulation: Simulation) -> list[object]:
     """``world.get_vehicles_light_states``."""
     actors = simulation.world.actors.values()
     return [[actor.id, actor.light_state] for actor in actors if isinstance(actor, VehicleActor)]
 
 
-@method("get_wheel_steer_angle")
+@remote_call("get_wheel_steer_angle")
 def get_wheel_steer_angle(simulation: Simulation, actor_id: object, wheel: object) -> float:
     """``vehicle.get_wheel_steer_angle`` [deg]; wheels 0 and 1 are the front ones."""
     return math.degrees(simulation.vehicle(actor_id).vehicle.wheel_angle) if wheel in (0, 1) else 0.0
 
 
-@method("get_physics_control")
+@remote_call("get_physics_control")
 def get_physics_control(simulation: Simulation, actor_id: object) -> list[object]:
     """``vehicle.get_physics_control``: what the model has of it; the rest are CARLA's usual values."""
     actor = simulation.vehicle(actor_id)
@@ -281,7 +281,7 @@ def get_physics_control(simulation: Simulation, actor_id: object) -> list[object
     return engine + gears + body
 
 
-@method("apply_physics_control", Answer.VOID)
+@remote_call("apply_physics_control", Response.VOID)
 def apply_physics_control(simulation: Simulation, actor_id: object, control: object) -> None:
     """
     ``vehicle.apply_physics_control``.
@@ -291,7 +291,7 @@ def apply_physics_control(simulation: Simulation, actor_id: object, control: obj
     raise CallError(f"{simulation.vehicle(actor_id).type_id}: physics parameters are fixed on this server")
 
 
-@method("get_telemetry_data")
+@remote_call("get_telemetry_data")
 def get_telemetry_data(simulation: Simulation, actor_id: object) -> list[object]:
     """``vehicle.get_telemetry_data``; of a wheel's eleven figures only friction and spin [rad/s] are modelled."""
     vehicle = simulation.vehicle(actor_id).vehicle
@@ -315,7 +315,7 @@ def _not_simulated(*names: str) -> Callable[..., None]:
         )
 
     for name in names:
-        method(name, Answer.VOID)(refuse)
+        remote_call(name, Response.VOID)(refuse)
     return refuse
 
 

@@ -18,7 +18,7 @@ from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.sensors import CameraSensor, GnssReading, ImuReading
 from sb3_carla.simulator.world import World
 
-__all__ = ["SENSOR_TYPES", "collision_payload", "gnss_payload", "image_header", "imu_payload", "snapshot"]
+__all__ = ["SENSOR_TYPES", "collision_event", "gnss_measurement", "image_header", "imu_measurement", "world_snapshot"]
 
 SENSOR_TYPES = {
     "sensor.other.collision": 0,
@@ -47,7 +47,7 @@ def _place(pose: Pose) -> tuple[float, float, float, float, float, float]:
     return pose.x, pose.y, pose.z, pose.pitch * DEGREES, pose.yaw * DEGREES, pose.roll * DEGREES
 
 
-def snapshot(world: World, episode_id: int, clock: float) -> bytearray:
+def world_snapshot(world: World, episode_id: int, clock: float) -> bytearray:
     """
     Episode state: every actor's pose, motion and control.
 
@@ -115,7 +115,7 @@ def image_header(world: World, sensor: CameraSensor) -> bytes:
     )  # fmt: skip
 
 
-def collision_payload(
+def collision_event(
     world: World, sensor: Actor, self_actor: Sequence[object], other: Sequence[object], impulse: Sequence[float]
 ) -> bytes:
     """
@@ -130,11 +130,11 @@ def collision_payload(
     return _header(world, sensor) + _packed([self_actor, other, list(impulse)])
 
 
-def obstacle_payload(
+def obstacle_detection_event(
     world: World, sensor: Actor, self_actor: Sequence[object], other: Sequence[object], distance: float
 ) -> bytes:
     """
-    One sighting of an obstacle sensor, like ``collision_payload``.
+    One sighting of an obstacle sensor, like ``collision_event``.
 
     :param world: for frame number and time
     :param sensor: the obstacle sensor
@@ -145,12 +145,12 @@ def obstacle_payload(
     return _header(world, sensor) + _packed([self_actor, other, distance])
 
 
-def gnss_payload(world: World, sensor: Actor, reading: GnssReading) -> bytes:
+def gnss_measurement(world: World, sensor: Actor, reading: GnssReading) -> bytes:
     """``carla.GnssMeasurement``."""
     return _header(world, sensor) + _packed([reading.latitude, reading.longitude, reading.altitude])
 
 
-def imu_payload(world: World, sensor: Actor, reading: ImuReading) -> bytes:
+def imu_measurement(world: World, sensor: Actor, reading: ImuReading) -> bytes:
     """``carla.IMUMeasurement``."""
     return _header(world, sensor) + _packed([list(reading.accelerometer), list(reading.gyroscope), reading.compass])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 
 from sb3_carla.errors import CallError
-from sb3_carla.server.registry import Answer, method
+from sb3_carla.server.registry import Response, remote_call
 from sb3_carla.server.simulation import Settings, Simulation, available_towns
 from sb3_carla.server.streams import WORLD_STREAM
 from sb3_carla.server.wire import (
@@ -30,69 +30,69 @@ CARLA_VERSION = "0.9.16"
 MAX_OPENDRIVE = 32 * 2**20
 
 
-@method("version")
+@remote_call("version")
 def version(simulation: Simulation) -> str:
     """The CARLA version whose protocol this is."""
     return CARLA_VERSION
 
 
-@method("get_episode_info")
+@remote_call("get_episode_info")
 def get_episode_info(simulation: Simulation) -> list[object]:
     """Episode id, and the token of the snapshot stream."""
     return [simulation.episode_id, [token(WORLD_STREAM, simulation.stream_port)]]
 
 
-@method("get_sensor_token")
+@remote_call("get_sensor_token")
 def get_sensor_token(simulation: Simulation, stream_id: object) -> list[bytes]:
     """Token of any stream; the client asks before it connects."""
     return [token(actor_id_from(stream_id), simulation.stream_port)]
 
 
-@method("get_episode_settings")
+@remote_call("get_episode_settings")
 def get_episode_settings(simulation: Simulation) -> list[object]:
     """``world.get_settings``."""
     return simulation.settings.to_wire()
 
 
-@method("set_episode_settings")
+@remote_call("set_episode_settings")
 def set_episode_settings(simulation: Simulation, settings: object) -> int:
     """``world.apply_settings``: answers the frame that the client already has, because it waits for it."""
     simulation.settings = Settings.from_wire(settings)
     return simulation.world.frame
 
 
-@method("tick_cue")
+@remote_call("tick_cue")
 def tick_cue(simulation: Simulation) -> int:
     """``world.tick``."""
     return simulation.advance()
 
 
-@method("get_map_info")
+@remote_call("get_map_info")
 def get_map_info(simulation: Simulation) -> list[object]:
     """Name and spawn points."""
     town = simulation.town
     return [f"Carla/Maps/{town.name}", [pose_to(pose) for pose in town.spawn_points]]
 
 
-@method("get_map_data")
+@remote_call("get_map_data")
 def get_map_data(simulation: Simulation) -> str:
     """OpenDRIVE of the current town."""
     return simulation.town.opendrive
 
 
-@method("get_available_maps")
+@remote_call("get_available_maps")
 def get_available_maps(simulation: Simulation) -> Sequence[str]:
     """``client.get_available_maps``."""
     return available_towns()
 
 
-@method("load_new_episode", Answer.VOID)
+@remote_call("load_new_episode", Response.VOID)
 def load_new_episode(simulation: Simulation, name: object, reset_settings: object = True, layers: object = 0) -> None:
     """``client.load_world``, ``reload_world``."""
     simulation.load(text_from(name, "town"), reset_settings=flag_from(reset_settings, "reset_settings"))
 
 
-@method("copy_opendrive_to_file", Answer.VOID)
+@remote_call("copy_opendrive_to_file", Response.VOID)
 def copy_opendrive_to_file(simulation: Simulation, opendrive: object, parameters: object = None) -> None:
     """First half of ``client.generate_opendrive_world``; the mesh parameters concern Unreal only."""
     text = text_from(opendrive, "OpenDRIVE")
@@ -101,26 +101,26 @@ def copy_opendrive_to_file(simulation: Simulation, opendrive: object, parameters
     simulation.opendrive = text
 
 
-@method("get_actor_definitions")
+@remote_call("get_actor_definitions")
 def get_actor_definitions(simulation: Simulation) -> list[object]:
     """``world.get_blueprint_library``."""
     return [definition_to(blueprint) for blueprint in BLUEPRINTS.values()]
 
 
-@method("get_weather_parameters")
+@remote_call("get_weather_parameters")
 def get_weather_parameters(simulation: Simulation) -> list[float]:
     """``world.get_weather``."""
     return list(astuple(simulation.world.weather))
 
 
-@method("set_weather_parameters", Answer.VOID)
+@remote_call("set_weather_parameters", Response.VOID)
 def set_weather_parameters(simulation: Simulation, parameters: object) -> None:
     """``world.set_weather``."""
     fields = sequence_from(parameters, 14, "weather")[:14]
     simulation.world.weather = Weather(*(number_from(field, "weather", 1e6) for field in fields))
 
 
-@method("project_point")
+@remote_call("project_point")
 def project_point(simulation: Simulation, origin: object, direction: object, distance: object) -> list[object]:
     """``world.project_point``, ``ground_projection``: first hit on the road or on a box."""
     dx, dy, dz = vector_from(direction, "direction")
@@ -135,7 +135,7 @@ def project_point(simulation: Simulation, origin: object, direction: object, dis
     return [True, [list(point), label]]
 
 
-@method("cast_ray")
+@remote_call("cast_ray")
 def cast_ray(simulation: Simulation, start: object, end: object) -> list[object]:
     """``world.cast_ray``: every hit between two points."""
     origin, target = vector_from(start, "location"), vector_from(end, "location")
@@ -155,7 +155,7 @@ def _nothing(*names: str) -> None:
         return []
 
     for name in names:
-        method(name)(empty)
+        remote_call(name)(empty)
 
 
 def _without_effect(*names: str) -> None:
@@ -165,7 +165,7 @@ def _without_effect(*names: str) -> None:
         """Accepted, without effect."""
 
     for name in names:
-        method(name, Answer.VOID)(ignore)
+        remote_call(name, Response.VOID)(ignore)
 
 
 def _refused(reason: str, *names: str) -> None:
@@ -180,7 +180,7 @@ def _refused(reason: str, *names: str) -> None:
         raise CallError(reason)
 
     for name in names:
-        method(name)(refuse)
+        remote_call(name)(refuse)
 
 
 _nothing(

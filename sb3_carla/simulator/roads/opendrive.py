@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sb3_carla.simulator.roads.alignment import Line, sample
+from sb3_carla.simulator.roads.reference_line import ReferenceLine, sample_points
 
 __all__ = ["CrossSection", "Elevation", "Junction", "Lane", "LaneLink", "Link", "Marking", "Road", "opendrive_text"]
 
@@ -151,7 +151,7 @@ class Road:
     """
 
     id: int
-    line: Line
+    line: ReferenceLine
     lanes: tuple[Lane, ...]
     centre: Marking
     predecessor: Link
@@ -188,7 +188,7 @@ def opendrive_text(name: str, roads: Sequence[Road], junctions: Sequence[Junctio
     :return: XML; equal arguments give equal text
     """
     root = ET.Element("OpenDRIVE")
-    points = [point for road in roads for point in sample(road.line, 10.0)]
+    points = [point for road in roads for point in sample_points(road.line, 10.0)]
     header = ET.SubElement(
         root,
         "header",
@@ -243,8 +243,8 @@ def _add_road(root: ET.Element, road: Road) -> None:
     _add_lanes(ET.SubElement(element, "lanes"), road)
 
 
-def _add_line(plan_view: ET.Element, line: Line) -> None:
-    for piece, (station, x, y, heading) in zip(line.pieces, line.starts(), strict=False):
+def _add_line(plan_view: ET.Element, line: ReferenceLine) -> None:
+    for segment, (station, x, y, heading) in zip(line.segments, line.starts(), strict=False):
         geometry = ET.SubElement(
             plan_view,
             "geometry",
@@ -252,13 +252,13 @@ def _add_line(plan_view: ET.Element, line: Line) -> None:
             x=_number(x),
             y=_number(y),
             hdg=_number(heading),
-            length=_number(piece.length),
+            length=_number(segment.length),
         )
-        if piece.start_curvature != piece.end_curvature:
-            start, end = _number(piece.start_curvature), _number(piece.end_curvature)
+        if segment.start_curvature != segment.end_curvature:
+            start, end = _number(segment.start_curvature), _number(segment.end_curvature)
             ET.SubElement(geometry, "spiral", curvStart=start, curvEnd=end)
-        elif piece.start_curvature:
-            ET.SubElement(geometry, "arc", curvature=_number(piece.start_curvature))
+        elif segment.start_curvature:
+            ET.SubElement(geometry, "arc", curvature=_number(segment.start_curvature))
         else:
             ET.SubElement(geometry, "line")
 

@@ -15,14 +15,14 @@ import numpy as np
 
 __all__ = [
     "Corner",
-    "Line",
-    "Piece",
     "Point",
-    "advance",
+    "ReferenceLine",
+    "Segment",
     "deflections",
-    "draw_corner",
-    "draw_polyline",
-    "sample",
+    "pose_along",
+    "random_corner",
+    "rounded_polyline",
+    "sample_points",
     "tangent_length",
 ]
 
@@ -37,7 +37,7 @@ _SHORTEST_BEND = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Segment:
     """
     Stretch whose curvature changes evenly: a straight, an arc or a clothoid.
 
@@ -57,33 +57,33 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ReferenceLine:
     """
-    Reference line: pieces joined end to end, without a kink.
+    Reference line: segments joined end to end, without a kink.
 
     :param x: start [m]
     :param y: start [m]
     :param heading: direction at the start [rad]
-    :param pieces: at least one
+    :param segments: at least one
     """
 
     x: float
     y: float
     heading: float
-    pieces: tuple[Piece, ...]
+    segments: tuple[Segment, ...]
 
     @property
     def length(self) -> float:
         """Total length [m]."""
-        return sum(piece.length for piece in self.pieces)
+        return sum(segment.length for segment in self.segments)
 
     def starts(self) -> list[tuple[float, float, float, float]]:
-        """Station [m], x, y [m] and heading [rad] where each piece starts, and where the last one ends."""
+        """Station [m], x, y [m] and heading [rad] where each segment starts, and where the last one ends."""
         station, pose = 0.0, (self.x, self.y, self.heading)
         result = [(station, *pose)]
-        for piece in self.pieces:
-            pose = advance(pose, piece, piece.length)
-            station += piece.length
+        for segment in self.segments:
+            pose = pose_along(pose, segment, segment.length)
+            station += segment.length
             result.append((station, *pose))
         return result
 
@@ -100,38 +100,38 @@ class Corner:
     radius: float
     spiral_share: float
 
-    def pieces(self, deflection: float) -> tuple[Piece, ...]:
+    def segments(self, deflection: float) -> tuple[Segment, ...]:
         """
         The rounded corner.
 
         :param deflection: change of direction [rad], left positive, not 0
-        :return: one piece (no clothoids) to three
+        :return: one segment (no clothoids) to three
         """
         curvature = math.copysign(1.0 / self.radius, deflection)
         # A clothoid turns by half of what an arc of its length and end curvature would.
         spiral = self.spiral_share * abs(deflection) * self.radius
         arc = (1.0 - self.spiral_share) * abs(deflection) * self.radius
-        whole = (Piece(spiral, 0.0, curvature), Piece(arc, curvature, curvature), Piece(spiral, curvature, 0.0))
-        return tuple(piece for piece in (whole if spiral else whole[1:2]) if piece.length > 0.0)
+        whole = (Segment(spiral, 0.0, curvature), Segment(arc, curvature, curvature), Segment(spiral, curvature, 0.0))
+        return tuple(segment for segment in (whole if spiral else whole[1:2]) if segment.length > 0.0)
 
 
-def advance(pose: tuple[float, float, float], piece: Piece, distance: float) -> tuple[float, float, float]:
+def pose_along(pose: tuple[float, float, float], segment: Segment, distance: float) -> tuple[float, float, float]:
     """
-    Follow a piece.
+    Follow a segment.
 
-    :param pose: where the piece starts: x, y [m], heading [rad]
-    :param piece: what to follow
+    :param pose: where the segment starts: x, y [m], heading [rad]
+    :param segment: what to follow
     :param distance: how far [m]
-    :return: x, y [m], heading [rad] there; error below 1e-9 m for pieces that turn by less than pi
+    :return: x, y [m], heading [rad] there; error below 1e-9 m for segments that turn by less than pi
     """
     x, y, heading = pose
     panel = distance / _PANELS
     for i in range(_PANELS):
         for node, weight in _GAUSS:
-            angle = heading + piece.turned(panel * (i + 0.5 + 0.5 * node))
+            angle = heading + segment.turned(panel * (i + 0.5 + 0.5 * node))
             x += panel * weight * math.cos(angle)
             y += panel * weight * math.sin(angle)
-    return x, y, heading + piece.turned(distance)
+    return x, y, heading + segment.turned(distance)
 
 
 def tangent_length(deflection: float, corner: Corner) -> float:
@@ -146,8 +146,8 @@ def tangent_length(deflection: float, corner: Corner) -> float:
     :return: T [m]
     """
     pose = (0.0, 0.0, 0.0)
-    for piece in corner.pieces(deflection):
-        pose = advance(pose, piece, piece.length)
+    for segment in corner.segments(deflection):
+        pose = pose_along(pose, segment, segment.length)
     return pose[0] / (1.0 + math.cos(deflection))
 
 
@@ -166,7 +166,7 @@ def deflections(points: Sequence[Point]) -> list[float]:
     return result
 
 
-def least_radius(deflection: float, radii: tuple[float, float]) -> float:
+def min_radius(deflection: float, radii: tuple[float, float]) -> float:
     """
     Least radius at which a corner does not look like a kink: slight ones take a greater one.
 
@@ -177,7 +177,9 @@ def least_radius(deflection: float, radii: tuple[float, float]) -> float:
     return max(radii[0], min(radii[1], _SHORTEST_BEND / abs(deflection)))
 
 
-def draw_corner(rng: np.random.Generator, deflection: float, room: float, radii: tuple[float, float]) -> Corner | None:
+def random_corner(
+    rng: np.random.Generator, deflection: float, room: float, radii: tuple[float, float]
+) -> Corner | None:
     """
     Random rounding that fits, and that does not look like a kink where the change of direction is small.
 
@@ -190,13 +192,13 @@ def draw_corner(rng: np.random.Generator, deflection: float, room: float, radii:
     share = rng.uniform(0.25, 0.6)
     # Tangent lengths grow in proportion to the radius: one corner of radius 1 tells them all.
     largest = min(radii[1], room / tangent_length(deflection, Corner(1.0, share)))
-    smallest = least_radius(deflection, radii)
+    smallest = min_radius(deflection, radii)
     if largest < smallest:
         return None
     return Corner(smallest * (largest / smallest) ** rng.uniform(0.0, 1.0), share)
 
 
-def draw_polyline(points: Sequence[Point], corners: Sequence[Corner]) -> Line:
+def rounded_polyline(points: Sequence[Point], corners: Sequence[Corner]) -> ReferenceLine:
     """
     Reference line along an open polyline, its inner points rounded.
 
@@ -207,20 +209,20 @@ def draw_polyline(points: Sequence[Point], corners: Sequence[Corner]) -> Line:
     """
     turns = deflections(points)
     tangents = [0.0, *(tangent_length(turn, corner) for turn, corner in zip(turns, corners, strict=True)), 0.0]
-    pieces: list[Piece] = []
+    segments: list[Segment] = []
     for i in range(len(points) - 1):
         straight = math.dist(points[i], points[i + 1]) - tangents[i] - tangents[i + 1]
         if straight < -1e-9:
             raise ValueError(f"roundings overlap by {-straight:.3f} m between {points[i]} and {points[i + 1]}")
         if straight > 1e-6:
-            pieces.append(Piece(straight))
+            segments.append(Segment(straight))
         if i < len(corners):
-            pieces.extend(corners[i].pieces(turns[i]))
+            segments.extend(corners[i].segments(turns[i]))
     (x, y), (next_x, next_y) = points[0], points[1]
-    return Line(x, y, math.atan2(next_y - y, next_x - x), tuple(pieces))
+    return ReferenceLine(x, y, math.atan2(next_y - y, next_x - x), tuple(segments))
 
 
-def sample(line: Line, spacing: float) -> list[Point]:
+def sample_points(line: ReferenceLine, spacing: float) -> list[Point]:
     """
     Points of a reference line.
 
@@ -229,9 +231,9 @@ def sample(line: Line, spacing: float) -> list[Point]:
     :return: points from the start on, the end left out
     """
     result = []
-    for piece, (_, *pose) in zip(line.pieces, line.starts(), strict=False):
-        count = max(1, math.ceil(piece.length / spacing))
+    for segment, (_, *pose) in zip(line.segments, line.starts(), strict=False):
+        count = max(1, math.ceil(segment.length / spacing))
         for i in range(count):
-            x, y, _ = advance((pose[0], pose[1], pose[2]), piece, piece.length * i / count)
+            x, y, _ = pose_along((pose[0], pose[1], pose[2]), segment, segment.length * i / count)
             result.append((x, y))
     return result
