@@ -58,9 +58,9 @@ def world_snapshot(world: World, episode_id: int, clock: float) -> bytearray:
     :param clock: wall clock [s]
     :return: payload without its length word
     """
-    actors, departed = world.actors, world.departed
+    actors, destroyed = world.actors, world.just_destroyed
     size = ROW.size
-    message = bytearray(EPISODE.size + size * (len(actors) + len(departed)))
+    message = bytearray(EPISODE.size + size * (len(actors) + len(destroyed)))
     EPISODE.pack_into(
         message, 0, WORLD_OBSERVER, world.frame, world.time,
         0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
@@ -70,7 +70,7 @@ def world_snapshot(world: World, episode_id: int, clock: float) -> bytearray:
     for actor in actors.values():
         _pack_row(message, offset, actor, ACTIVE)
         offset += size
-    for actor in departed:
+    for actor in destroyed:
         _pack_row(message, offset, actor, PENDING_KILL)
         offset += size
     return message

@@ -88,11 +88,11 @@ def test_destroyed_actors_depart_once(world: World) -> None:
     assert world.destroy(car.id)
     assert not world.destroy(car.id)
     assert not world.destroy(world.spectator.id)
-    assert world.departed == []
+    assert world.just_destroyed == []
     world.tick(DT)
-    assert world.departed == [car]
+    assert world.just_destroyed == [car]
     world.tick(DT)
-    assert world.departed == []
+    assert world.just_destroyed == []
     assert car_at(world, 0.0).id != car.id
 
 

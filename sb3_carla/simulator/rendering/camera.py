@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+import carla
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,7 @@ CACHE_SIZE = 32
 """Entries that each cache keeps."""
 MAX_DEPTH = 1000.0
 """Depth of the sky in a depth camera's picture [m]; CARLA's far plane."""
-SKY = 11
-"""``carla.CityObjectLabel.Sky``."""
+SKY = int(carla.CityObjectLabel.Sky)
 SUBPIXEL = 4
 """Fractional bits of the coordinates given to ``cv2.fillConvexPoly``."""
 

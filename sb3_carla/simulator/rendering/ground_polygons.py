@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+import carla
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,8 +50,9 @@ class Surface(IntEnum):
     RED = 12
 
 
-ROADS, SIDEWALKS, TERRAIN, ROAD_LINES, GROUND, RAIL_TRACK = 1, 2, 10, 24, 25, 27
-"""``carla.CityObjectLabel`` of CARLA 0.9.16."""
+_LABEL = carla.CityObjectLabel
+ROADS, SIDEWALKS, TERRAIN = (int(label) for label in (_LABEL.Roads, _LABEL.Sidewalks, _LABEL.Terrain))
+ROAD_LINES, GROUND, RAIL_TRACK = (int(label) for label in (_LABEL.RoadLines, _LABEL.Ground, _LABEL.RailTrack))
 
 PALETTE: dict[Surface, tuple[tuple[int, int, int], int, int]] = {
     Surface.VERGE: ((58, 132, 104), 22, TERRAIN),

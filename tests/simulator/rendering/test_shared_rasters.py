@@ -104,7 +104,7 @@ def test_a_painter_that_fails_leaves_nothing_that_counts(fd: int) -> None:
 
 
 def test_nobody_waits_for_ever_for_a_painter_that_was_stopped(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_rasters, "PATIENCE", 0.2)
+    monkeypatch.setattr(shared_rasters, "LOCK_TIMEOUT", 0.2)
     code = f"s.get(b'a', {SIZE}, lambda b: (print('painting', flush=True), sys.stdin.read()))"
     with in_another_process(fd, code) as painter:
         try:
@@ -134,7 +134,7 @@ def test_different_pictures_are_painted_side_by_side(fd: int) -> None:
 def test_a_full_file_does_not_grow_and_what_is_in_it_stays_shared(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = SharedRasters(fd)
     shared.get(b"a", SIZE, ramp)
-    monkeypatch.setattr(shared_rasters, "MOST", os.fstat(fd).st_size + PAGE)
+    monkeypatch.setattr(shared_rasters, "MAX_FILE_SIZE", os.fstat(fd).st_size + PAGE)
     size = os.fstat(fd).st_size
     for _ in range(2):
         assert (shared.get(b"b", SIZE, lambda buffer: buffer.fill(7)) == 7).all()
