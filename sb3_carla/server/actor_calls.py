@@ -1,4 +1,4 @@
-"""Calls about actors: spawning, moving, driving, asking."""
+"""Remote calls about actors: spawning, moving, driving, reading their state."""
 
 from __future__ import annotations
 
@@ -38,20 +38,24 @@ __all__ = [
 
 WHEELS = 4
 WHEEL_RADIUS = 0.35
+"""[m]"""
 MAX_RPM = 6000.0
+FINAL_RATIO = 10.0
+"""Turns of the engine for one turn of the wheels [-]."""
 MAX_IMPULSE = 1e9
+"""Greatest component of an impulse [N s] or force [N] that is accepted."""
 
 
-# --- coming and going ----------------------------------------------------------------------------------------------
+# --- spawning and finding ------------------------------------------------------------------------------------------
 
 
 def spawn(simulation: Simulation, description: object, transform: object, parent_id: int = 0) -> Actor:
     """
-    Spawn from wire values.
+    Spawn an actor from the arguments of a call.
 
-    :param description: ``ActorDescription``
+    :param description: ``rpc::ActorDescription``
     :param transform: ``Transform``, relative to the parent if there is one
-    :param parent_id: 0 for none
+    :param parent_id: 0: none
     """
     name, attributes = description_from(description)
     return simulation.world.spawn(name, attributes, pose_from(transform), parent_id)
@@ -72,7 +76,7 @@ def spawn_actor_with_parent(
     attachment: object = 0,
     socket_name: object = "",
 ) -> list[object]:
-    """``world.spawn_actor(..., attach_to=...)``: every attachment is rigid here."""
+    """``world.spawn_actor(..., attach_to=...)``; every attachment is rigid here."""
     parent = simulation.actor(parent_id)
     return simulation.describe(spawn(simulation, description, transform, parent.id))
 
@@ -88,7 +92,7 @@ def destroy(simulation: Simulation, actor_id: object) -> bool:
 
 @remote_call("get_actors_by_id")
 def get_actors_by_id(simulation: Simulation, actor_ids: object) -> list[object]:
-    """``world.get_actors``: the living ones of those asked for."""
+    """``world.get_actors``: those of the actors asked for that are alive."""
     actors = simulation.world.actors
     wanted = dict.fromkeys(i for i in sequence_from(actor_ids, 0, "actor ids") if isinstance(i, int))
     return [simulation.describe(actors[i]) for i in wanted if i in actors]
@@ -133,7 +137,7 @@ def set_velocity(simulation: Simulation, actor_id: object, velocity: object) -> 
 
 @remote_call("set_actor_target_angular_velocity", Response.VOID)
 def set_angular_velocity(simulation: Simulation, actor_id: object, velocity: object) -> None:
-    """``actor.set_target_angular_velocity`` [deg/s]: holds until the tyres take over at the next step."""
+    """``actor.set_target_angular_velocity`` [deg/s]; the next step of the dynamics replaces it."""
     actor = simulation.actor(actor_id)
     x, y, z = (math.radians(part) for part in vector_from(velocity, "angular velocity"))
     if isinstance(actor, VehicleActor):
@@ -160,7 +164,7 @@ def add_impulse(simulation: Simulation, actor_id: object, impulse: object) -> No
 
 @remote_call("add_actor_force", Response.VOID)
 def add_force(simulation: Simulation, actor_id: object, force: object) -> None:
-    """``actor.add_force`` [N], for one simulation step."""
+    """``actor.add_force`` [N], acting for one simulation step."""
     x, y, z = vector_from(force, "force", MAX_IMPULSE)
     delta = simulation.settings.delta
     _push(simulation, actor_id, (x * delta, y * delta, z * delta))
@@ -177,7 +181,7 @@ def _push(simulation: Simulation, actor_id: object, impulse: tuple[float, float,
 
 @remote_call("set_actor_simulate_physics", Response.VOID)
 def set_physics(simulation: Simulation, actor_id: object, enabled: object) -> None:
-    """``actor.set_simulate_physics``; a car without physics stands still until it is moved."""
+    """``actor.set_simulate_physics``; a car without physics stands still unless a client moves it."""
     actor, on = simulation.actor(actor_id), flag_from(enabled, "simulate_physics")
     if isinstance(actor, VehicleActor):
         actor.vehicle.physics_enabled = on
@@ -218,9 +222,9 @@ def apply_ackermann(simulation: Simulation, actor_id: object, control: object) -
 @remote_call("set_actor_autopilot", Response.VOID)
 def set_autopilot(simulation: Simulation, actor_id: object, enabled: object, port: object = 0) -> None:
     """
-    ``vehicle.set_autopilot``.
+    ``vehicle.set_autopilot``; only switching it off is possible.
 
-    :raises CallError: if it is to be switched on
+    :raises CallError: if it is switched on
     """
     if flag_from(enabled, "autopilot"):
         raise CallError("this server has no traffic manager and no autopilot: apply controls, or move the vehicle")
@@ -228,8 +232,8 @@ def set_autopilot(simulation: Simulation, actor_id: object, enabled: object, por
 
 @remote_call("set_vehicle_light_state", Response.VOID)
 def set_light_state(simulation: Simulation, actor_id: object, state: object) -> None:
-    """``vehicle.set_light_state``: kept and given back; the lamps give no light."""
-    # A bare number in a batch, an array of one in the call.
+    """``vehicle.set_light_state``: stored and returned; the lamps give no light."""
+    # ``VehicleLightState`` is an array of one number in the call, a bare number in a batch.
     value = state if isinstance(state, int) else sequence_from(state, 1, "light state")[0]
     if not isinstance(value, int) or not 0 <= value < 1 << 32:
         raise CallError(f"light state: expected an unsigned 32-bit integer, got {value!r}")
@@ -257,7 +261,14 @@ def get_wheel_steer_angle(simulation: Simulation, actor_id: object, wheel: objec
 
 @remote_call("get_physics_control")
 def get_physics_control(simulation: Simulation, actor_id: object) -> list[object]:
-    """``vehicle.get_physics_control``: what the model has of it; the rest are CARLA's usual values."""
+    """
+    ``vehicle.get_physics_control``: parameters of the model; those that it does not have are CARLA's usual values.
+
+    ``rpc::VehiclePhysicsControl`` has 17 fields: torque curve [rpm, N m], max rpm, moment of inertia, three damping
+    rates; automatic gearbox, switch time, clutch strength, final ratio, gears; mass, drag, centre of mass, steering
+    curve [km/h, -], wheels, sweep collision. ``rpc::WheelPhysicsControl``: friction, damping, greatest angle [deg],
+    radius, brake and hand brake torque, lateral stiffness load and value, longitudinal stiffness, position.
+    """
     actor = simulation.vehicle(actor_id)
     parameters = actor.vehicle.parameters
     pose = actor.pose
@@ -269,11 +280,11 @@ def get_physics_control(simulation: Simulation, actor_id: object) -> list[object
         across = (1.0 if index % 2 else -1.0) * 0.85 * parameters.half_extents[1]
         place = (pose.x + cos_yaw * along - sin_yaw * across, pose.y + sin_yaw * along + cos_yaw * across)
         lock = math.degrees(parameters.max_wheel_angle) if front else 0.0
-        # Unreal's lengths: centimetres.
+        # Unreal's lengths are centimetres.
         position = [100.0 * place[0], 100.0 * place[1], 100.0 * (pose.z + WHEEL_RADIUS)]
         grip, brakes = [parameters.friction, 0.25], [1500.0, 0.0 if front else 3000.0]
         wheels.append([*grip, lock, 100.0 * WHEEL_RADIUS, *brakes, 2.0, 17.0, 1000.0, position])
-    torque = parameters.max_acceleration * parameters.mass * WHEEL_RADIUS / 10.0
+    torque = parameters.max_acceleration * parameters.mass * WHEEL_RADIUS / FINAL_RATIO
     engine: list[object] = [[[0.0, torque], [MAX_RPM, torque]], MAX_RPM, 1.0, 0.15, 2.0, 0.35]
     gears: list[object] = [True, 0.5, 10.0, 4.0, [[2.5, 0.65, 0.5]]]
     curve = [[0.0, 1.0], [20.0, 0.9], [60.0, 0.8], [120.0, 0.7]]
@@ -284,35 +295,39 @@ def get_physics_control(simulation: Simulation, actor_id: object) -> list[object
 @remote_call("apply_physics_control", Response.VOID)
 def apply_physics_control(simulation: Simulation, actor_id: object, control: object) -> None:
     """
-    ``vehicle.apply_physics_control``.
+    ``vehicle.apply_physics_control``; every model has fixed parameters.
 
-    :raises CallError: always: every model has fixed parameters
+    :raises CallError: always
     """
     raise CallError(f"{simulation.vehicle(actor_id).type_id}: physics parameters are fixed on this server")
 
 
 @remote_call("get_telemetry_data")
 def get_telemetry_data(simulation: Simulation, actor_id: object) -> list[object]:
-    """``vehicle.get_telemetry_data``; of a wheel's eleven figures only friction and spin [rad/s] are modelled."""
+    """
+    ``vehicle.get_telemetry_data``: speed, steer, throttle, brake, rpm, gear, drag, wheels.
+
+    A wheel has eleven numbers; only friction [-] and angular velocity [rad/s] are modelled.
+    """
     vehicle = simulation.vehicle(actor_id).vehicle
     control, friction = vehicle.control, vehicle.parameters.friction
     wheel = [friction, 0.0, 0.0, vehicle.speed / WHEEL_RADIUS, *([0.0] * 7)]
     gear = -1 if control.reverse else 1
-    rpm = min(MAX_RPM, abs(vehicle.speed) / WHEEL_RADIUS * 10.0 * 60.0 / (2.0 * math.pi))
+    rpm = min(MAX_RPM, abs(vehicle.speed) / WHEEL_RADIUS * FINAL_RATIO * 60.0 / (2.0 * math.pi))
     figures = [vehicle.speed, control.steer, control.throttle, control.brake, rpm, gear, 0.3]
     return [*figures, [wheel] * WHEELS]
 
 
 def _not_simulated(*names: str) -> Callable[..., None]:
+    """Register calls about doors, walkers, torques and other things that do not exist here; they fail."""
+
     def refuse(simulation: Simulation, *arguments: object) -> None:
         """
-        Tell the client.
+        Refuse the call.
 
         :raises CallError: always
         """
-        raise CallError(
-            "not simulated by this server: bodies turn by their wheels only, doors and walkers do not exist"
-        )
+        raise CallError("not simulated by this server: no walkers, doors, traffic lights, torques, other physics")
 
     for name in names:
         remote_call(name, Response.VOID)(refuse)

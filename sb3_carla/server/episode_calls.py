@@ -1,4 +1,4 @@
-"""Calls about the server, the episode, the map, the weather and the clock."""
+"""Remote calls about the server, the episode, the map, the weather and the clock."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ __all__: list[str] = []
 
 CARLA_VERSION = "0.9.16"
 MAX_OPENDRIVE = 32 * 2**20
+"""Longest OpenDRIVE map [characters]."""
 
 
 @remote_call("version")
 def version(simulation: Simulation) -> str:
-    """The CARLA version whose protocol this is."""
+    """``client.get_server_version``."""
     return CARLA_VERSION
 
 
 @remote_call("get_episode_info")
 def get_episode_info(simulation: Simulation) -> list[object]:
-    """Episode id, and the token of the snapshot stream."""
+    """``rpc::EpisodeInfo``: episode id, and the token of the world's stream."""
     return [simulation.episode_id, [token(WORLD_STREAM, simulation.stream_port)]]
 
 
 @remote_call("get_sensor_token")
 def get_sensor_token(simulation: Simulation, stream_id: object) -> list[bytes]:
-    """Token of any stream; the client asks before it connects."""
+    """Token of a stream; the client asks for it before every connection to a stream."""
     return [token(actor_id_from(stream_id), simulation.stream_port)]
 
 
@@ -56,7 +57,7 @@ def get_episode_settings(simulation: Simulation) -> list[object]:
 
 @remote_call("set_episode_settings")
 def set_episode_settings(simulation: Simulation, settings: object) -> int:
-    """``world.apply_settings``: answers the frame that the client already has, because it waits for it."""
+    """``world.apply_settings``: returns the last published frame, because the client waits for the frame returned."""
     simulation.settings = Settings.from_wire(settings)
     return simulation.world.frame
 
@@ -69,14 +70,14 @@ def tick_cue(simulation: Simulation) -> int:
 
 @remote_call("get_map_info")
 def get_map_info(simulation: Simulation) -> list[object]:
-    """Name and spawn points."""
+    """``rpc::MapInfo``: name and spawn points."""
     town = simulation.town
     return [f"Carla/Maps/{town.name}", [pose_to(pose) for pose in town.spawn_points]]
 
 
 @remote_call("get_map_data")
 def get_map_data(simulation: Simulation) -> str:
-    """OpenDRIVE of the current town."""
+    """OpenDRIVE text of the current town."""
     return simulation.town.opendrive
 
 
@@ -94,11 +95,11 @@ def load_new_episode(simulation: Simulation, name: object, reset_settings: objec
 
 @remote_call("copy_opendrive_to_file", Response.VOID)
 def copy_opendrive_to_file(simulation: Simulation, opendrive: object, parameters: object = None) -> None:
-    """First half of ``client.generate_opendrive_world``; the mesh parameters concern Unreal only."""
+    """First call of ``client.generate_opendrive_world``; the mesh parameters matter to Unreal only."""
     text = text_from(opendrive, "OpenDRIVE")
     if len(text) > MAX_OPENDRIVE:
         raise CallError(f"OpenDRIVE map of {len(text)} characters: at most {MAX_OPENDRIVE} are accepted")
-    simulation.opendrive = text
+    simulation.uploaded_opendrive = text
 
 
 @remote_call("get_actor_definitions")
@@ -122,7 +123,7 @@ def set_weather_parameters(simulation: Simulation, parameters: object) -> None:
 
 @remote_call("project_point")
 def project_point(simulation: Simulation, origin: object, direction: object, distance: object) -> list[object]:
-    """``world.project_point``, ``ground_projection``: first hit on the road or on a box."""
+    """``world.project_point``, ``ground_projection``: first point on the road or on a box."""
     dx, dy, dz = vector_from(direction, "direction")
     length = math.sqrt(dx * dx + dy * dy + dz * dz)
     if length == 0.0:
@@ -137,7 +138,7 @@ def project_point(simulation: Simulation, origin: object, direction: object, dis
 
 @remote_call("cast_ray")
 def cast_ray(simulation: Simulation, start: object, end: object) -> list[object]:
-    """``world.cast_ray``: every hit between two points."""
+    """``world.cast_ray``: all points on the road and on boxes between two points."""
     origin, target = vector_from(start, "location"), vector_from(end, "location")
     length = math.dist(origin, target)
     if length == 0.0:
@@ -147,11 +148,11 @@ def cast_ray(simulation: Simulation, start: object, end: object) -> list[object]
     return [[list(point), label] for point, label in hits]
 
 
-def _nothing(*names: str) -> None:
-    """Lists that are empty here: no scenery, no lamps, no traffic lights, no files to download."""
+def _empty(*names: str) -> None:
+    """Register calls whose result is an empty list here: no scenery, no lamps, no traffic lights, no files."""
 
     def empty(simulation: Simulation, *arguments: object) -> list[object]:
-        """What CARLA would list is not part of these towns."""
+        """Return an empty list."""
         return []
 
     for name in names:
@@ -159,21 +160,21 @@ def _nothing(*names: str) -> None:
 
 
 def _without_effect(*names: str) -> None:
-    """Commands about what these towns do not have, or that only draw in Unreal's window."""
+    """Register calls that do nothing: they only draw in Unreal's window, or are about things that do not exist here."""
 
     def ignore(simulation: Simulation, *arguments: object) -> None:
-        """Accepted, without effect."""
+        """Do nothing."""
 
     for name in names:
         remote_call(name, Response.VOID)(ignore)
 
 
 def _refused(reason: str, *names: str) -> None:
-    """Commands whose effect a client would miss: it is told."""
+    """Register calls that fail, because a client would miss their effect."""
 
     def refuse(simulation: Simulation, *arguments: object) -> None:
         """
-        Tell the client.
+        Refuse the call.
 
         :raises CallError: always
         """
@@ -183,7 +184,7 @@ def _refused(reason: str, *names: str) -> None:
         remote_call(name)(refuse)
 
 
-_nothing(
+_empty(
     "get_required_files",
     "query_lights_state",
     "get_all_level_BBs",

@@ -1,8 +1,9 @@
 """
-CARLA 0.9.16's sensor messages, byte by byte (little-endian, packed).
+CARLA 0.9.16's sensor messages as bytes, packed and little-endian, without padding.
 
-Every payload starts with the sensor header of 48 bytes; the snapshot of the world is one of them. The layouts are those
-of ``ActorDynamicState`` and its neighbours in the client library's own debug information.
+Every message starts with the 48-byte sensor header; the world snapshot is one of these messages. Source: LibCarla
+0.9.16 (``sensor/s11n/*Serializer.h``, ``sensor/data/ActorDynamicState.h``), fields as in the debug information of the
+client library.
 """
 
 from __future__ import annotations
@@ -29,34 +30,83 @@ SENSOR_TYPES = {
     "sensor.camera.rgb": 13,
     "sensor.camera.semantic_segmentation": 14,
 }
-"""``carla::sensor::SensorRegistry`` indices."""
+"""Indices in LibCarla's ``sensor::SensorRegistry``."""
 WORLD_OBSERVER = 17
+"""Index of the world snapshot."""
 HEADER = struct.Struct("<QQd6f")
+"""
+``SensorHeaderSerializer::Header``, 48 bytes. Offset, type, field:
+
+    0   u64     sensor type
+    8   u64     frame
+    16  f64     simulation time [s]
+    24  6 f32   sensor's location x, y, z [m], rotation pitch, yaw, roll [deg]
+"""
 EPISODE = struct.Struct("<QQd6fQdf3iI")
+"""
+``EpisodeStateSerializer::Header`` after the sensor header, 84 bytes; rows of ``ROW`` follow to the end of the message:
+
+    48  u64     episode id
+    56  f64     wall clock [s]
+    64  f32     duration of the step [s]
+    68  3 i32   map origin of large maps, 0
+    80  u32     bit 0: the map has changed, bit 1: lights are pending
+"""
 ROW = struct.Struct("<IB6f9f3f3BifBBIB24x")
+"""
+``ActorDynamicState``, 119 bytes:
+
+    0   u32     actor id
+    4   u8      ``rpc::ActorState``
+    5   6 f32   location x, y, z [m], rotation pitch, yaw, roll [deg]
+    29  3 f32   velocity [m/s]
+    41  3 f32   angular velocity [deg/s]
+    53  3 f32   acceleration [m/s^2]
+    65  54      union by kind of actor, for vehicles ``VehicleData``; the last 24 bytes of it are not used:
+    65  3 f32   throttle, steer, brake
+    77  3 u8    hand brake, reverse, manual gear shift
+    80  i32     gear
+    84  f32     speed limit [km/h]
+    88  u8      ``rpc::TrafficLightState``
+    89  u8      whether a traffic light is near
+    90  u32     its actor id
+    94  u8      ``rpc::VehicleFailureState``
+"""
 IMAGE = struct.Struct("<QQd6fIIf")
+"""
+``ImageSerializer::ImageHeader`` after the sensor header, 60 bytes; width * height * 4 bytes BGRA follow, top row first:
+
+    48  u32     width [px]
+    52  u32     height [px]
+    56  f32     horizontal field of view [deg]
+"""
 ACTIVE, PENDING_KILL = 1, 3
+"""``rpc::ActorState``."""
 SPEED_LIMIT_KMH = 30.0
-"""CARLA's own limit for a car that has met no sign."""
+"""CARLA's limit for a vehicle that has passed no sign."""
 GREEN = 2
+"""``rpc::TrafficLightState::Green``."""
 DEGREES = 180.0 / math.pi
+"""Degrees per radian."""
+# ``VehicleData`` of an actor that is not a vehicle.
 NO_CONTROL = (0.0, 0.0, 0.0, 0, 0, 0, 0, 0.0, 0, 0, 0, 0)
 
 
-def _place(pose: Pose) -> tuple[float, float, float, float, float, float]:
+def _transform(pose: Pose) -> tuple[float, float, float, float, float, float]:
+    """x, y, z [m], pitch, yaw, roll [deg], as ``carla.Transform`` has them."""
     return pose.x, pose.y, pose.z, pose.pitch * DEGREES, pose.yaw * DEGREES, pose.roll * DEGREES
 
 
 def world_snapshot(world: World, episode_id: int, clock: float) -> bytearray:
     """
-    Episode state: every actor's pose, motion and control.
+    ``carla.WorldSnapshot``: pose, motion and control of every actor.
 
-    Actors that went since the last step appear once more as dying, so that other clients' handles notice.
+    Actors destroyed since the last step appear once more as "pending kill", which tells other clients' handles.
 
-    :param world: what is described
-    :param episode_id: changes with every load
+    :param world: the world
+    :param episode_id: a new one after every load
     :param clock: wall clock [s]
-    :return: payload without its length word
+    :return: message without its length word
     """
     actors, destroyed = world.actors, world.just_destroyed
     size = ROW.size
@@ -99,18 +149,18 @@ def _pack_row(message: bytearray, offset: int, actor: Actor, state: int) -> None
 
 
 def _header(world: World, sensor: Actor) -> bytes:
-    return HEADER.pack(SENSOR_TYPES[sensor.type_id], world.frame, world.time, *_place(sensor.pose))
+    return HEADER.pack(SENSOR_TYPES[sensor.type_id], world.frame, world.time, *_transform(sensor.pose))
 
 
 def image_header(world: World, sensor: CameraSensor) -> bytes:
     """
-    What stands before a picture's pixels.
+    ``carla.Image`` without its pixels.
 
     :param world: for frame number and time
     :param sensor: the camera
     """
     return IMAGE.pack(
-        SENSOR_TYPES[sensor.type_id], world.frame, world.time, *_place(sensor.pose),
+        SENSOR_TYPES[sensor.type_id], world.frame, world.time, *_transform(sensor.pose),
         sensor.width, sensor.height, sensor.fov * DEGREES,
     )  # fmt: skip
 
@@ -119,12 +169,12 @@ def collision_event(
     world: World, sensor: Actor, self_actor: Sequence[object], other: Sequence[object], impulse: Sequence[float]
 ) -> bytes:
     """
-    One contact.
+    ``carla.CollisionEvent``: header, then msgpack ``[actor, other actor, [x, y, z]]``.
 
     :param world: for frame number and time
     :param sensor: the collision sensor
-    :param self_actor: the sensor's parent, as ``wire.actor_to`` writes it
-    :param other: what was hit, likewise
+    :param self_actor: the sensor's parent, from ``wire.actor_to``
+    :param other: the actor that was hit, from ``wire.actor_to``
     :param impulse: world axes [N s]
     """
     return _header(world, sensor) + _packed([self_actor, other, list(impulse)])
@@ -134,24 +184,24 @@ def obstacle_detection_event(
     world: World, sensor: Actor, self_actor: Sequence[object], other: Sequence[object], distance: float
 ) -> bytes:
     """
-    One sighting of an obstacle sensor, like ``collision_event``.
+    ``carla.ObstacleDetectionEvent``: header, then msgpack ``[actor, other actor, distance]``.
 
     :param world: for frame number and time
     :param sensor: the obstacle sensor
-    :param self_actor: the sensor's parent, as ``wire.actor_to`` writes it
-    :param other: what is ahead, likewise
+    :param self_actor: the sensor's parent, from ``wire.actor_to``
+    :param other: the actor ahead, from ``wire.actor_to``
     :param distance: [m]
     """
     return _header(world, sensor) + _packed([self_actor, other, distance])
 
 
 def gnss_measurement(world: World, sensor: Actor, reading: GnssReading) -> bytes:
-    """``carla.GnssMeasurement``."""
+    """``carla.GnssMeasurement``: header, then msgpack ``[latitude, longitude, altitude]`` [deg, deg, m]."""
     return _header(world, sensor) + _packed([reading.latitude, reading.longitude, reading.altitude])
 
 
 def imu_measurement(world: World, sensor: Actor, reading: ImuReading) -> bytes:
-    """``carla.IMUMeasurement``."""
+    """``carla.IMUMeasurement``: header, then msgpack ``[accelerometer, gyroscope, compass]`` [m/s^2, rad/s, rad]."""
     return _header(world, sensor) + _packed([list(reading.accelerometer), list(reading.gyroscope), reading.compass])
 
 

@@ -102,14 +102,14 @@ def test_definitions_describe_every_blueprint() -> None:
 def test_a_fault_in_a_call_becomes_an_answer(capfd: pytest.CaptureFixture[str]) -> None:
     server = Server("Circuit01", port=0)
     try:
-        for name, method in REGISTERED_CALLS.items():
+        for name, call in REGISTERED_CALLS.items():
             error, result = execute(server.simulation, name, [object()] * 9)
-            if method.answer is Response.BARE:
+            if call.response is Response.BARE:
                 assert isinstance(error, str)
             else:
                 assert error is None
                 assert isinstance(result, list)
-                assert result[0][0] in ([True, False] if method.answer is Response.VOID else [0, 1])
+                assert result[0][0] in ([True, False] if call.response is Response.VOID else [0, 1])
     finally:
         server.close()
     assert "failed: TypeError" in capfd.readouterr().err
