@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sb3_carla.errors import CallError, CarlaLaneError
-from sb3_carla.server import actor_calls as actors
+from sb3_carla.server import actor_calls, vehicle_calls
 from sb3_carla.server.log import log
 from sb3_carla.server.registry import Response, remote_call
 from sb3_carla.server.simulation import Simulation
@@ -28,25 +28,25 @@ COMMAND_ERRORS = (CarlaLaneError, TypeError, ValueError)
 """Errors that a command with wrong fields causes."""
 
 _COMMANDS: dict[int, Callable[..., Any]] = {
-    1: actors.destroy,  # DestroyActor
-    2: actors.apply_control,  # ApplyVehicleControl
-    3: actors.apply_ackermann,  # ApplyVehicleAckermannControl
-    4: actors.not_simulated,  # ApplyWalkerControl
-    5: actors.apply_physics_control,  # ApplyVehiclePhysicsControl
-    6: actors.set_transform,  # ApplyTransform
-    7: actors.not_simulated,  # ApplyWalkerState
-    8: actors.set_velocity,  # ApplyTargetVelocity
-    9: actors.set_angular_velocity,  # ApplyTargetAngularVelocity
-    10: actors.add_impulse,  # ApplyImpulse
-    11: actors.add_force,  # ApplyForce
-    12: actors.not_simulated,  # ApplyAngularImpulse
-    13: actors.not_simulated,  # ApplyTorque
-    14: actors.set_physics,  # SetSimulatePhysics
-    15: actors.set_gravity,  # SetEnableGravity
-    16: actors.set_autopilot,  # SetAutopilot
-    18: actors.set_light_state,  # SetVehicleLightState
-    19: actors.set_location,  # ApplyLocation
-    21: actors.not_simulated,  # SetTrafficLightState
+    1: actor_calls.destroy,  # DestroyActor
+    2: vehicle_calls.apply_control,  # ApplyVehicleControl
+    3: vehicle_calls.apply_ackermann,  # ApplyVehicleAckermannControl
+    4: vehicle_calls.not_simulated,  # ApplyWalkerControl
+    5: vehicle_calls.apply_physics_control,  # ApplyVehiclePhysicsControl
+    6: actor_calls.set_transform,  # ApplyTransform
+    7: vehicle_calls.not_simulated,  # ApplyWalkerState
+    8: actor_calls.set_velocity,  # ApplyTargetVelocity
+    9: actor_calls.set_angular_velocity,  # ApplyTargetAngularVelocity
+    10: actor_calls.add_impulse,  # ApplyImpulse
+    11: actor_calls.add_force,  # ApplyForce
+    12: vehicle_calls.not_simulated,  # ApplyAngularImpulse
+    13: vehicle_calls.not_simulated,  # ApplyTorque
+    14: actor_calls.set_physics,  # SetSimulatePhysics
+    15: actor_calls.set_gravity,  # SetEnableGravity
+    16: vehicle_calls.set_autopilot,  # SetAutopilot
+    18: vehicle_calls.set_light_state,  # SetVehicleLightState
+    19: actor_calls.set_location,  # ApplyLocation
+    21: vehicle_calls.not_simulated,  # SetTrafficLightState
 }
 """Indices of the variants of ``rpc::Command``, in its order of declaration."""
 SHOW_DEBUG_TELEMETRY = 17
@@ -96,7 +96,7 @@ def _spawn(simulation: Simulation, body: object, depth: int) -> int:
     # Without a parent the client sends uninitialised memory as the attachment (fourth field), so it is not read.
     description, transform, parent, _, _, then = sequence_from(body, 6, "spawn command")[:6]
     parent_id = option_from(parent, lambda value: simulation.actor(value).id)
-    actor = actors.spawn(simulation, description, transform, 0 if parent_id is None else parent_id)
+    actor = actor_calls.spawn(simulation, description, transform, 0 if parent_id is None else parent_id)
     for command in sequence_from(then, 0, "commands after a spawn"):
         _run_after(simulation, command, actor.id, depth + 1)
     return actor.id

@@ -1,8 +1,9 @@
 """
 Table of the remote calls that the server knows, and the execution of one call.
 
-To add a call, write a function with ``@remote_call("name_on_the_wire")`` in ``actor_calls`` or ``episode_calls``, read
-its arguments with the functions of ``wire``, and test it with the carla client in ``tests/server``.
+To add a call, write a function with ``@remote_call("name_on_the_wire")`` in ``actor_calls``, ``vehicle_calls`` or
+``episode_calls``, read its arguments with the functions of ``wire``, and test it with the carla client in
+``tests/server``.
 """
 
 from __future__ import annotations

@@ -217,22 +217,15 @@ def build_ground_view(
     elevation = np.arctan2(directions[..., 2], np.hypot(directions[..., 0], directions[..., 1]))
     sky = np.isinf(depth)
     level, subrows = _levels_and_subrows(intrinsics, to_plane, height, sky, cell)
-    groups = []
-    for first, last in _runs(subrows):
-        count = int(subrows[first])
-        if count == 0:
-            continue
-        bands = []
-        for low, high in _runs(np.clip(level[first:last], 0, levels - 1)):
-            # Sub-row k of row r lies at r - 1/2 + (k + 1/2) / count: the sub-rows divide the row evenly.
-            fine = np.arange((first + low) * count, (first + high) * count)
-            samples, _ = _meet_ground(intrinsics.rays((fine + 0.5) / count - 0.5) @ to_plane, height)
-            number = int(np.clip(level[first + low], 0, levels - 1))
-            bands.append(RowBand(low * count, high * count, number, samples.astype(np.float32)))
-        groups.append(RowGroup(first, last, count, tuple(bands)))
+    level = np.clip(level, 0, levels - 1)
+    groups = tuple(
+        _row_group(intrinsics, to_plane, height, (first, last), int(subrows[first]), level)
+        for first, last in _runs(subrows)
+        if subrows[first] > 0
+    )
     horizon = groups[0].first if groups else intrinsics.height
     return GroundView(
-        tuple(groups),
+        groups,
         points.astype(np.float32),
         depth.astype(np.float32),
         distance.astype(np.float32),
@@ -240,6 +233,24 @@ def build_ground_view(
         horizon,
         sky[..., None] if sky[horizon:].any() else None,
     )
+
+
+def _row_group(
+    intrinsics: Intrinsics,
+    to_plane: NDArray[np.float64],
+    height: float,
+    rows: tuple[int, int],
+    subrows: int,
+    level: NDArray[np.int64],
+) -> RowGroup:
+    """Rows from the first to before the last, cut into bands of equal level, with the ground points of their sub-rows."""
+    bands = []
+    for low, high in _runs(level[slice(*rows)]):
+        # Sub-row k of row r lies at r - 1/2 + (k + 1/2) / subrows: the sub-rows divide the row evenly.
+        fine = np.arange((rows[0] + low) * subrows, (rows[0] + high) * subrows)
+        points, _ = _meet_ground(intrinsics.rays((fine + 0.5) / subrows - 0.5) @ to_plane, height)
+        bands.append(RowBand(low * subrows, high * subrows, int(level[rows[0] + low]), points.astype(np.float32)))
+    return RowGroup(*rows, subrows, tuple(bands))
 
 
 def _levels_and_subrows(

@@ -38,13 +38,12 @@ class Marking:
 @dataclass(frozen=True, slots=True)
 class Lane:
     """
-    Lane of a road; its width is linear in s.
+    Lane of a road.
 
     :param id: negative to the right of the reference line, positive to the left, from 1 outwards
     :param kind: OpenDRIVE lane type: "driving", "shoulder", "sidewalk" or "special1"
-    :param width: at the road's start [m]
+    :param width: [m]
     :param marking: on the edge away from the reference line
-    :param end_width: at the road's end [m]; None: the same as at the start
     :param predecessor: lane before it at the road's start, None: none
     :param successor: lane after it at the road's end, None: none
     """
@@ -53,7 +52,6 @@ class Lane:
     kind: str
     width: float
     marking: Marking
-    end_width: float | None = None
     predecessor: int | None = None
     successor: int | None = None
 
@@ -106,7 +104,7 @@ class CrossSection:
             for i, (kind, width) in enumerate(kinds, start=1):
                 links = (side * i if linked_at_start else None, side * i if linked_at_end else None)
                 marking = self.separator if i < self.lanes else self.edge if i == self.lanes else Marking("none")
-                result.append(Lane(side * i, kind, width, marking, None, *links))
+                result.append(Lane(side * i, kind, width, marking, *links))
         return tuple(result)
 
 
@@ -270,14 +268,14 @@ def _add_lanes(lanes: ET.Element, road: Road) -> None:
     left = sorted((lane for lane in road.lanes if lane.id > 0), key=lambda lane: -lane.id)
     right = sorted((lane for lane in road.lanes if lane.id < 0), key=lambda lane: -lane.id)
     if left:
-        _add_side(ET.SubElement(section, "left"), left, road.line.length)
+        _add_side(ET.SubElement(section, "left"), left)
     centre = ET.SubElement(ET.SubElement(section, "center"), "lane", id="0", type="none", level="false")
     _add_marking(centre, road.centre)
     if right:
-        _add_side(ET.SubElement(section, "right"), right, road.line.length)
+        _add_side(ET.SubElement(section, "right"), right)
 
 
-def _add_side(side: ET.Element, lanes: Sequence[Lane], length: float) -> None:
+def _add_side(side: ET.Element, lanes: Sequence[Lane]) -> None:
     for lane in lanes:
         element = ET.SubElement(side, "lane", id=str(lane.id), type=lane.kind, level="false")
         links = ET.SubElement(element, "link")
@@ -285,9 +283,7 @@ def _add_side(side: ET.Element, lanes: Sequence[Lane], length: float) -> None:
             ET.SubElement(links, "predecessor", id=str(lane.predecessor))
         if lane.successor is not None:
             ET.SubElement(links, "successor", id=str(lane.successor))
-        # Width = a + b ds.
-        growth = 0.0 if lane.end_width is None else (lane.end_width - lane.width) / length
-        _add_polynomial(element, "width", "sOffset", 0.0, (lane.width, growth, 0.0, 0.0))
+        _add_polynomial(element, "width", "sOffset", 0.0, (lane.width, 0.0, 0.0, 0.0))
         _add_marking(element, lane.marking)
 
 

@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from sb3_carla.errors import MapError
-from sb3_carla.simulator.geometry import wrap_angle
-from sb3_carla.simulator.roads.opendrive import (
-    CrossSection,
-    Junction,
-    Lane,
-    LaneLink,
-    Link,
-    Marking,
-    Road,
-    opendrive_text,
-)
+from sb3_carla.simulator.roads.junctions import Arm, JunctionDraft, connect, direction_to, junction_reach, move
+from sb3_carla.simulator.roads.opendrive import CrossSection, Junction, Link, Road, opendrive_text
 from sb3_carla.simulator.roads.reference_line import (
-    Corner,
     Point,
-    ReferenceLine,
     deflections,
     min_radius,
     random_corner,
     rounded_polyline,
-    tangent_length,
 )
 
 __all__ = ["VillageStyle", "village_opendrive"]
 
 _ATTEMPTS = 1000
-_TURN_SPIRAL_SHARE = 0.3
-"""``Corner.spiral_share`` of the turns at junctions [-]."""
-_STRAIGHT_ON = math.radians(50.0)
-"""A way through a junction that turns by less than this leads straight on and keeps all lanes [rad]."""
 _MIN_STRAIGHT = 6.0
 """Least length of the straights between a street's bends [m]."""
 _FIRST_JUNCTION = 1000
-_NOTHING = Marking("none")
-_ASPHALT = "special1"
-"""OpenDRIVE lane type without traffic that the raster paints as roadway."""
+"""Ids of junctions start here, those of roads at 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,44 +59,6 @@ class VillageStyle:
     speed_kmh: int = 30
 
 
-@dataclass(slots=True)
-class _Arm:
-    """
-    End of a street at a junction.
-
-    :param street: id of its road
-    :param contact: "start" or "end": the end of that road at the junction
-    :param angle: direction away from the junction [rad]
-    """
-
-    street: int
-    contact: str
-    angle: float
-
-    def lane(self, number: int, inbound: bool) -> int:
-        """OpenDRIVE lane id of the ``number``-th lane from the middle, of those towards or away from the junction."""
-        # Right-hand traffic: lanes with negative ids run along the road, towards the junction at its end.
-        forward = (self.contact == "end") == inbound
-        return -number if forward else number
-
-
-@dataclass(slots=True)
-class _JunctionDraft:
-    """
-    A junction while it is being built.
-
-    :param id: OpenDRIVE id
-    :param place: centre, x, y [m]
-    :param arms: ends of streets, sorted by angle
-    :param reach: distance from the centre to the end of each street [m]
-    """
-
-    id: int
-    place: Point
-    arms: list[_Arm] = field(default_factory=list)
-    reach: float = 0.0
-
-
 def village_opendrive(name: str, seed: int, style: VillageStyle) -> str:
     """
     OpenDRIVE of a random village.
@@ -143,20 +87,20 @@ def _random_network(
     places = _places(rng, style)
     paths = [_path(rng, [places[place] for place in chain], style.bow) for chain in chains]
     ends = sorted({chain[0] for chain in chains} | {chain[-1] for chain in chains})
-    junctions = {place: _JunctionDraft(_FIRST_JUNCTION + i, places[place]) for i, place in enumerate(ends)}
+    junctions = {place: JunctionDraft(_FIRST_JUNCTION + i, places[place]) for i, place in enumerate(ends)}
     for number, (chain, path) in enumerate(zip(chains, paths, strict=True), start=1):
-        junctions[chain[0]].arms.append(_Arm(number, "start", _direction(path[0], path[1])))
-        junctions[chain[-1]].arms.append(_Arm(number, "end", _direction(path[-1], path[-2])))
+        junctions[chain[0]].arms.append(Arm(number, "start", direction_to(path[0], path[1])))
+        junctions[chain[-1]].arms.append(Arm(number, "end", direction_to(path[-1], path[-2])))
     for junction in junctions.values():
         junction.arms.sort(key=lambda arm: arm.angle)
-        junction.reach = _reach(junction, style)
+        junction.reach = junction_reach(junction, style.section, style.corner_radius)
     roads: list[Road] = []
     for number, (chain, path) in enumerate(zip(chains, paths, strict=True), start=1):
         street = _street(rng, number, (junctions[chain[0]], junctions[chain[-1]]), path, style)
         if street is None:
             return None
         roads.append(street)
-    return roads, [_connect(junction, style, roads) for junction in junctions.values()]
+    return roads, [connect(junction, style.section, style.speed_kmh, roads) for junction in junctions.values()]
 
 
 def _places(rng: np.random.Generator, style: VillageStyle) -> list[Point]:
@@ -213,46 +157,16 @@ def _path(rng: np.random.Generator, points: list[Point], bow: float) -> list[Poi
     return path
 
 
-def _direction(a: Point, b: Point) -> float:
-    """Heading from one point to another [rad]."""
-    return math.atan2(b[1] - a[1], b[0] - a[0])
-
-
-def _move(point: Point, angle: float, along: float, right: float = 0.0) -> Point:
-    """Point shifted along a direction and to its right [m]; OpenDRIVE's y points left of x."""
-    cos_angle, sin_angle = math.cos(angle), math.sin(angle)
-    return point[0] + along * cos_angle + right * sin_angle, point[1] + along * sin_angle - right * cos_angle
-
-
-def _turns(junction: _JunctionDraft) -> list[tuple[_Arm, _Arm, float, bool]]:
-    """Ways through a junction: from, to, change of direction [rad], whether it is the rightmost way of its arm."""
-    result = []
-    for i, source in enumerate(junction.arms):
-        # Arms are in counterclockwise order. For a driver who comes in on one, the next one is the rightmost.
-        others = junction.arms[i + 1 :] + junction.arms[:i]
-        for rank, target in enumerate(others):
-            result.append((source, target, wrap_angle(target.angle - source.angle - math.pi), rank == 0))
-    return result
-
-
-def _reach(junction: _JunctionDraft, style: VillageStyle) -> float:
-    """How far the junction reaches into its streets, so that no right turn is too sharp [m]."""
-    radius = style.corner_radius + (style.section.lanes - 0.5) * style.section.lane_width
-    # Radius of the streets' middle: the outermost lane's plus its offset. Clothoids need more room than an arc.
-    corner = Corner(radius, _TURN_SPIRAL_SHARE)
-    return max(tangent_length(turn, corner) for _, _, turn, _ in _turns(junction) if abs(turn) > _STRAIGHT_ON)
-
-
 def _street(
     rng: np.random.Generator,
     number: int,
-    ends: tuple[_JunctionDraft, _JunctionDraft],
+    ends: tuple[JunctionDraft, JunctionDraft],
     path: list[Point],
     style: VillageStyle,
 ) -> Road | None:
     """Road between two junctions; None if its bends do not fit."""
-    start = _move(path[0], _direction(path[0], path[1]), ends[0].reach)
-    end = _move(path[-1], _direction(path[-1], path[-2]), ends[1].reach)
+    start = move(path[0], direction_to(path[0], path[1]), ends[0].reach)
+    end = move(path[-1], direction_to(path[-1], path[-2]), ends[1].reach)
     points = [start, *path[1:-1], end]
     corners = []
     for turn, room in zip(deflections(points), _rooms(points, style.radii), strict=True):
@@ -280,86 +194,3 @@ def _rooms(points: list[Point], radii: tuple[float, float]) -> list[float]:
         before, after = (math.dist(points[i], points[k]) - _MIN_STRAIGHT for k in (i - 1, i + 1))
         rooms.append(min(before * needs[i] / (needs[i] + needs[i - 1]), after * needs[i] / (needs[i] + needs[i + 1])))
     return rooms
-
-
-def _connect(junction: _JunctionDraft, style: VillageStyle, roads: list[Road]) -> Junction:
-    """Add the connecting roads of a junction: one road with one driving lane for each lane of each way through it."""
-    links = []
-    lanes = style.section.lanes
-    turns = _turns(junction)
-    through = {source.angle for source, _, turn, _ in turns if abs(turn) <= _STRAIGHT_ON}
-    for source, target, turn, rightmost in turns:
-        if abs(turn) <= _STRAIGHT_ON:
-            numbers = range(1, lanes + 1)
-        elif turn > 0.0:  # left: from the lane next to the middle
-            numbers = range(1, 2)
-        else:  # right: from the outermost lane; if nothing leads straight on, from the lanes between too
-            numbers = range(lanes if source.angle in through else min(2, lanes), lanes + 1)
-        for number in numbers:
-            road = _connection(junction, (source, target), number, style, len(roads) + 1)
-            others = lanes - number if turn > 0.0 else number - 1
-            if abs(turn) > _STRAIGHT_ON and others:
-                road = _with_paving(road, turn, others * style.section.lane_width)
-            if rightmost and number == lanes:
-                road = _with_edge(road, (source, target), style.section)
-            roads.append(road)
-            links.append(LaneLink(source.street, source.lane(number, inbound=True), road.id))
-    return Junction(junction.id, tuple(links))
-
-
-def _connection(
-    junction: _JunctionDraft, arms: tuple[_Arm, _Arm], number: int, style: VillageStyle, road_id: int
-) -> Road:
-    """Connecting road of the ``number``-th lane from the middle; its reference line is the lane's left edge."""
-    source, target = arms
-    offset = (number - 1) * style.section.lane_width
-    start = _move(_move(junction.place, source.angle, junction.reach), source.angle + math.pi, 0.0, offset)
-    end = _move(junction.place, target.angle, junction.reach, offset)
-    lane = Lane(
-        -1,
-        "driving",
-        style.section.lane_width,
-        _NOTHING,
-        predecessor=source.lane(number, inbound=True),
-        successor=target.lane(number, inbound=False),
-    )
-    return Road(
-        id=road_id,
-        line=_turn_line(start, source.angle + math.pi, end, target.angle),
-        lanes=(lane,),
-        centre=_NOTHING,
-        predecessor=Link(source.street, source.contact),
-        successor=Link(target.street, target.contact),
-        junction=junction.id,
-        speed_kmh=style.speed_kmh,
-    )
-
-
-def _turn_line(start: Point, heading: float, end: Point, end_heading: float) -> ReferenceLine:
-    """Reference line from one direction into another, with the greatest radius that fits."""
-    turn = wrap_angle(end_heading - heading)
-    if abs(turn) < 1e-6:
-        return rounded_polyline([start, end], [])
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    # Law of sines in the triangle of the start, the end, and the point where the two directions meet.
-    before = (dx * math.sin(end_heading) - dy * math.cos(end_heading)) / math.sin(turn)
-    after = (dy * math.cos(heading) - dx * math.sin(heading)) / math.sin(turn)
-    radius = min(before, after) / tangent_length(turn, Corner(1.0, _TURN_SPIRAL_SHARE))
-    return rounded_polyline([start, _move(start, heading, before), end], [Corner(radius, _TURN_SPIRAL_SHARE)])
-
-
-def _with_paving(road: Road, turn: float, width: float) -> Road:
-    """The road with asphalt where its other lanes would turn too: a junction has no grass in its middle."""
-    side = -1 if turn > 0.0 else 1  # left turns leave the lanes on their right free, right turns those on their left
-    lanes = (Lane(side * (1 + (side < 0)), _ASPHALT, width, _NOTHING),)
-    return replace(road, lanes=road.lanes + lanes)
-
-
-def _with_edge(road: Road, arms: tuple[_Arm, _Arm], section: CrossSection) -> Road:
-    """The road with the edge line and roadside of the streets that it joins: no other way crosses it there."""
-    lanes = [replace(road.lanes[0], marking=section.edge), *road.lanes[1:]]
-    for i, (kind, width) in enumerate(section.roadside, start=1):
-        outside = section.lanes + i
-        links = (arms[0].lane(outside, inbound=True), arms[1].lane(outside, inbound=False))
-        lanes.append(Lane(-1 - i, kind, width, _NOTHING, None, *links))
-    return replace(road, lanes=tuple(lanes))
