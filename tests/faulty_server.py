@@ -1,9 +1,8 @@
 """
 The packaged server with a camera that goes wrong: ``faulty_server.py PORT FAULT FRAME [SECONDS]``.
 
-From the FRAME-th picture on, or at it, it does what FAULT says. With "spawn" it hangs as the first actor appears; with
-"untold" a new client hears nothing of the world before the next tick, as in CARLA. All else, client and connection
-included, is the real thing.
+The fault happens at the FRAME-th picture, or from it on. With "spawn" the server hangs when the first actor is spawned.
+With "untold" a new client gets no snapshot before the next tick, as in CARLA. Everything else is the real server.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ right = simulation.Simulation._publish_sensor
 
 
 def wrong(self: Any, sensor: Any) -> None:
-    """One camera picture, as it should not be."""
+    """Publish one camera picture with the fault."""
     global pictures
     if not isinstance(sensor, CameraSensor):
         right(self, sensor)
@@ -48,12 +47,12 @@ def wrong(self: Any, sensor: Any) -> None:
 
 
 def lost(*_: Any) -> None:
-    """Never to be heard of again."""
+    """Hang."""
     time.sleep(1000.0)
 
 
 def told(self: Any, stream_id: int, connection: Any) -> None:
-    """Of the sensors, not of the world."""
+    """Note new listeners of sensors, but send nothing to those of the world."""
     if stream_id != WORLD_STREAM:
         subscribed(self, stream_id, connection)
 

@@ -241,7 +241,7 @@ class RpcConnection(BufferedSocket):
         elif len(answer) > LONG_ANSWER:
             self._send_answers()
 
-    def _released(self) -> bool:
+    def _streams_ready(self) -> bool:
         now = time.monotonic()
         for stream_id in [stream_id for stream_id, deadline in self.awaited_streams.items() if deadline <= now]:
             del self.awaited_streams[stream_id]

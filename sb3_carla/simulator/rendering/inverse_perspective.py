@@ -243,7 +243,7 @@ def _row_group(
     subrows: int,
     level: NDArray[np.int64],
 ) -> RowGroup:
-    """Rows from the first to before the last, cut into bands of equal level, with the ground points of their sub-rows."""
+    """Rows of the picture (first, after the last) as bands of equal level, with the ground points of their sub-rows."""
     bands = []
     for low, high in _runs(level[slice(*rows)]):
         # Sub-row k of row r lies at r - 1/2 + (k + 1/2) / subrows: the sub-rows divide the row evenly.
