@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """
-Draw what the camera sees in built-in towns: above in colour, below the policy's 84 x 84 grey pixels.
+Render the camera in built-in towns: above in colour, below as the policy's 84 x 84 grey pixels.
 
     python scripts/camera_pictures.py docs/camera.png
 """
@@ -23,17 +23,20 @@ from sb3_carla.simulator.town import Town
 
 SCENES = (("Circuit01", 1, "ClearNoon", True), ("Village01", 4, "HardRainNoon", False),
           ("Circuit04", 9, "ClearSunset", False), ("Village03", 12, "ClearNoon", True))  # fmt: skip
-"""Town, spawn point, weather, with cars."""
+"""Town, number of the spawn point, weather, whether there are cars."""
 MOUNT = Pose(x=1.2, z=2.0, pitch=math.radians(-15.0))
+"""Pose of the camera on the car."""
 WIDTH = 320
 
 
 def picture(town: str, place: int, weather: str, cars: bool) -> NDArray[np.uint8]:
     """
+    Render one scene.
+
     :param town: name of a built-in town
     :param place: number of a spawn point
-    :param weather: preset
-    :param cars: put two cars ahead
+    :param weather: name of a preset
+    :param cars: whether two cars are ahead
     :return: shape (200 + 320, 320, 3), uint8 BGR
     """
     loaded = Town.load(town)
@@ -50,7 +53,7 @@ def picture(town: str, place: int, weather: str, cars: bool) -> NDArray[np.uint8
 
 
 def main() -> None:
-    """Parse, draw, write."""
+    """Parse the arguments, render, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="PNG file to write")
     options = parser.parse_args()

@@ -36,7 +36,7 @@ def publish_wrongly(self: Any, sensor: Any) -> None:
         time.sleep(SECONDS)
     if FAULT == "size" and images >= FRAME:
         size, sensor.width, sensor.height = (sensor.width, sensor.height), 16, 12
-        header = simulation.payload.image_header(self.world, sensor)
+        header = simulation.serializers.image_header(self.world, sensor)
         sensor.width, sensor.height = size
         self.streams.publish(sensor.id, header, bytes(4 * 16 * 12))
     elif FAULT == "early" and here:

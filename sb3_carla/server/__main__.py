@@ -17,28 +17,31 @@ from sb3_carla.simulator.roads.built_in_towns import BUILT_IN_TOWNS
 
 EXIT_CANNOT_START = 1
 PR_SET_PDEATHSIG = 1
-"""Of prctl(2): which signal comes when the parent dies."""
+"""Option of prctl(2): the signal that the kernel sends when the parent dies."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Parser of the command line."""
     result = argparse.ArgumentParser(
         prog="python -m sb3_carla.server",
         description="A CARLA 0.9.16 server on the CPU: the genuine carla client connects to it.",
     )
     result.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     result.add_argument(
-        "--port", type=_port, default=2000, help="port of the calls, 0: a free one (default: %(default)s)"
+        "--port", type=_port, default=2000, help="port of the remote calls, 0: a free one (default: %(default)s)"
     )
     result.add_argument("--streaming-port", type=_port, help="port of the streams (default: the next one)")
     towns = f"{BUILT_IN_TOWNS[0]} to {BUILT_IN_TOWNS[-1]}"
     result.add_argument("--town", default=BUILT_IN_TOWNS[0], help=f"{towns}, or an .xodr file (default: %(default)s)")
-    result.add_argument("--parent-pid", type=int, help="end when this is no longer the parent process")
-    result.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: %(default)s)")
+    result.add_argument("--parent-pid", type=int, help="exit when this process is no longer the parent")
+    result.add_argument("--seed", type=int, default=0, help="seed of the sensors' noise (default: %(default)s)")
     result.add_argument(
-        "--shared-rasters", type=int, metavar="FD", help="open file in which servers share towns' pictures"
+        "--shared-rasters",
+        type=int,
+        metavar="FD",
+        help="descriptor of a file in which servers share rasters",
     )
-    result.add_argument("--verbose", action="store_true", help="one line a call on stderr")
+    result.add_argument("--verbose", action="store_true", help="print one line for each call on stderr")
     return result
 
 
@@ -51,16 +54,16 @@ def _port(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Serve until a signal comes.
+    Serve until SIGTERM or SIGINT.
 
-    :param arguments: command line, None for the process's own
+    :param arguments: command line; None: that of the process
     :return: exit status: 0 after a signal, 1 if the server cannot start
     """
     options = parser().parse_args(arguments)
-    # Pictures are so small that handing parts of them to other threads costs more than it saves (10 us of 70).
+    # The pictures are small: giving parts of them to other threads costs more time than it saves (10 us of 70).
     cv2.setNumThreads(1)
     if options.parent_pid is not None:
-        _wake_when_the_parent_dies()
+        _continue_when_the_parent_dies()
     try:
         server = Server(
             options.town,
@@ -69,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             streaming_port=options.streaming_port,
             parent_pid=options.parent_pid,
             seed=options.seed,
-            pictures=None if options.shared_rasters is None else SharedRasters(options.shared_rasters),
+            shared_rasters=None if options.shared_rasters is None else SharedRasters(options.shared_rasters),
             verbose=options.verbose,
         )
     except CarlaLaneError as error:
@@ -88,11 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _wake_when_the_parent_dies() -> None:
+def _continue_when_the_parent_dies() -> None:
     """
-    A server that is stopped (SIGSTOP) would never see that its parent has died: SIGCONT lets it go on, and end.
+    Ask the kernel for SIGCONT when the parent dies: a stopped server (SIGSTOP) would not notice it, and never exit.
 
-    No signal that ends it, for this one also comes when the thread that started the server ends before the others.
+    A signal that ends the process would be wrong: the kernel also sends it when the thread that started the server ends
+    while its process lives on.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGCONT))

@@ -1,4 +1,4 @@
-"""A non-blocking socket with an output queue: what the call and the stream connections share."""
+"""Non-blocking socket with an output queue: base class of the call and stream connections."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ Bytes: TypeAlias = "bytes | bytearray | memoryview"
 
 class BufferedSocket:
     """
-    One accepted socket. ``send`` never blocks: what the kernel does not take is copied and queued.
+    One accepted socket. ``send`` never blocks: bytes that the kernel does not take are copied and queued.
 
-    :param sock: accepted, becomes non-blocking, without Nagle's delay
-    :param selector: that the server waits on; its data is the connection itself
+    :param sock: accepted socket; becomes non-blocking, with ``TCP_NODELAY``
+    :param selector: of the server's loop; the connection registers itself as the key's data
     """
 
     def __init__(self, sock: socket.socket, selector: selectors.BaseSelector) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = sock
-        self.read_bound = math.inf
-        """With more than this in the output queue nothing more is read [bytes]."""
+        self.max_queued_bytes = math.inf
+        """While more than this is queued for output, nothing is read [bytes]."""
         self.closed = False
-        self.backlog = 0
-        self._queue: deque[memoryview] = deque()
-        self._started = False
+        self.queued_bytes = 0
+        """In the output queue."""
+        self._queue: deque[memoryview] = deque()  # the rest of the first message, then whole messages
+        self._first_is_partial = False  # some of the first message was sent already
         self._selector = selector
         self._events = selectors.EVENT_READ
         selector.register(sock, self._events, self)
 
     @property
-    def kept(self) -> int:
-        """What is kept for this peer [bytes]."""
-        return self.backlog
+    def held_bytes(self) -> int:
+        """Memory held for this peer [bytes]."""
+        return self.queued_bytes
 
     def handle(self, events: int) -> None:
         """
-        Do what the selector has found possible.
+        Read or write when the selector says that it is possible.
 
-        :param events: ``selectors.EVENT_READ`` and ``EVENT_WRITE``
+        :param events: ``selectors.EVENT_READ``, ``EVENT_WRITE``, or both
         """
         if events & selectors.EVENT_WRITE:
             self._flush()
@@ -53,12 +54,12 @@ class BufferedSocket:
             self.receive()
 
     def receive(self) -> None:
-        """There is something to read, or the peer has gone."""
+        """Called when there is something to read, or the peer has closed the connection."""
         raise NotImplementedError
 
     def send(self, *parts: Bytes) -> None:
         """
-        Send one message made of several buffers; they may be reused afterwards.
+        Send one message that consists of several buffers; these may be changed afterwards.
 
         :param parts: buffers, in order
         """
@@ -71,27 +72,27 @@ class BufferedSocket:
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError:
-                # The selector reports the broken connection, which is closed there.
+                # The selector will report the broken connection; ``receive`` closes it.
                 return
         size = sum(memoryview(part).nbytes for part in parts)
         if sent == size:
             return
         rest = memoryview(b"".join(parts))[sent:]
-        self._started = self._started or sent > 0
+        self._first_is_partial = self._first_is_partial or sent > 0
         self._queue.append(rest)
-        self.backlog += len(rest)
+        self.queued_bytes += len(rest)
         self._watch()
 
-    def drop_queued(self, bound: int, keep: int) -> None:
+    def drop_oldest(self, max_bytes: int, min_messages: int) -> None:
         """
-        Forget the oldest whole messages; the one that is partly sent stays.
+        Remove the oldest messages from the queue, but never a partly sent one: the peer would read garbage.
 
-        :param bound: until no more than this is queued [bytes]
-        :param keep: but not fewer messages than this
+        :param max_bytes: stop when no more than this is queued [bytes]
+        :param min_messages: keep at least so many messages
         """
-        first = 1 if self._started else 0
-        while self.backlog > bound and len(self._queue) > max(keep, first):
-            self.backlog -= len(self._queue[first])
+        first = 1 if self._first_is_partial else 0
+        while self.queued_bytes > max_bytes and len(self._queue) > max(min_messages, first):
+            self.queued_bytes -= len(self._queue[first])
             del self._queue[first]
 
     def _flush(self) -> None:
@@ -104,30 +105,31 @@ class BufferedSocket:
             except OSError:
                 self.close()
                 return
-            self.backlog -= sent
+            self.queued_bytes -= sent
             if sent < len(head):
                 self._queue[0] = head[sent:]
-                self._started = True
+                self._first_is_partial = True
                 break
             self._queue.popleft()
-            self._started = False
+            self._first_is_partial = False
         self._watch()
 
     def _watch(self) -> None:
+        """Tell the selector what to wait for."""
         events = selectors.EVENT_WRITE if self._queue else 0
-        if self.backlog <= self.read_bound:
+        if self.queued_bytes <= self.max_queued_bytes:
             events |= selectors.EVENT_READ
         if events != self._events and not self.closed:
             self._events = events
             self._selector.modify(self.sock, events, self)
 
     def close(self) -> None:
-        """Close the socket; harmless when repeated."""
+        """Close the socket; may be called again."""
         if self.closed:
             return
         self.closed = True
         self._queue.clear()
-        self.backlog = 0
+        self.queued_bytes = 0
         with contextlib.suppress(KeyError, ValueError, OSError):
             self._selector.unregister(self.sock)
         self.sock.close()

@@ -1,16 +1,16 @@
-"""Messages to the person who runs the server, on stderr: stdout holds the one line that says where it listens."""
+"""Messages on stderr; stdout carries only the line that says where the server listens."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 
-__all__ = ["report"]
+__all__ = ["log"]
 
 
-def report(message: str) -> None:
+def log(message: str) -> None:
     """
-    Print one line; a closed stderr is no reason to stop.
+    Print one line to stderr; errors are ignored, because a closed stderr must not stop the server.
 
     :param message: without line breaks
     """

@@ -1,4 +1,10 @@
-"""The table of remote calls, and how an answer is wrapped."""
+"""
+Table of the remote calls that the server knows, and the execution of one call.
+
+To add a call, write a function with ``@remote_call("name_on_the_wire")`` in ``actor_calls``, ``vehicle_calls`` or
+``episode_calls``, read its arguments with the functions of ``wire``, and test it with the carla client in
+``tests/server``.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +14,23 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sb3_carla.errors import CarlaLaneError
-from sb3_carla.server.log import report
+from sb3_carla.server.log import log
 
 if TYPE_CHECKING:
     from sb3_carla.server.simulation import Simulation
 
-__all__ = ["METHODS", "Answer", "execute", "method"]
+__all__ = ["REGISTERED_CALLS", "Response", "execute", "remote_call"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
-class Answer(Enum):
+class Response(Enum):
     """
-    How the client expects the result.
+    How a result is wrapped for the client, after LibCarla's ``rpc::Response``.
 
-    ``VALUE``: ``Response<T>``; ``VOID``: ``Response<void>``; ``BARE``: as it is.
+    ``VALUE``: ``Response<T>``, ``[[1, value]]`` or ``[[0, [error]]]``.
+    ``VOID``: ``Response<void>``, ``[[false]]`` or ``[[true, [error]]]``.
+    ``BARE``: not wrapped; an error goes into the error field of the msgpack-rpc response.
     """
 
     VALUE = "value"
@@ -31,27 +39,29 @@ class Answer(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """One remote call."""
+class RemoteCall:
+    """Implementation of one remote call."""
 
     handler: Callable[..., Any]
-    answer: Answer
+    response: Response
 
 
-METHODS: dict[str, Method] = {}
-"""Every call that the server knows, by name."""
+REGISTERED_CALLS: dict[str, RemoteCall] = {}
+"""All calls, by name on the wire."""
 
 
-def method(name: str, answer: Answer = Answer.VALUE) -> Callable[[Handler], Handler]:
+def remote_call(name: str, response: Response = Response.VALUE) -> Callable[[Handler], Handler]:
     """
-    Enter a function into the table of calls.
+    Decorator that enters a function into the table of calls.
 
-    :param name: on the wire
-    :param answer: how its result is wrapped
+    The function gets the ``Simulation`` and the arguments as msgpack decoded them; it must not trust their types.
+
+    :param name: of the call on the wire
+    :param response: how the result is wrapped
     """
 
     def register(handler: Handler) -> Handler:
-        METHODS[name] = Method(handler, answer)
+        REGISTERED_CALLS[name] = RemoteCall(handler, response)
         return handler
 
     return register
@@ -59,27 +69,27 @@ def method(name: str, answer: Answer = Answer.VALUE) -> Callable[[Handler], Hand
 
 def execute(simulation: Simulation, name: str, arguments: Sequence[object]) -> tuple[str | None, object]:
     """
-    Run one call. Nothing that a client sends raises here.
+    Execute one call. It never raises, whatever a client sends.
 
-    :param simulation: what the calls act on
+    :param simulation: that the call acts on
     :param name: of the call
     :param arguments: decoded, without the metadata
-    :return: error of the calling layer (None if there is none), and the wrapped result
+    :return: error field of the msgpack-rpc response (None: no error), and the wrapped result
     """
-    entry = METHODS.get(name)
+    entry = REGISTERED_CALLS.get(name)
     if entry is None:
         return f"sb3_carla.server has no call {name!r}", None
     try:
         result = entry.handler(simulation, *arguments)
     except CarlaLaneError as error:
         message = str(error)
-    except Exception as error:  # a fault in one call must not end the others' session
-        report(f"{name} failed: {type(error).__name__}: {error}")
+    except Exception as error:  # an error in one client's call must not end the sessions of the others
+        log(f"{name} failed: {type(error).__name__}: {error}")
         message = f"{name}: {type(error).__name__}: {error}"
     else:
-        if entry.answer is Answer.VALUE:
+        if entry.response is Response.VALUE:
             return None, [[1, result]]
-        return None, [[False]] if entry.answer is Answer.VOID else result
-    if entry.answer is Answer.BARE:
+        return None, [[False]] if entry.response is Response.VOID else result
+    if entry.response is Response.BARE:
         return message, None
-    return None, [[True, [message]]] if entry.answer is Answer.VOID else [[0, [message]]]
+    return None, [[True, [message]]] if entry.response is Response.VOID else [[0, [message]]]

@@ -1,4 +1,10 @@
-"""The call connections: msgpack-rpc as CARLA's client speaks it."""
+"""
+Connections for remote calls: msgpack-rpc as CARLA's client speaks it.
+
+Request ``[0, number, name, parameters]``, response ``[1, number, error, result]``, one after the other without a frame.
+``parameters[0]`` is the call's metadata, ``[is asynchronous]``; the arguments follow. Source: rpclib, and LibCarla's
+``rpc/Client.h`` and ``rpc/Metadata.h``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,7 @@ from collections.abc import Callable
 import msgpack
 
 from sb3_carla.server.buffered_socket import BufferedSocket
-from sb3_carla.server.log import report
+from sb3_carla.server.log import log
 from sb3_carla.server.registry import execute
 from sb3_carla.server.simulation import Simulation
 from sb3_carla.server.streams import WORLD_STREAM
@@ -18,47 +24,50 @@ from sb3_carla.server.streams import WORLD_STREAM
 __all__ = ["RpcConnection"]
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
-MAX_MESSAGE = 4 * 2**20
-"""Longest request [bytes]: a batch of thousands of spawns fits. Its objects may take sixty times as much."""
-MAX_LONG_MESSAGE = 64 * 2**20
-"""The same for ``LONG_CALL``: an OpenDRIVE map of a large town fits."""
+"""First field of a msgpack-rpc message."""
+MAX_REQUEST = 4 * 2**20
+"""Longest request [bytes]: a batch of thousands of spawns fits. As Python objects it may take sixty times as much."""
+MAX_LONG_REQUEST = 64 * 2**20
+"""Longest request of ``LONG_CALL`` [bytes]: the OpenDRIVE map of a large town fits."""
 LONG_CALL = b"copy_opendrive_to_file"
-HEAD = 64
-"""Where in a request its name stands at the latest [bytes]."""
+NAME_END = 64
+"""The call's name lies within so many bytes from the start of a request."""
 MAX_LISTS, MAX_LONG_ARRAY = 1000, 64
-"""Of a long request, so that what is long in it is text: lists in all, and elements in one."""
+"""Lists in a long request, and elements in each: then nothing but text can make it long."""
 MAX_ARRAY = 65536
+"""Elements of a list in any other request."""
 RECEIVE_SIZE = 65536
+"""[bytes]"""
 LONG_ANSWER = 4096
-"""Shorter answers are gathered and sent together [bytes]."""
-MAX_ROUNDS = 16
-"""Reads in a row from one connection before the others have their turn."""
-MAX_BACKLOG = 16 * 2**20
-"""Unread answers beyond which no more requests of that client are served [bytes]."""
-SUBSCRIPTION_PATIENCE = 0.25
-"""How long a call waits for a stream that the same client is just opening [s]."""
-CALM, CALM_ASYNCHRONOUS = 0.01, 0.1
-"""How long before a load the clients have had no snapshot, in synchronous and in asynchronous mode [s]."""
-LOAD_PATIENCE = 1.0
-"""How long a load waits for that at most [s]."""
+"""Shorter answers are collected and sent together [bytes]."""
+MAX_READS = 16
+"""Reads in a row from one connection before it is the others' turn."""
+MAX_UNREAD_BYTES = 16 * 2**20
+"""A client with more unread answers than this gets no more requests served [bytes]."""
+SUBSCRIPTION_TIMEOUT = 0.25
+"""How long a tick or a load waits for a stream that the same client is opening [s]."""
+QUIET_TIME, QUIET_TIME_ASYNCHRONOUS = 0.01, 0.1
+"""A load begins when no client was sent a snapshot for so long, in synchronous and in asynchronous mode [s]."""
+LOAD_TIMEOUT = 1.0
+"""A load waits no longer than this for the quiet time [s]."""
 LOAD = "load_new_episode"
 
 
 class RpcConnection(BufferedSocket):
     """
-    One client's calls, answered in order.
+    Calls of one client, answered in order.
 
-    ``sensor.listen()`` returns before its stream is connected; a tick right after it would lose the first message.
-    So a client's tick waits until the streams that it has asked tokens for are there, for a moment at most.
+    ``sensor.listen()`` returns before its stream is connected, so a tick right after it would miss the first message.
+    Therefore a tick waits until all streams that the client has asked tokens for are connected, for a moment at most.
 
-    So does a load, and moreover until the last snapshot is a moment old: having loaded, the client leaves the world's
-    stream, and where another of its threads has a snapshot in hand just then, it crashes (carla 0.9.16). The others'
-    ticks wait meanwhile: a client that ticks without a pause would put off the load for ever.
+    A load waits for the same, and until no snapshot was sent for a moment. After a load the client closes the world's
+    stream, and carla 0.9.16 crashes if another of its threads is reading a snapshot just then. While a load waits, the
+    ticks of other clients wait too: a client that ticks without a pause would delay the load for ever.
 
-    :param sock: accepted
-    :param selector: the server's
-    :param simulation: what the calls act on
-    :param next_load: when a load of any client that is held may begin (``time.monotonic``), None if there is none
+    :param sock: accepted socket
+    :param selector: of the server's loop
+    :param simulation: that the calls act on
+    :param next_load: returns when a waiting load of any client may begin (``time.monotonic``); None: no load waits
     """
 
     def __init__(
@@ -69,57 +78,57 @@ class RpcConnection(BufferedSocket):
         next_load: Callable[[], float | None],
     ) -> None:
         super().__init__(sock, selector)
-        self.read_bound = MAX_BACKLOG
-        self.awaited: dict[int, float] = {}
+        self.max_queued_bytes = MAX_UNREAD_BYTES
+        self.awaited_streams: dict[int, float] = {}
         self.verbose = False
         self._simulation = simulation
         self._next_load = next_load
-        self._held: list[object] | None = None
-        self._held_since = 0.0
+        self._held_request: list[object] | None = None
+        self._held_request_since = 0.0
         self._paused = False
-        self._incoming = bytearray()  # from the beginning of the first request that was not served yet
-        self._measured = 0  # where it begins, in all that came
-        self._measure = msgpack.Unpacker(max_buffer_size=MAX_LONG_MESSAGE)
+        self._incoming = bytearray()  # received bytes from the start of the first request that was not served yet
+        self._framed_bytes = 0  # length of all requests before it
+        self._framer = msgpack.Unpacker(max_buffer_size=MAX_LONG_REQUEST)  # finds the ends of requests
         self._pack: Callable[[object], bytes] = msgpack.Packer().pack
         self._answers: list[bytes] = []
 
     @property
     def deadline(self) -> float | None:
-        """When a held call is served in any case (``time.monotonic``), None if none is held."""
-        if self._held is None:
+        """When a waiting call is served at the latest (``time.monotonic``); None if no call waits."""
+        if self._held_request is None:
             return None
-        load = self._calm_at if self.loading else self._next_load()
-        return max([load or 0.0, *self.awaited.values()])
+        load = self._load_allowed_at if self.loading else self._next_load()
+        return max([load or 0.0, *self.awaited_streams.values()])
 
     @property
     def loading(self) -> bool:
-        """Whether a load is held: no snapshot is to be sent now."""
-        return self._held is not None and self._held[2] == LOAD
+        """Whether a load waits, so that no snapshot may be sent."""
+        return self._held_request is not None and self._held_request[2] == LOAD
 
     @property
-    def kept(self) -> int:
-        """What is kept for this client: answers that it has not read, and requests that it has not ended [bytes]."""
-        return self.backlog + len(self._incoming)
+    def held_bytes(self) -> int:
+        """Answers that the client has not read, and incomplete requests [bytes]."""
+        return self.queued_bytes + len(self._incoming)
 
     @property
-    def _calm_at(self) -> float:
-        """When a load may begin (``time.monotonic``)."""
-        calm = CALM if self._simulation.settings.synchronous else CALM_ASYNCHRONOUS
-        return min(self._simulation.streams.last_snapshot_at + calm, self._held_since + LOAD_PATIENCE)
+    def _load_allowed_at(self) -> float:
+        """When a load of this client may begin (``time.monotonic``)."""
+        quiet = QUIET_TIME if self._simulation.settings.synchronous else QUIET_TIME_ASYNCHRONOUS
+        return min(self._simulation.streams.last_snapshot_at + quiet, self._held_request_since + LOAD_TIMEOUT)
 
     def handle(self, events: int) -> None:
         """
-        Send and receive; requests that waited until the client had read enough answers go on.
+        Send and receive; requests that were paused because of unread answers are resumed.
 
         :param events: ``selectors.EVENT_READ`` and ``EVENT_WRITE``
         """
         super().handle(events)
-        if self._paused and self.backlog <= MAX_BACKLOG and not self.closed:
+        if self._paused and self.queued_bytes <= MAX_UNREAD_BYTES and not self.closed:
             self.resume()
 
     def resume(self) -> None:
-        """Serve requests that were held or paused, then what has arrived since; nothing of a client that has gone."""
-        if self._held is not None and self._has_gone():
+        """Serve requests that waited or were paused, then new ones; nothing of a client that has disconnected."""
+        if self._held_request is not None and self._is_disconnected():
             self.close()
             return
         self._serve()
@@ -127,13 +136,13 @@ class RpcConnection(BufferedSocket):
         self.receive()
 
     def receive(self) -> None:
-        """Read what has arrived and serve it, again and again while there is more."""
+        """Read and serve requests until there are no more."""
         self._receive()
         self._send_answers()
 
     def _receive(self) -> None:
-        for _ in range(MAX_ROUNDS):
-            if self._held is not None or self._paused or self.closed:
+        for _ in range(MAX_READS):
+            if self._held_request is not None or self._paused or self.closed:
                 return
             try:
                 data = self.sock.recv(RECEIVE_SIZE)
@@ -145,11 +154,11 @@ class RpcConnection(BufferedSocket):
                 self.close()
                 return
             try:
-                self._measure.feed(data)
+                self._framer.feed(data)
                 self._incoming += data
                 self._serve()
-                if len(self._incoming) > MAX_MESSAGE and LONG_CALL not in self._incoming[:HEAD]:
-                    raise ValueError(f"expected a request of at most {MAX_MESSAGE} bytes")
+                if len(self._incoming) > MAX_REQUEST and LONG_CALL not in self._incoming[:NAME_END]:
+                    raise ValueError(f"expected a request of at most {MAX_REQUEST} bytes")
             except (msgpack.BufferFull, ValueError) as error:
                 self._reject(error)
 
@@ -157,31 +166,31 @@ class RpcConnection(BufferedSocket):
         """Serve the requests that are complete."""
         try:
             while not self.closed:
-                self._paused = self.backlog > MAX_BACKLOG
+                self._paused = self.queued_bytes > MAX_UNREAD_BYTES
                 if self._paused:
                     break
-                message = self._held if self._held is not None else self._next_request()
+                message = self._held_request if self._held_request is not None else self._next_request()
                 if not self._serve_one(message):
                     break
         except msgpack.OutOfData:
             pass
-        except Exception as error:  # whatever msgpack makes of foreign bytes
+        except Exception as error:  # msgpack raises many kinds on bytes that are not msgpack
             self._reject(error)
 
     def _next_request(self) -> object:
         """
-        The next one that is complete: nothing is made of one that is not, which may be the beginning of anything.
+        The next complete request, decoded. Incomplete ones are not: their objects could take any amount of memory.
 
-        :raises msgpack.OutOfData: if there is none
+        :raises msgpack.OutOfData: if no request is complete
         """
-        self._measure.skip()
-        end = self._measure.tell()
-        request = bytes(self._incoming[: end - self._measured])
-        del self._incoming[: end - self._measured]
-        self._measured = end
+        self._framer.skip()
+        end = self._framer.tell()
+        request = bytes(self._incoming[: end - self._framed_bytes])
+        del self._incoming[: end - self._framed_bytes]
+        self._framed_bytes = end
         return _unpacked(request)
 
-    def _has_gone(self) -> bool:
+    def _is_disconnected(self) -> bool:
         try:
             return not self.sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
@@ -190,7 +199,7 @@ class RpcConnection(BufferedSocket):
             return True
 
     def _serve_one(self, message: object) -> bool:
-        """False if the message must wait."""
+        """Serve one request; False if it must wait."""
         if not isinstance(message, list) or not message:
             raise ValueError(f"expected a msgpack-rpc request, got {type(message).__name__}")
         if message[0] == NOTIFICATION:
@@ -202,15 +211,15 @@ class RpcConnection(BufferedSocket):
             raise ValueError("expected a request with a number and a name")
         if not isinstance(parameters, list) or not parameters:
             raise ValueError(f"{name:.40}: expected parameters that start with the call's metadata")
-        ticks = _ticks(name, parameters)
-        if name == LOAD or ticks:
-            if self._held is None:
-                self._held_since = time.monotonic()
-            unready = self.awaited and not self._released()
-            if unready or (self._next_load() is not None if ticks else time.monotonic() < self._calm_at):
-                self._held = message
+        is_tick = _is_tick(name, parameters)
+        if name == LOAD or is_tick:
+            if self._held_request is None:
+                self._held_request_since = time.monotonic()
+            unready = self.awaited_streams and not self._streams_ready()
+            if unready or (self._next_load() is not None if is_tick else time.monotonic() < self._load_allowed_at):
+                self._held_request = message
                 return False
-        self._held = None
+        self._held_request = None
         self._answer(number, name, parameters)
         return True
 
@@ -218,34 +227,34 @@ class RpcConnection(BufferedSocket):
         simulation = self._simulation
         error, result = execute(simulation, name, parameters[1:])
         if self.verbose:
-            report(f"{name} {str(parameters[1:])[:120]}")
+            log(f"{name} {str(parameters[1:])[:120]}")
         if name == "get_sensor_token" and len(parameters) > 1:
             stream_id = parameters[1]
             if isinstance(stream_id, int) and (stream_id == WORLD_STREAM or stream_id in simulation.world.actors):
-                self.awaited[stream_id] = time.monotonic() + SUBSCRIPTION_PATIENCE
+                self.awaited_streams[stream_id] = time.monotonic() + SUBSCRIPTION_TIMEOUT
         answer = self._pack([RESPONSE, number, error, result])
         self._answers.append(answer)
         if simulation.sensors_due:
-            # The client has its answer and its snapshot while the pictures are drawn.
+            # The client gets its answer and snapshot before the pictures are rendered.
             self._send_answers()
             simulation.publish_sensors()
         elif len(answer) > LONG_ANSWER:
             self._send_answers()
 
-    def _released(self) -> bool:
+    def _streams_ready(self) -> bool:
         now = time.monotonic()
-        for stream_id in [stream_id for stream_id, deadline in self.awaited.items() if deadline <= now]:
-            del self.awaited[stream_id]
-        return not self.awaited
+        for stream_id in [stream_id for stream_id, deadline in self.awaited_streams.items() if deadline <= now]:
+            del self.awaited_streams[stream_id]
+        return not self.awaited_streams
 
     def subscribed(self, stream_id: int) -> bool:
         """
-        A stream has been connected.
+        Note that a stream is connected.
 
         :param stream_id: the stream
-        :return: whether this client was waiting for it
+        :return: whether this client waited for it
         """
-        return self.awaited.pop(stream_id, None) is not None
+        return self.awaited_streams.pop(stream_id, None) is not None
 
     def _send_answers(self) -> None:
         if self._answers:
@@ -253,15 +262,17 @@ class RpcConnection(BufferedSocket):
             self.send(answers)
 
     def _reject(self, error: Exception) -> None:
-        report(f"closed a connection: {type(error).__name__}: {error}")
+        log(f"closed a connection: {type(error).__name__}: {error}")
         self.close()
 
 
 def _unpacked(request: bytes) -> object:
     """
-    A request as objects, which are not many more than its bytes.
+    Decode a request whose objects do not take much more memory than its bytes.
 
-    :raises ValueError: if it is not msgpack, or has more parts than any request
+    An empty list is one byte on the wire and 64 bytes in memory, so the number of lists and their lengths are limited.
+
+    :raises ValueError: if it is not msgpack, or exceeds these limits
     """
     lists = 0
 
@@ -272,12 +283,12 @@ def _unpacked(request: bytes) -> object:
             raise ValueError(f"expected a long request of at most {MAX_LISTS} lists")
         return parts
 
-    short = len(request) <= MAX_MESSAGE
+    short = len(request) <= MAX_REQUEST
     return msgpack.unpackb(
         request, raw=False, unicode_errors="replace", max_array_len=MAX_ARRAY if short else MAX_LONG_ARRAY,
         max_map_len=1024 if short else MAX_LONG_ARRAY, max_ext_len=1024, list_hook=None if short else count,
     )  # fmt: skip
 
 
-def _ticks(name: str, parameters: list[object]) -> bool:
+def _is_tick(name: str, parameters: list[object]) -> bool:
     return name == "tick_cue" or (name == "apply_batch" and len(parameters) > 2 and parameters[2] is True)

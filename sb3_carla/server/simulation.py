@@ -1,4 +1,4 @@
-"""What the calls act on: one world at a time, its settings, and what is published from it."""
+"""State of the server: one world at a time, its settings, and the publication of its snapshots and sensor data."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dataclasses import astuple, dataclass
 
 from sb3_carla.client.opendrive_file import read_opendrive_file
 from sb3_carla.errors import CallError, MapError, TownNotFoundError
-from sb3_carla.server import payload
+from sb3_carla.server import serializers
 from sb3_carla.server.buffered_socket import Bytes
-from sb3_carla.server.log import report
+from sb3_carla.server.log import log
 from sb3_carla.server.streams import WORLD_STREAM, StreamConnection, Streams, length_word
 from sb3_carla.server.wire import actor_to, flag_from, number_from, option_from, option_to, sequence_from
 from sb3_carla.simulator.actors import Actor, VehicleActor
@@ -30,23 +30,29 @@ from sb3_carla.simulator.world import World
 __all__ = ["OPENDRIVE_TOWN", "Settings", "Simulation", "available_towns"]
 
 DEFAULT_DELTA = 0.05
-"""Simulation step where the client sets none [s]; CARLA would measure the wall clock, which nothing could repeat."""
+"""Simulation step if the client sets none [s]. CARLA measures the wall clock then, which is not reproducible."""
 MAX_DELTA = 10.0
+"""Longest simulation step [s]."""
 OPENDRIVE_TOWN = "OpenDriveMap"
-"""Name of the world that ``generate_opendrive_world`` makes."""
+"""Name of the town that ``generate_opendrive_world`` makes, as in CARLA."""
 TOWN_CACHE = 64
-"""Towns that are kept ready, 2 MB each beside the shared picture; another takes 10 ms where it is painted already."""
-PARSE = """
+"""Towns kept in memory, 2 MB each besides the shared raster; loading one takes 10 ms if its raster is shared."""
+PARSE_SCRIPT = """
 import sys, carla
 town = carla.Map("trial", sys.stdin.buffer.read().decode())
 town.get_topology(), town.generate_waypoints(2.0)
 """
-PARSE_PATIENCE = 20.0
+PARSE_TIMEOUT = 20.0
+"""[s]"""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``carla.WorldSettings`` in wire order, CARLA's defaults; what only Unreal has is kept, without effect."""
+    """
+    ``carla.WorldSettings`` in wire order, with CARLA's defaults.
+
+    Only ``synchronous``, ``no_rendering`` and ``fixed_delta`` have an effect here; the others are stored and returned.
+    """
 
     synchronous: bool = False
     no_rendering: bool = False
@@ -65,7 +71,7 @@ class Settings:
         """
         Read ``EpisodeSettings``.
 
-        :raises CallError: if the step makes no sense
+        :raises CallError: if ``fixed_delta_seconds`` is out of range
         """
         fields = sequence_from(value, 11, "episode settings")
         delta = option_from(fields[2], lambda v: number_from(v, "fixed_delta_seconds"))
@@ -100,13 +106,13 @@ class Settings:
 
 class Simulation:
     """
-    The server's state behind its sockets.
+    World, settings and episode of the server.
 
     :param town: built-in name or path of an OpenDRIVE file
-    :param streams: where snapshots and sensor data go
-    :param stream_port: that the stream tokens name
+    :param streams: that snapshots and sensor data are published on
+    :param stream_port: port of the streams, for their tokens
     :param seed: of the sensors' noise
-    :param pictures: that this server shares with others
+    :param shared_rasters: shared with other servers; None: this server paints its own
     :raises TownNotFoundError: if there is no such town
     :raises MapError: if the file cannot be used
     """
@@ -116,22 +122,25 @@ class Simulation:
         town: str,
         streams: Streams,
         stream_port: int,
+        *,
         seed: int = 0,
-        pictures: SharedRasters | None = None,
+        shared_rasters: SharedRasters | None = None,
     ) -> None:
         self.streams = streams
         self.stream_port = stream_port
         self.settings = Settings()
         self.episode_id = 1
-        self.opendrive: str | None = None
+        self.uploaded_opendrive: str | None = None
         self.sensors_due = False
+        """Whether the sensors' data of the last step are still to be published."""
         self._seed = seed
-        self._pictures = pictures
+        self._shared_rasters = shared_rasters
         self._collisions: Sequence[Collision[Actor]] = ()
         self._towns: OrderedDict[str, Town] = OrderedDict()
         self.world = World(self._town(town), seed)
         self.last_snapshot = self._snapshot()
-        self.loaded_at = -math.inf  # (``time.monotonic``)
+        self.loaded_at = -math.inf
+        """When the last town was loaded (``time.monotonic``)."""
 
     @property
     def town(self) -> Town:
@@ -163,11 +172,12 @@ class Simulation:
     # --- towns ---------------------------------------------------------------------------------------------------
 
     def _town(self, name: str) -> Town:
-        """A town, from the cache if it was used lately."""
+        """A town by name or path, from the cache if it was used lately."""
         key = name if name.endswith(".xodr") else name.rsplit("/", 1)[-1]
         if key.endswith(".xodr"):
             if not os.path.isfile(key):
                 raise TownNotFoundError(_not_found(name))
+            # A file that has changed is another town.
             stamp = os.stat(key)
             entry = f"{os.path.realpath(key)} {stamp.st_mtime_ns} {stamp.st_size}"
         elif key in BUILT_IN_TOWNS:
@@ -177,8 +187,8 @@ class Simulation:
         town = self._towns.pop(entry, None)
         if town is None:
             if key.endswith(".xodr"):
-                _try_out(key, read_opendrive_file(key))
-            town = _painted(Town.load(key, self._pictures))
+                _check_opendrive(key, read_opendrive_file(key))
+            town = _prepared(Town.load(key, self._shared_rasters))
         self._towns[entry] = town
         while len(self._towns) > TOWN_CACHE:
             self._towns.popitem(last=False)
@@ -186,20 +196,20 @@ class Simulation:
 
     def load(self, name: str, *, reset_settings: bool) -> None:
         """
-        Start a new episode; if that fails, the old one goes on.
+        Start a new episode; on an error the old one continues.
 
-        :param name: town, "" for the current one, ``OPENDRIVE_TOWN`` for the one that was sent
-        :param reset_settings: back to asynchronous mode and variable step
+        :param name: town; "": the current one; ``OPENDRIVE_TOWN``: the map that the client has uploaded
+        :param reset_settings: whether to return to asynchronous mode and the default step
         :raises TownNotFoundError: if there is no such town
         :raises MapError: if the map cannot be used
         """
         if name == "":
             town = self.town
         elif name.rsplit("/", 1)[-1] == OPENDRIVE_TOWN:
-            if self.opendrive is None:
-                raise CallError(f"{OPENDRIVE_TOWN}: no OpenDRIVE map was sent (copy_opendrive_to_file)")
-            _try_out(OPENDRIVE_TOWN, self.opendrive)
-            town = _painted(Town.from_opendrive(OPENDRIVE_TOWN, self.opendrive, self._pictures))
+            if self.uploaded_opendrive is None:
+                raise CallError(f"{OPENDRIVE_TOWN}: no OpenDRIVE map was uploaded (copy_opendrive_to_file)")
+            _check_opendrive(OPENDRIVE_TOWN, self.uploaded_opendrive)
+            town = _prepared(Town.from_opendrive(OPENDRIVE_TOWN, self.uploaded_opendrive, self._shared_rasters))
         else:
             town = self._town(name)
         old = self.world
@@ -216,9 +226,9 @@ class Simulation:
 
     def advance(self) -> int:
         """
-        One simulation step; publishes the snapshot. ``publish_sensors`` must follow before the next one.
+        Simulate one step and publish the snapshot; ``publish_sensors`` must follow before the next step.
 
-        :return: number of the step
+        :return: frame number
         """
         if self.sensors_due:
             self.publish_sensors()
@@ -230,10 +240,10 @@ class Simulation:
         return world.frame
 
     def _snapshot(self) -> bytearray:
-        return payload.snapshot(self.world, self.episode_id, time.time())
+        return serializers.world_snapshot(self.world, self.episode_id, time.time())
 
     def publish_sensors(self) -> None:
-        """Publish what the sensors read at the last step, for those that somebody listens to."""
+        """Publish the data of the last step of all sensors that have listeners."""
         self.sensors_due = False
         world, streams = self.world, self.streams
         for stream_id in streams.ids():
@@ -242,30 +252,30 @@ class Simulation:
                 try:
                     if sensor.due(world.time, world.delta):
                         self._publish_sensor(sensor)
-                except Exception as error:  # a fault in one sensor must not end everybody's session
-                    report(f"{sensor.type_id} (actor {sensor.id}) failed: {type(error).__name__}: {error}")
+                except Exception as error:  # an error in one sensor must not end all sessions
+                    log(f"{sensor.type_id} (actor {sensor.id}) failed: {type(error).__name__}: {error}")
 
-    def show(self, stream_id: int, listener: StreamConnection) -> None:
+    def send_current_picture(self, stream_id: int, listener: StreamConnection) -> None:
         """
-        Send who begins to listen to a camera with the role "on_demand" what it sees now, instead of at the next step.
+        Send a new listener the present picture, if its stream belongs to a camera with the role "on_demand".
 
-        :param stream_id: that was asked for, of any sensor or none
-        :param listener: who gets it
+        :param stream_id: any stream that was asked for
+        :param listener: the new listener
         """
         camera = self.world.actors.get(stream_id)
         if not isinstance(camera, CameraSensor) or not camera.on_demand or self.settings.no_rendering:
             return
         if self.sensors_due and camera.due(self.world.time, self.world.delta):
-            return  # comes anyway
+            return  # ``publish_sensors`` will send it
         try:
             parts = self._picture(camera)
         except Exception as error:
-            report(f"{camera.type_id} (actor {camera.id}) failed: {type(error).__name__}: {error}")
+            log(f"{camera.type_id} (actor {camera.id}) failed: {type(error).__name__}: {error}")
         else:
             listener.publish(length_word(parts), *parts)
 
     def _picture(self, camera: CameraSensor) -> tuple[Bytes, Bytes]:
-        return payload.image_header(self.world, camera), self.world.render(camera).data
+        return serializers.image_header(self.world, camera), self.world.render(camera).data
 
     def _publish_sensor(self, sensor: Sensor) -> None:
         world, publish = self.world, self.streams.publish
@@ -275,50 +285,50 @@ class Simulation:
         elif sensor.type_id == "sensor.other.collision":
             self._publish_collisions(sensor)
         elif isinstance(sensor, GnssSensor):
-            publish(sensor.id, payload.gnss_payload(world, sensor, world.gnss(sensor)))
+            publish(sensor.id, serializers.gnss_measurement(world, sensor, world.gnss(sensor)))
         elif isinstance(sensor, ImuSensor):
-            publish(sensor.id, payload.imu_payload(world, sensor, world.imu(sensor)))
+            publish(sensor.id, serializers.imu_measurement(world, sensor, world.imu(sensor)))
         elif isinstance(sensor, ObstacleSensor):
             sighting = world.obstacle(sensor)
             if sighting is not None:
                 body, distance = sighting
                 mount, other = self.describe(sensor.parent or sensor), self.describe(body)
-                publish(sensor.id, payload.obstacle_payload(world, sensor, mount, other, distance))
+                publish(sensor.id, serializers.obstacle_detection_event(world, sensor, mount, other, distance))
 
     def _publish_collisions(self, sensor: Sensor) -> None:
         for collision in self._collisions:
             if collision.actor is sensor.parent:
                 mount, other = self.describe(collision.actor), self.describe(collision.other)
-                message = payload.collision_payload(self.world, sensor, mount, other, collision.impulse)
+                message = serializers.collision_event(self.world, sensor, mount, other, collision.impulse)
                 self.streams.publish(sensor.id, message)
 
     def describe(self, actor: Actor) -> list[object]:
-        """``Actor`` as the client expects it."""
+        """``rpc::Actor`` for the client."""
         return actor_to(actor, self.stream_port)
 
 
-def _painted(town: Town) -> Town:
-    """Do the long work while the client waits for a load, instead of in the first tick with a camera."""
+def _prepared(town: Town) -> Town:
+    """Paint the raster and find the spawn points during the load, not in the first tick with a camera."""
     _ = town.raster, town.spawn_points
     return town
 
 
-def _try_out(name: str, opendrive: str) -> None:
+def _check_opendrive(name: str, opendrive: str) -> None:
     """
-    Parse a foreign map in another process: CARLA's parser crashes on some, which must not end the server.
+    Check a map that is not built in, and parse it in another process: CARLA's parser crashes on some maps.
 
-    What the parser reports in an orderly way is left to ``Town``.
+    Errors that the parser raises are left to ``Town``, which parses the map again.
 
     :param name: of the map, for the error
     :param opendrive: its text
-    :raises MapError: if it is damaged, or the parser crashes or does not come to an end
+    :raises MapError: if it is damaged, or the parser crashes or takes longer than ``PARSE_TIMEOUT``
     """
     read_opendrive(name, opendrive)
-    command = [sys.executable, "-c", PARSE]
+    command = [sys.executable, "-c", PARSE_SCRIPT]
     try:
-        done = subprocess.run(command, input=opendrive.encode(), capture_output=True, timeout=PARSE_PATIENCE)
+        done = subprocess.run(command, input=opendrive.encode(), capture_output=True, timeout=PARSE_TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise MapError(f"OpenDRIVE map {name!r} cannot be parsed within {PARSE_PATIENCE:g} s") from None
+        raise MapError(f"OpenDRIVE map {name!r} cannot be parsed within {PARSE_TIMEOUT:g} s") from None
     if done.returncode < 0:
         raise MapError(f"OpenDRIVE map {name!r} crashes CARLA's parser (signal {-done.returncode})")
 
@@ -328,5 +338,5 @@ def _not_found(name: str) -> str:
 
 
 def available_towns() -> Sequence[str]:
-    """Names of the towns that can be loaded, as CARLA writes them."""
+    """Built-in towns as ``client.get_available_maps`` names them."""
     return [f"/Game/Carla/Maps/{name}" for name in BUILT_IN_TOWNS]

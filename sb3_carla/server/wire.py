@@ -1,8 +1,9 @@
 """
-CARLA 0.9.16's values on the wire: msgpack shapes of the calls, read and written.
+CARLA 0.9.16's values in remote calls: reading and writing LibCarla's ``rpc`` structures in msgpack.
 
-Structures are arrays with their fields in C++ declaration order. Angles are degrees here and only here. Readers
-check shape, type and range and raise ``WireError``: what comes from the network is never trusted.
+A structure is an array of its fields in C++ declaration order, an enumeration is its number. Angles are degrees on the
+wire and radians everywhere else. Readers (``..._from``) check shape, type and range and raise ``WireError``: nothing
+from the network is trusted.
 """
 
 from __future__ import annotations
@@ -43,12 +44,21 @@ __all__ = [
 
 Vector = tuple[float, float, float]
 Description = tuple[str, dict[str, str]]
-"""Blueprint's name and its attributes."""
+"""Id of a blueprint, and attributes by name."""
 T = TypeVar("T")
 
 MAX_COORDINATE = 1e6
-"""Positions and velocities beyond this are refused [m, m/s]: they are mistakes, and break 32-bit floats."""
+"""Greatest magnitude of a position or velocity that is accepted [m, m/s]: more is a mistake, and breaks float32."""
 STREAM_TOKEN = struct.Struct("<IHBB16x")
+"""
+LibCarla's ``streaming::detail::token_data``, 24 bytes, little-endian:
+
+    0   u32     stream id
+    4   u16     port
+    6   u8      protocol, 1: TCP
+    7   u8      kind of address, 0: the host that the client is connected to, 1: IPv4, 2: IPv6
+    8   16      address, zeros for kind 0
+"""
 _UIDS = {name: number for number, name in enumerate((*BLUEPRINTS, "spectator"), start=1)}
 
 
@@ -57,7 +67,7 @@ class WireError(ServerError, ValueError):
 
 
 def sequence_from(value: object, length: int, what: str) -> Sequence[Any]:
-    """An array of at least ``length`` fields: newer clients may append some."""
+    """An array of at least ``length`` fields; a newer client may append more."""
     if not isinstance(value, list) or len(value) < length:
         raise WireError(f"{what}: expected an array of {length} fields, got {_shown(value)}")
     return value
@@ -73,7 +83,7 @@ def number_from(value: object, what: str, limit: float = math.inf) -> float:
 
 
 def actor_id_from(value: object) -> int:
-    """An actor's id."""
+    """Id of an actor."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
         raise WireError(f"actor id: expected an unsigned 32-bit integer, got {_shown(value)}")
     return value
@@ -107,7 +117,7 @@ def option_to(value: object | None) -> list[object]:
 
 
 def vector_from(value: object, what: str = "vector", limit: float = MAX_COORDINATE) -> Vector:
-    """``Vector3D`` or ``Location``."""
+    """``Vector3D`` or ``Location``: x, y, z."""
     x, y, z = sequence_from(value, 3, what)[:3]
     return number_from(x, what, limit), number_from(y, what, limit), number_from(z, what, limit)
 
@@ -127,7 +137,7 @@ def pose_to(pose: Pose) -> list[list[float]]:
 
 
 def control_from(value: object) -> VehicleControl:
-    """``VehicleControl``, with pedals and wheel cut to their ranges, as CARLA does."""
+    """``VehicleControl``; pedals and steering are clipped to their ranges, as in CARLA."""
     throttle, steer, brake, hand_brake, reverse, manual, gear = sequence_from(value, 7, "vehicle control")[:7]
     return VehicleControl(
         throttle=min(1.0, max(0.0, number_from(throttle, "throttle"))),
@@ -141,14 +151,14 @@ def control_from(value: object) -> VehicleControl:
 
 
 def ackermann_from(value: object) -> AckermannControl:
-    """``VehicleAckermannControl``; angles are radians in CARLA too."""
+    """``VehicleAckermannControl``; its angles are radians on the wire too."""
     fields = sequence_from(value, 5, "ackermann control")[:5]
     names = ("steer", "steer speed", "speed", "acceleration", "jerk")
     return AckermannControl(*(number_from(field, name, 1e4) for field, name in zip(fields, names, strict=True)))
 
 
 def description_from(value: object) -> Description:
-    """``ActorDescription``: uid, blueprint's name, attributes as ``[name, kind, value]``."""
+    """``ActorDescription``: uid, id of the blueprint, attributes as ``[name, kind, value]``."""
     _, name, attributes = sequence_from(value, 3, "actor description")[:3]
     table: dict[str, str] = {}
     for attribute in sequence_from(attributes, 0, "attributes"):
@@ -158,7 +168,8 @@ def description_from(value: object) -> Description:
 
 
 def definition_to(blueprint: Blueprint) -> list[object]:
-    """``ActorDefinition``."""
+    """``ActorDefinition``: uid, id, tags, attributes."""
+    # ``ActorAttribute``: id, type, value, recommended values, is modifiable, restrict to recommended.
     attributes = [
         [item.name, int(item.kind), item.value, list(item.recommended), item.modifiable, False]
         for item in blueprint.attributes.values()
@@ -167,13 +178,17 @@ def definition_to(blueprint: Blueprint) -> list[object]:
 
 
 def bounding_box_to(actor: Actor) -> list[object]:
-    """``BoundingBox`` in the actor's axes: centre, half sizes, rotation, actor id."""
+    """``BoundingBox`` in the actor's axes: centre, half sizes [m], rotation [deg], actor id."""
     length, width, height = actor.half_extents
     return [[0.0, 0.0, height], [length, width, height], [0.0, 0.0, 0.0], actor.id]
 
 
 def actor_to(actor: Actor, stream_port: int) -> list[object]:
-    """``Actor``: with a stream token for the sensors that send something."""
+    """
+    ``Actor``: id, parent's id, description, bounding box, semantic tags, stream token.
+
+    The token is empty if the actor has no stream. The lane-invasion sensor must have none: the client computes it.
+    """
     kinds = _kinds(actor.type_id)
     attributes = [[name, kinds.get(name, AttributeKind.STRING), value] for name, value in actor.attributes.items()]
     streams = isinstance(actor, Sensor) and actor.type_id != "sensor.other.lane_invasion"
@@ -188,7 +203,7 @@ def actor_to(actor: Actor, stream_port: int) -> list[object]:
 
 
 def token(stream_id: int, port: int) -> bytes:
-    """Stream token of 24 bytes: id, port, protocol 1 (tcp), address kind 0 (the host that the client dialled)."""
+    """Stream token: TCP, on the host that the client is connected to."""
     return STREAM_TOKEN.pack(stream_id, port, 1, 0)
 
 

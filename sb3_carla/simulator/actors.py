@@ -1,9 +1,11 @@
-"""What lives in a world: vehicles, props, the spectator, and (in ``sensors``) what is mounted on them."""
+"""Actors of a world: vehicles, props and the spectator; sensors are in ``sb3_carla.simulator.sensors``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import carla
 
 from sb3_carla.simulator.blueprints import Blueprint
 from sb3_carla.simulator.geometry import Pose, follow, relative_pose
@@ -14,23 +16,23 @@ __all__ = ["AckermannControl", "Actor", "Prop", "VehicleActor"]
 Vector = tuple[float, float, float]
 ZERO: Vector = (0.0, 0.0, 0.0)
 
-TAG_CAR, TAG_TRUCK, TAG_STATIC = 14, 15, 20
-"""``carla.CityObjectLabel`` of CARLA 0.9.16."""
+_LABEL = carla.CityObjectLabel
+TAG_CAR, TAG_TRUCK, TAG_STATIC = (int(label) for label in (_LABEL.Car, _LABEL.Truck, _LABEL.Static))
 ACKERMANN_ACCELERATION = 3.0
-"""Acceleration of the Ackermann controller where the command leaves it open [m/s^2]."""
+"""Acceleration of the Ackermann controller if the command gives none [m/s^2]."""
 ACKERMANN_GAIN = 2.0
-"""Wished acceleration per missing metre per second [1/s]."""
+"""Acceleration of the Ackermann controller per unit of speed error [1/s]."""
 
 
 class Actor:
     """
-    Something with an id and a place: the spectator and the props; base of vehicles and sensors.
+    Something with an id and a pose: the spectator; base class of props, vehicles and sensors.
 
     :param actor_id: unique in the server's lifetime
-    :param type_id: blueprint's name
-    :param attributes: complete, as text
+    :param type_id: id of the blueprint
+    :param attributes: all attributes of the blueprint, values as text
     :param pose: world pose; with a parent, pose in the parent's axes
-    :param parent: actor that this one is mounted on
+    :param parent: actor that this one is attached to
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Actor:
 
     @property
     def root(self) -> Actor:
-        """The actor at the lower end of the chain of parents."""
+        """The actor at the end of the chain of parents; the actor itself if it has none."""
         actor = self
         while actor.parent is not None:
             actor = actor.parent
@@ -78,25 +80,25 @@ class Actor:
 
     @property
     def inverse_mass(self) -> float:
-        """What a push moves [1/kg]; zero for what nothing moves."""
+        """[1/kg]; zero for a body that cannot be moved."""
         return 0.0
 
     def push(self, shift: tuple[float, float], velocity_change: tuple[float, float]) -> None:
         """
-        What a contact does; nothing to what does not move by itself.
+        Take the effect of a contact; only vehicles move.
 
         :param shift: world axes x, y [m]
         :param velocity_change: world axes x, y [m/s]
         """
 
     def update_pose(self) -> None:
-        """Follow the parent, if any."""
+        """Follow the parent, if there is one."""
         if self.parent is not None:
             self._pose = follow(self.parent.pose, self.relative)
 
     def teleport(self, pose: Pose) -> None:
         """
-        Put the actor somewhere else; a mounted one keeps its new place on the parent.
+        Put the actor somewhere else; an attached one keeps its new pose relative to the parent.
 
         :param pose: world pose
         """
@@ -104,12 +106,12 @@ class Actor:
         self._pose = pose
 
     def detach(self) -> None:
-        """Stay where the parent was."""
+        """Lose the parent and stay here."""
         self.parent, self.relative = None, self._pose
 
 
 class Prop(Actor):
-    """A solid box that does not move by itself."""
+    """A solid box that does not move."""
 
     def __init__(
         self, actor_id: int, blueprint: Blueprint, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
@@ -121,7 +123,15 @@ class Prop(Actor):
 
 @dataclass(slots=True)
 class AckermannControl:
-    """``carla.VehicleAckermannControl``: wheel angle [rad], its rate [rad/s], speed [m/s], acceleration, jerk."""
+    """
+    ``carla.VehicleAckermannControl``.
+
+    :param steer: angle of the front wheels [rad]
+    :param steer_speed: rate of that angle [rad/s], 0: as fast as the steering allows
+    :param speed: [m/s], negative backwards
+    :param acceleration: [m/s^2], 0: ``ACKERMANN_ACCELERATION``
+    :param jerk: [m/s^3], not used
+    """
 
     steer: float = 0.0
     steer_speed: float = 0.0
@@ -131,7 +141,7 @@ class AckermannControl:
 
 
 class VehicleActor(Actor):
-    """A car in the world: the dynamics, and what CARLA's clients can switch on it."""
+    """A car in the world: its dynamics, and what CARLA's clients can switch on and off."""
 
     def __init__(self, actor_id: int, blueprint: Blueprint, attributes: dict[str, str], pose: Pose) -> None:
         super().__init__(actor_id, blueprint.name, attributes, pose)
@@ -163,7 +173,7 @@ class VehicleActor(Actor):
 
     @property
     def inverse_mass(self) -> float:
-        """What a push moves [1/kg]; zero without physics."""
+        """[1/kg]; zero without physics."""
         return 1.0 / self.vehicle.parameters.mass if self.vehicle.physics_enabled else 0.0
 
     def teleport(self, pose: Pose) -> None:
@@ -172,7 +182,7 @@ class VehicleActor(Actor):
 
     def push(self, shift: tuple[float, float], velocity_change: tuple[float, float]) -> None:
         """
-        What a contact does.
+        Take the effect of a contact.
 
         :param shift: world axes x, y [m]
         :param velocity_change: world axes x, y [m/s]
@@ -183,7 +193,7 @@ class VehicleActor(Actor):
         self.vehicle.set_velocity(vx + velocity_change[0], vy + velocity_change[1], vz)
 
     def apply_control(self, control: VehicleControl) -> None:
-        """Pedals and wheel; ends an Ackermann command."""
+        """Set pedals and steering; ends an Ackermann command."""
         self.ackermann = None
         self.vehicle.control = control
 
@@ -199,7 +209,7 @@ class VehicleActor(Actor):
         self.vehicle.step(dt, ground)
 
     def _follow_ackermann(self, target: AckermannControl, dt: float) -> None:
-        """Proportional speed control with the engine's and the brakes' limits as feed-forward."""
+        """Proportional speed control, from the wanted acceleration to a share of the engine's or the brakes' limit."""
         vehicle = self.vehicle
         parameters, previous = vehicle.parameters, vehicle.control.steer
         steer = max(-1.0, min(1.0, target.steer / parameters.max_wheel_angle))
@@ -209,12 +219,12 @@ class VehicleActor(Actor):
         limit = abs(target.acceleration) if target.acceleration != 0.0 else ACKERMANN_ACCELERATION
         reverse = target.speed < 0.0
         forward = -vehicle.speed if reverse else vehicle.speed
-        wish = max(-limit, min(limit, ACKERMANN_GAIN * (abs(target.speed) - forward)))
+        wanted = max(-limit, min(limit, ACKERMANN_GAIN * (abs(target.speed) - forward)))
         if target.speed == 0.0 and abs(vehicle.speed) < 0.1:
-            wish = -parameters.max_deceleration
+            wanted = -parameters.max_deceleration
         vehicle.control = VehicleControl(
-            throttle=max(0.0, min(1.0, wish / parameters.max_acceleration)),
-            brake=max(0.0, min(1.0, -wish / parameters.max_deceleration)),
+            throttle=max(0.0, min(1.0, wanted / parameters.max_acceleration)),
+            brake=max(0.0, min(1.0, -wanted / parameters.max_deceleration)),
             steer=steer,
             reverse=reverse,
         )

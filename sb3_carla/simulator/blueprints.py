@@ -1,4 +1,4 @@
-"""The blueprint library: what can be spawned, under CARLA's names and with CARLA's attributes."""
+"""The blueprint library: the actors that can be spawned, with CARLA's names and attributes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sb3_carla.simulator.physics.dynamics import VEHICLE_MODELS
 __all__ = ["BLUEPRINTS", "Attribute", "AttributeKind", "Blueprint", "resolve"]
 
 MAX_ATTRIBUTES = 16384
-"""Names and values of one actor's attributes together [characters]."""
+"""Most characters in the names and values of one actor's attributes together."""
 
 
 class AttributeKind(IntEnum):
-    """``carla.ActorAttributeType``, by number."""
+    """``carla.ActorAttributeType``; the numbers are those on the wire."""
 
     BOOL = 1
     INT = 2
@@ -28,7 +28,7 @@ class AttributeKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute of a blueprint; values are text, as in CARLA."""
+    """An attribute of a blueprint; values are text, as in CARLA."""
 
     name: str
     kind: AttributeKind
@@ -44,7 +44,7 @@ class Blueprint:
 
     :param name: CARLA's id, e.g. ``vehicle.tesla.model3``; the parts between the dots are its tags
     :param attributes: by name
-    :param half_extents: half sizes of the solid body [m], None for what has no body
+    :param half_extents: half length, half width, half height of the solid body [m], None: no body
     """
 
     name: str
@@ -73,7 +73,7 @@ def _table(attributes: Iterable[Attribute]) -> dict[str, Attribute]:
     return {attribute.name: attribute for attribute in attributes}
 
 
-# name -> (object type, base type, special type, generation, colours "r,g,b"; the first is the default)
+# id -> (object type, base type, special type, generation, colours "r,g,b"; the first colour is the default)
 _VEHICLES: dict[str, tuple[str, str, str, int, tuple[str, ...]]] = {
     "vehicle.tesla.model3": ("tesla", "car", "electric", 2, ("17,37,103", "180,44,44", "137,0,0", "60,60,60")),
     "vehicle.lincoln.mkz_2020": ("lincoln", "car", "", 2, ("38,88,122", "154,154,154", "28,28,28", "92,10,10")),
@@ -88,7 +88,7 @@ _VEHICLES: dict[str, tuple[str, str, str, int, tuple[str, ...]]] = {
     "vehicle.jeep.wrangler_rubicon": ("jeep", "car", "", 1, ("68,84,48", "190,120,40", "40,40,40")),
     "vehicle.carlamotors.firetruck": ("carlamotors", "truck", "emergency", 2, ("178,20,20",)),
 }
-# name -> half extents [m]
+# id -> half extents [m]
 _PROPS: dict[str, tuple[float, float, float]] = {
     "static.prop.trafficcone01": (0.25, 0.25, 0.4),
     "static.prop.streetbarrier": (0.3, 0.9, 0.5),
@@ -148,8 +148,8 @@ def _imu() -> Blueprint:
 
 
 def _library() -> dict[str, Blueprint]:
-    # Accepted so that scripts written for CARLA run; the packaged camera has no film, shutter or lens.
-    film = (
+    # No effect here; they are accepted so that scripts written for CARLA run.
+    photographic = (
         Attribute("enable_postprocess_effects", AttributeKind.BOOL, "True"),
         Attribute("exposure_mode", AttributeKind.STRING, "histogram", ("manual", "histogram")),
         *(_number(n, v) for n, v in (("gamma", 2.2), ("shutter_speed", 200.0), ("iso", 100.0), ("fstop", 1.4))),
@@ -164,7 +164,7 @@ def _library() -> dict[str, Blueprint]:
             Blueprint(name, _table((_ROLE, _const("size", "small"))), half_extents)
             for name, half_extents in _PROPS.items()
         ),
-        _camera("sensor.camera.rgb", *film),
+        _camera("sensor.camera.rgb", *photographic),
         _camera("sensor.camera.semantic_segmentation"),
         _camera("sensor.camera.depth"),
         Blueprint("sensor.other.collision", _table((_ROLE,))),
@@ -202,8 +202,9 @@ def resolve(name: str, attributes: Mapping[str, str]) -> tuple[Blueprint, dict[s
 
     :param name: CARLA's id
     :param attributes: values by attribute name; names that the blueprint does not have are kept as they are
-    :return: the blueprint, and the full attributes
-    :raises SpawnError: if the blueprint is unknown, a value is not of the attribute's kind, or all of it is too much
+    :return: the blueprint, and all attributes
+    :raises SpawnError: if the blueprint is unknown, a value is not of the attribute's kind, or the attributes have more
+        characters than ``MAX_ATTRIBUTES``
     """
     length = sum(len(key) + len(value) for key, value in attributes.items())
     if length > MAX_ATTRIBUTES:

@@ -52,6 +52,7 @@ def rotation_matrix(pose: Pose) -> NDArray[np.float64]:
     cy, sy = math.cos(pose.yaw), math.sin(pose.yaw)
     cp, sp = math.cos(pose.pitch), math.sin(pose.pitch)
     cr, sr = math.cos(pose.roll), math.sin(pose.roll)
+    # Rows are world x, y, z; columns are forward, right, up.
     return np.array(
         [
             [cp * cy, cy * sp * sr - sy * cr, -cy * sp * cr - sy * sr],
@@ -63,7 +64,7 @@ def rotation_matrix(pose: Pose) -> NDArray[np.float64]:
 
 def compose(parent: Pose, relative: Pose) -> Pose:
     """
-    World pose of a body that is mounted on another one.
+    World pose of a body that is attached to another one.
 
     :param parent: world pose of the parent
     :param relative: pose of the child in the parent's axes
@@ -76,13 +77,14 @@ def compose(parent: Pose, relative: Pose) -> Pose:
 
 def pose_of(place: NDArray[np.float64], axes: NDArray[np.float64]) -> Pose:
     """
-    The pose with given axes, the inverse of :func:`rotation_matrix`.
+    The pose with given axes; inverse of :func:`rotation_matrix`.
 
-    :param place: shape (3,), float64 [m]
+    :param place: shape (3,), float64, world x, y, z [m]
     :param axes: shape (3, 3), float64; columns are the forward, right and up axes
     :return: pose
     """
     x, y, z = place
+    # The last row of the matrix is (sin pitch, -cos pitch sin roll, cos pitch cos roll).
     forward, right, up = axes.T
     return Pose(
         float(x),
@@ -96,7 +98,7 @@ def pose_of(place: NDArray[np.float64], axes: NDArray[np.float64]) -> Pose:
 
 def follow(parent: Pose, relative: Pose) -> Pose:
     """
-    World pose of a mounted body; :func:`compose` with a short cut for a level parent.
+    World pose of an attached body: :func:`compose`, faster if the parent is level.
 
     :param parent: world pose of the parent
     :param relative: pose in the parent's axes
@@ -117,7 +119,7 @@ def follow(parent: Pose, relative: Pose) -> Pose:
 
 def relative_pose(parent: Pose, world: Pose) -> Pose:
     """
-    The pose that ``follow`` turns into ``world``.
+    Pose in the parent's axes; inverse of :func:`follow`.
 
     :param parent: world pose of the parent
     :param world: world pose of the child

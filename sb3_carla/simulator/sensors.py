@@ -1,4 +1,4 @@
-"""Sensors that are mounted on actors: what they read from the world."""
+"""Sensors: when they fire and what they measure."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 from sb3_carla.errors import SpawnError
 from sb3_carla.simulator.actors import Actor, VehicleActor
 from sb3_carla.simulator.geometry import Pose, rotation_matrix
+from sb3_carla.simulator.physics.dynamics import GRAVITY
 from sb3_carla.simulator.rendering.camera import Camera
 
 __all__ = ["CameraSensor", "GnssReading", "GnssSensor", "ImuReading", "ImuSensor", "ObstacleSensor", "Sensor"]
 
 MAX_PIXELS = 4096 * 2160
-GRAVITY = 9.81
+"""Largest width times height of a camera's picture [px]."""
 ON_DEMAND = "on_demand"
-"""``role_name`` of a camera, not in CARLA, that shows who begins to listen to it what it sees at that moment."""
+"""``role_name`` of a camera that sends a picture at once to a client that begins to listen to it. CARLA has no such."""
 EARLY = 1e-3
 """Part of a period by which a sensor may fire early [-]: simulation time is a sum of rounded steps."""
-
 MIN_PERIOD = 1e-6
-"""Shorter periods are none [s]: simulation time in such periods need not be a finite number."""
+"""A shorter ``sensor_tick`` means every step [s]: time divided by it might not be a finite number."""
 
 
 class Sensor(Actor):
     """
-    A sensor that answers every ``sensor_tick`` seconds, counted from its first simulation step, or at every step.
+    A sensor that fires every ``sensor_tick`` seconds from its first simulation step on, or at every step.
 
-    The collision and the lane-invasion sensor are plain ones: the first is told by the world, the second computed
-    by CARLA's client.
+    Collision and lane-invasion sensors need no subclass: the world finds collisions, and CARLA's client computes lane
+    invasions itself.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Sensor(Actor):
         """
         Restart the sensor's noise.
 
-        :param seed: the world's; the attribute ``noise_seed`` tells sensors of one world apart
+        :param seed: of the world; the attribute ``noise_seed`` differs between the sensors of one world
         """
         self._random = np.random.default_rng((abs(seed), abs(int(self.attributes.get("noise_seed", "0")))))
 
@@ -59,15 +59,15 @@ class Sensor(Actor):
 
     def begin(self, time: float) -> None:
         """
-        Have its first simulation step behind it; from there on it counts.
+        Start the period: called after the sensor's first simulation step.
 
-        :param time: simulation time [s]
+        :param time: simulation time at the end of that step [s]
         """
         self._first = time
 
     def due(self, time: float, delta: float) -> bool:
         """
-        Whether the sensor fires at a simulation step, whether or not anybody listened before.
+        Whether the sensor fires at a simulation step. It does not matter whether a client listens.
 
         :param time: simulation time at its end [s]
         :param delta: its duration [s]
@@ -76,16 +76,16 @@ class Sensor(Actor):
             return True
         if self._first is None:
             return False
-        # Whole periods, and not a sum of them, which would drift away from the time's own sum.
+        # Whole periods since the first step: a sum of periods would drift away from the world's sum of steps.
         before, now = (math.floor((t - self._first) / self.period + EARLY) for t in (time - delta, time))
         return now > before
 
 
 class CameraSensor(Sensor):
     """
-    ``sensor.camera.*``; one with the ``role_name`` "on_demand" also fires when somebody begins to listen to it.
+    ``sensor.camera.*``; with the ``role_name`` "on_demand" it also fires when a client begins to listen to it.
 
-    :raises SpawnError: if the picture's size or field of view makes no sense
+    :raises SpawnError: if the picture's size or field of view is out of range
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class GnssReading:
 
 
 class GnssSensor(Sensor):
-    """``sensor.other.gnss``: the map's projection, with seeded Gaussian noise where asked for."""
+    """``sensor.other.gnss``: the map's projection, with seeded Gaussian noise if its attributes ask for it."""
 
     def __init__(
         self, actor_id: int, type_id: str, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
@@ -127,7 +127,7 @@ class GnssSensor(Sensor):
 
     def read(self, to_geolocation: Callable[[carla.Location], carla.GeoLocation]) -> GnssReading:
         """
-        Where the sensor is on the globe.
+        Present position on the globe.
 
         :param to_geolocation: the map's projection
         """
@@ -139,7 +139,7 @@ class GnssSensor(Sensor):
 
 @dataclass(frozen=True, slots=True)
 class ImuReading:
-    """Specific force [m/s^2] and angular velocity [rad/s] in the sensor's axes, compass [rad] (north = -y)."""
+    """Specific force [m/s^2] and angular velocity [rad/s] in the sensor's axes, compass [rad] clockwise from -y."""
 
     accelerometer: tuple[float, float, float]
     gyroscope: tuple[float, float, float]
@@ -148,10 +148,10 @@ class ImuReading:
 
 class ImuSensor(Sensor):
     """
-    ``sensor.other.imu``, with seeded Gaussian noise where asked for.
+    ``sensor.other.imu``, with seeded Gaussian noise if its attributes ask for it.
 
-    Source: CARLA ``InertialMeasurementUnit.cpp``. Differs: acceleration is the parent's, not a difference of the
-    sensor's own positions, so there is no lever arm.
+    Source: CARLA ``InertialMeasurementUnit.cpp``. Differs: the acceleration is that of the parent, not of the sensor's
+    own positions, so there is no lever arm.
     """
 
     def __init__(
@@ -164,10 +164,11 @@ class ImuSensor(Sensor):
         ]
 
     def read(self) -> ImuReading:
-        """What the sensor feels now."""
+        """Present measurement."""
         root, pose = self.root, self.pose
         to_sensor: NDArray[np.float64] = rotation_matrix(pose).T
         ax, ay, az = root.acceleration
+        # An accelerometer at rest measures the ground's reaction, +g upwards.
         force = (to_sensor @ (ax, ay, az + GRAVITY)).tolist()
         spin = (to_sensor @ root.angular_velocity).tolist()
         fx, fy, fz = (v + _noise(self._random, *n) for v, n in zip(force, self._accel, strict=True))
@@ -176,7 +177,7 @@ class ImuSensor(Sensor):
 
 
 class ObstacleSensor(Sensor):
-    """``sensor.other.obstacle``: how far ahead the next body is, within ``distance``, on a ray of ``hit_radius``."""
+    """``sensor.other.obstacle``: distance to the next body ahead, on a ray of radius ``hit_radius`` [m]."""
 
     def __init__(
         self, actor_id: int, type_id: str, attributes: dict[str, str], pose: Pose, parent: Actor | None = None
@@ -187,7 +188,7 @@ class ObstacleSensor(Sensor):
         self.only_dynamics = attributes.get("only_dynamics", "False").lower() == "true"
 
     def sees(self, body: Actor) -> bool:
-        """Whether the sensor looks for this kind of body at all."""
+        """Whether the sensor reports bodies of this kind; never the one that it is attached to."""
         return body.root is not self.root and (isinstance(body, VehicleActor) or not self.only_dynamics)
 
 

@@ -1,4 +1,4 @@
-"""A town: its map, its ground, its picture from above, and where cars may start."""
+"""A town: its map, its ground, its raster, and its spawn points."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from sb3_carla.simulator.roads.opendrive_check import read_opendrive
 __all__ = ["Town"]
 
 SPAWN_STEP, SPAWN_SPACING = 5.0, 50.0
-"""Distance of the first spawn point from the beginning of its lane, and between two on a lane [m]."""
+"""Distance of the first spawn point from the start of its lane, and between two spawn points of a lane [m]."""
 FLAT = 0.01
-"""A town whose lanes differ less in height is flat [m]."""
+"""A town is flat if the heights of its lanes differ by less than this [m]."""
 
 
 class Town:
     """
-    What an OpenDRIVE file says, ready to be driven and looked at.
+    A town from an OpenDRIVE file.
 
     :param name: shown to clients
     :param opendrive: text of the file
-    :param root: of the same, parsed
-    :param carla_map: the parsed ``carla.Map``
-    :param pictures: where to look for the town's picture, and to leave it for others
+    :param root: the same text, parsed as XML
+    :param carla_map: the same text, parsed as ``carla.Map``
+    :param shared_rasters: rasters shared with other processes; None: this town paints its own
+    :raises MapError: if there are no driving lanes
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class Town:
         opendrive: str,
         root: ElementTree.Element,
         carla_map: Any,
-        pictures: SharedRasters | None = None,
+        shared_rasters: SharedRasters | None = None,
     ) -> None:
-        self._root, self._pictures = root, pictures
+        self._root, self._shared_rasters = root, shared_rasters
         self.name = name
         self.opendrive = opendrive
         self.map = carla_map
@@ -58,26 +59,30 @@ class Town:
         self._flat = Ground(heights[0]) if max(heights) - min(heights) < FLAT else None
 
     @classmethod
-    def load(cls, name_or_path: str, pictures: SharedRasters | None = None) -> Town:
+    def load(cls, name_or_path: str, shared_rasters: SharedRasters | None = None) -> Town:
         """
-        :param name_or_path: built-in town, or path of a file that ends in ``.xodr``
-        :param pictures: see the class
-        :raises MapError: if there is no such town or the file is of no use
+        Load a town by its name, or from a file.
+
+        :param name_or_path: built-in town, or path that ends in ``.xodr``
+        :param shared_rasters: see the class
+        :raises MapError: if there is no such town, or the file is not OpenDRIVE or has no driving lanes
         """
         if not name_or_path.endswith(".xodr"):
-            return cls.from_opendrive(name_or_path, built_in_opendrive(name_or_path), pictures)
+            return cls.from_opendrive(name_or_path, built_in_opendrive(name_or_path), shared_rasters)
         text = read_opendrive_file(name_or_path)
         try:
-            return cls.from_opendrive(Path(name_or_path).stem, text, pictures)
+            return cls.from_opendrive(Path(name_or_path).stem, text, shared_rasters)
         except MapError as error:
             raise MapError(f"{name_or_path}: {error}") from error
 
     @classmethod
-    def from_opendrive(cls, name: str, opendrive: str, pictures: SharedRasters | None = None) -> Town:
+    def from_opendrive(cls, name: str, opendrive: str, shared_rasters: SharedRasters | None = None) -> Town:
         """
+        Make a town from the text of an OpenDRIVE file.
+
         :param name: of the town
-        :param opendrive: text of an OpenDRIVE file
-        :param pictures: see the class
+        :param opendrive: text of the file
+        :param shared_rasters: see the class
         :raises MapError: if it is not OpenDRIVE or has no driving lanes
         """
         root = read_opendrive(name, opendrive)
@@ -85,24 +90,24 @@ class Town:
             carla_map = carla.Map(name, opendrive)
         except (RuntimeError, IndexError) as error:  # the parser's std::out_of_range is an IndexError
             raise MapError(f"OpenDRIVE map {name!r} cannot be parsed: {error}") from error
-        return cls(name, opendrive, root, carla_map, pictures)
+        return cls(name, opendrive, root, carla_map, shared_rasters)
 
     @property
     def is_flat(self) -> bool:
-        """Whether all lanes have one height."""
+        """Whether all lanes have the same height."""
         return self._flat is not None
 
     @functools.cached_property
     def raster(self) -> Raster:
         """The town from above; painted at the first use."""
-        share = paint_privately
-        if self._pictures is not None:
-            share = functools.partial(self._pictures.get, self.opendrive.encode())
-        return Raster(self.map, self._root, share=share)
+        allocate = paint_privately
+        if self._shared_rasters is not None:
+            allocate = functools.partial(self._shared_rasters.get, self.opendrive.encode())
+        return Raster(self.map, self._root, allocate=allocate)
 
     @functools.cached_property
     def spawn_points(self) -> list[Pose]:
-        """Starts in the middle of lanes, outside junctions: the beginning of each lane and every 50 m."""
+        """Poses in the middle of lanes outside junctions: near the start of each lane, then every 50 m."""
         points = []
         for lane in lane_waypoints(self.map, SPAWN_STEP):
             if lane[0].is_junction:
@@ -119,28 +124,30 @@ class Town:
 
         :param x: [m]
         :param y: [m]
-        :param z: tells the roads of an interchange apart [m]
+        :param z: tells roads that lie above each other apart [m]
         :return: height [m] and slopes [-] of the plane at (x, y)
         """
         if self._flat is not None:
             return self._flat
         waypoint = self.map.get_waypoint(carla.Location(x, y, z))
         place, rotation = waypoint.transform.location, waypoint.transform.rotation
+        # The lane rises by ``slope`` per metre along its yaw, and is level across.
         yaw, slope = math.radians(rotation.yaw), math.tan(math.radians(rotation.pitch))
         slope_x, slope_y = slope * math.cos(yaw), slope * math.sin(yaw)
         return Ground(place.z + slope_x * (x - place.x) + slope_y * (y - place.y), slope_x, slope_y)
 
 
 def _unique(points: list[Pose]) -> list[Pose]:
-    """Leave out points on whose place, or just behind which, an earlier one stands."""
+    """Leave out points at which a car would overlap one at an earlier point: lanes of junctions start together."""
     kept: list[Pose] = []
     for point in points:
-        if not any(_in_the_way(other, point) for other in kept):
+        if not any(_too_close(other, point) for other in kept):
             kept.append(point)
     return kept
 
 
-def _in_the_way(a: Pose, b: Pose) -> bool:
+def _too_close(a: Pose, b: Pose) -> bool:
+    """Whether ``b`` is within 8 m along and 2.5 m across ``a``, seen in the axes of ``a``."""
     dx, dy = b.x - a.x, b.y - a.y
     if abs(b.z - a.z) > 2.0 or abs(dx) > 10.0 or abs(dy) > 10.0:
         return False

@@ -1,10 +1,11 @@
-"""The world: actors on a town's roads, and the clock."""
+"""The world: actors in a town, weather, and the simulation clock."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
+import carla
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,7 +35,7 @@ __all__ = ["World"]
 
 MAX_ACTORS = 4096
 CHASE_MARGIN = 0.5
-"""A camera farther than this outside its own car sees the car [m]."""
+"""A camera that is farther than this outside the body of its own car sees the car [m]."""
 _SENSORS: dict[str, type[Sensor]] = {
     "sensor.other.gnss": GnssSensor,
     "sensor.other.imu": ImuSensor,
@@ -44,11 +45,11 @@ _SENSORS: dict[str, type[Sensor]] = {
 
 class World:
     """
-    Actors, time and weather in one town. Deterministic: the same calls give the same numbers, bit for bit.
+    Actors, weather and clock in one town. Deterministic: equal calls give equal numbers, bit for bit.
 
-    :param town: the roads
+    :param town: the town
     :param seed: of the sensors' noise
-    :param first_id: id of the first actor, the spectator; ids only grow
+    :param first_id: id of the first actor, the spectator; ids are never used again
     :param frame: number of the last finished simulation step
     """
 
@@ -60,12 +61,13 @@ class World:
         self.delta = 0.0
         self.weather = Weather()
         self.actors: dict[int, Actor] = {}
-        self.departed: list[Actor] = []
+        self.just_destroyed: list[Actor] = []
+        """Actors destroyed between the last two steps."""
         self.next_id = first_id
-        self._leaving: list[Actor] = []
+        self._destroyed: list[Actor] = []
         self._vehicles: list[VehicleActor] = []
-        self._bodies: list[Actor] = []
-        self._mounted: list[Actor] = []
+        self._bodies: list[Actor] = []  # solid: vehicles and props
+        self._attached: list[Actor] = []
         self._new_sensors: list[Sensor] = []
         start = town.spawn_points[0] if town.spawn_points else Pose()
         self.spectator = Actor(
@@ -84,9 +86,9 @@ class World:
         :param blueprint_id: CARLA's id
         :param attributes: values that differ from the blueprint's
         :param pose: world pose; with a parent, pose in the parent's axes
-        :param parent_id: actor to mount it on, 0 for none
+        :param parent_id: actor to attach it to, 0: none
         :return: the actor
-        :raises SpawnError: if the blueprint or the parent is unknown, a value is wrong, or the place is taken
+        :raises SpawnError: if the blueprint or the parent is unknown, a value is wrong, or another body is there
         """
         if len(self.actors) >= MAX_ACTORS:
             raise SpawnError(f"cannot spawn {blueprint_id}: there are {MAX_ACTORS} actors already")
@@ -99,7 +101,7 @@ class World:
         if blueprint_id.startswith("vehicle."):
             if parent is not None:
                 raise SpawnError(
-                    f"cannot attach {blueprint_id} to actor {parent_id}: only sensors and props are mounted"
+                    f"cannot attach {blueprint_id} to actor {parent_id}: only sensors and props can be attached"
                 )
             actor = VehicleActor(self.next_id, blueprint, complete, pose)
         elif blueprint_id.startswith("static."):
@@ -127,12 +129,12 @@ class World:
             actor.reseed(self.seed)
             self._new_sensors.append(actor)
         if actor.parent is not None:
-            self._mounted.append(actor)
+            self._attached.append(actor)
         self.actors[self._take_id()] = actor
 
     def destroy(self, actor_id: int) -> bool:
         """
-        Remove an actor; what is mounted on it stays behind, as in CARLA.
+        Remove an actor; actors that are attached to it stay where they are, as in CARLA.
 
         :param actor_id: its id
         :return: False if there is no such actor, or if it is the spectator
@@ -140,13 +142,13 @@ class World:
         if actor_id not in self.actors or actor_id == self.spectator.id:
             return False
         actor = self.actors.pop(actor_id)
-        for child in [child for child in self._mounted if child.parent is actor]:
+        for child in [child for child in self._attached if child.parent is actor]:
             child.detach()
-            self._mounted.remove(child)
-        for group in (self._vehicles, self._bodies, self._mounted):
+            self._attached.remove(child)
+        for group in (self._vehicles, self._bodies, self._attached):
             if actor in group:
                 group.remove(actor)  # type: ignore[arg-type]
-        self._leaving.append(actor)
+        self._destroyed.append(actor)
         return True
 
     def tick(self, dt: float) -> list[Collision[Actor]]:
@@ -154,7 +156,7 @@ class World:
         One simulation step.
 
         :param dt: duration [s], > 0
-        :return: two entries for each pair of bodies in contact, one for each side
+        :return: two entries for each pair of bodies in contact, one for each body
         :raises ValueError: if the duration is not positive
         """
         if not dt > 0.0:
@@ -162,14 +164,14 @@ class World:
         self.frame += 1
         self.time += dt
         self.delta = dt
-        self.departed, self._leaving = self._leaving, []
+        self.just_destroyed, self._destroyed = self._destroyed, []
         ground = self.town.ground
         for vehicle in self._vehicles:
             vehicle.advance(dt, ground)
         collisions: list[Collision[Actor]] = []
         if len(self._bodies) > 1:
             collisions = resolve_contacts([body for body in self._bodies if body.collisions_enabled])
-        for actor in self._mounted:
+        for actor in self._attached:
             actor.update_pose()
         for sensor in self._new_sensors:
             sensor.begin(self.time)
@@ -178,11 +180,11 @@ class World:
 
     def render(self, sensor: Actor) -> NDArray[np.uint8]:
         """
-        What a camera sees now.
+        Present picture of a camera.
 
         :param sensor: a ``sensor.camera.*`` actor
-        :return: shape (height, width, 4), uint8, blue green red alpha
-        :raises TypeError: if the actor is no camera
+        :return: shape (height, width, 4), uint8 BGRA
+        :raises TypeError: if the actor is not a camera
         """
         if not isinstance(sensor, CameraSensor):
             raise TypeError(f"expected a camera, got {sensor.type_id} (actor {sensor.id})")
@@ -197,33 +199,33 @@ class World:
         return camera.render_semantic(self.town, pose, ground, boxes)
 
     def _plane_under(self, pose: Pose, root: Pose) -> Ground:
-        """The road plane on which a sensor's car stands, its height taken under the sensor."""
+        """Road plane on which a sensor's car stands, its height taken at the sensor's x and y."""
         plane = self.town.ground(root.x, root.y, root.z)
         rise = plane.slope_x * (pose.x - root.x) + plane.slope_y * (pose.y - root.y)
         return Ground(plane.z + rise, plane.slope_x, plane.slope_y) if rise else plane
 
     def _boxes(self, sensor: CameraSensor) -> list[Box]:
-        """Every solid body, except the car that the camera sits in."""
+        """Every solid body except the car that the camera is inside of."""
         root = sensor.root
         boxes = []
         for body in self._bodies:
-            if body is root and not _stands_outside(sensor, body):
+            if body is root and not _is_outside(sensor, body):
                 continue
             centre = follow(body.pose, Pose(z=body.half_extents[2]))
             boxes.append(Box(centre, body.half_extents, body.color, body.tag, body.id))
         return boxes
 
     def gnss(self, sensor: GnssSensor) -> GnssReading:
-        """Where a GNSS sensor is on the globe."""
+        """Measurement of a GNSS sensor."""
         return sensor.read(self.town.map.transform_to_geolocation)
 
     def imu(self, sensor: ImuSensor) -> ImuReading:
-        """What an IMU feels."""
+        """Measurement of an IMU."""
         return sensor.read()
 
     def obstacle(self, sensor: ObstacleSensor) -> tuple[Actor, float] | None:
         """
-        What an obstacle sensor sees.
+        Detection of an obstacle sensor.
 
         :param sensor: the sensor
         :return: the nearest body ahead and its distance [m], None if there is none within the sensor's range
@@ -243,14 +245,14 @@ class World:
 
     def cast_ray(self, origin: Vector, direction: Vector, reach: float) -> list[tuple[Vector, int]]:
         """
-        What a ray meets: the road, and the actors' boxes.
+        Points in which a ray meets the road and the actors' boxes.
 
         :param origin: world position [m]
         :param direction: unit vector
         :param reach: length of the ray [m]
         :return: points and their ``carla.CityObjectLabel``, nearest first
         """
-        hits = [(ray_to_ground(origin, direction, self.town.ground), 1)]
+        hits = [(ray_to_ground(origin, direction, self.town.ground), int(carla.CityObjectLabel.Roads))]
         hits += [(ray_to_box(origin, direction, body.pose, body.half_extents), body.tag) for body in self._bodies]
         found = sorted((distance, tag) for distance, tag in hits if distance is not None and distance <= reach)
         ox, oy, oz = origin
@@ -258,8 +260,8 @@ class World:
         return [((ox + d * dx, oy + d * dy, oz + d * dz), tag) for d, tag in found]
 
 
-def _stands_outside(sensor: CameraSensor, body: Actor) -> bool:
-    """Whether a camera is clear of the car that it is mounted on, to the side, in front or behind."""
+def _is_outside(sensor: CameraSensor, body: Actor) -> bool:
+    """Whether a camera is beside, in front of or behind the body of the car that it is attached to."""
     length, width, _ = body.half_extents
     if sensor.parent is not body:
         return False

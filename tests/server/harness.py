@@ -22,7 +22,7 @@ import msgpack
 READY = re.compile(r"^sb3_carla\.server listening on 127\.0\.0\.1:(\d+) streaming (\d+)\n$")
 TOWN = "Circuit01"
 SPAWNED_SENSORS: list[Any] = []
-"""To be stopped before the next world is loaded. Only these handles know that they listen, others do not."""
+"""Sensors to stop before the next world is loaded; only the handle that called ``listen`` can stop one."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def running_server(*arguments: str, stderr: int = subprocess.DEVNULL) -> Iterator[ServerProcess]:
-    """Start a server on free ports; kill it afterwards, and have it end if these tests crash."""
+    """Start a server on free ports and kill it afterwards; it also ends if the tests crash."""
     command = [sys.executable, "-m", "sb3_carla.server", "--port", "0", "--parent-pid", str(os.getpid()), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
@@ -75,7 +75,7 @@ def run_client(code: str, port: int, timeout: float = 30.0) -> str:
 
 
 class RawClient:
-    """The call connection without CARLA's client."""
+    """Connection for remote calls without CARLA's client."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), 10.0)
@@ -155,9 +155,10 @@ def spawn_car(world: Any, place: Any = 0, model: str = "vehicle.tesla.model3") -
 
 def await_snapshot(world: Any, actor: Any) -> None:
     """
-    Until an actor has been in a snapshot the client makes up whether it lives, and may refuse to destroy it.
+    Wait until an actor is in a snapshot.
 
-    ``ActorSnapshot::actor_state`` of LibCarla 0.9.16 has no initial value.
+    Before that, ``is_alive`` is random and ``destroy`` may refuse: ``ActorSnapshot::actor_state`` of LibCarla 0.9.16
+    has no initial value.
     """
     deadline = time.monotonic() + 10.0
     while not world.get_snapshot().has_actor(actor.id):
@@ -178,7 +179,7 @@ def spawn_sensor(world: Any, car: Any, kind: str, **attributes: object) -> Any:
 
 
 def stop_sensors() -> None:
-    """Stop every sensor that a test has left listening: the client is not safe against a world that goes under them."""
+    """Stop every sensor that still listens: the client may crash if the world is replaced while one does."""
     for sensor in SPAWNED_SENSORS:
         if sensor.is_listening():
             sensor.stop()

@@ -1,4 +1,4 @@
-"""OpenDRIVE that was damaged on its way: drivable or refused, and the server stays."""
+"""Damaged OpenDRIVE maps: each is loaded or refused, and the server survives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness import RawClient, ServerProcess, running_server
 from sb3_carla.simulator.roads.built_in_towns import built_in_opendrive
 
 CASES = 500
-"""Of the long run; the short one loads a twenty-fifth of them."""
+"""Maps of the slow test; the fast one loads a twenty-fifth of them."""
 VALUES = [
     "",
     "nan",
@@ -40,7 +40,7 @@ def server() -> Iterator[ServerProcess]:
 
 
 def damaged(rng: random.Random, whole: str) -> str:
-    """A few attributes changed or gone, elements gone, doubled or moved; or the file cut, or bytes of it changed."""
+    """The map with attributes changed or removed, elements removed, copied or moved, the text cut, or bytes changed."""
     if rng.random() < 0.1:
         return whole[: rng.randrange(len(whole))]
     if rng.random() < 0.1:
@@ -68,7 +68,7 @@ def damaged(rng: random.Random, whole: str) -> str:
 
 
 def load(server: ServerProcess, cases: int, seed: int) -> tuple[int, set[str]]:
-    """How many could be driven in, and what was said of the others."""
+    """Number of maps that could be loaded, and the errors of the others."""
     rng = random.Random(seed)
     whole = built_in_opendrive("Circuit01")
     drivable, complaints = 0, set()

@@ -1,4 +1,4 @@
-"""Bytes from anybody: the server stays, its memory too, and other clients notice nothing."""
+"""Malformed and hostile input: the server survives, its memory stays bounded, other clients are not disturbed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ import pytest
 from harness import TOWN, RawClient, ServerProcess, running_server
 
 from sb3_carla.server import server as _server  # noqa: F401 (its calls enter the table)
-from sb3_carla.server.registry import METHODS
+from sb3_carla.server.registry import REGISTERED_CALLS
 
 SLOW_CASES = 100_000
-"""Of the long run; the short one drives a fiftieth of them."""
+"""Cases of the slow test; the fast one sends a fiftieth of them."""
 GROWTH = 64
-"""Memory that the server may keep after all of it [MB]: its queues and buffers are bounded, each by 64 MiB at most."""
+"""Growth of the server's memory that is allowed [MB]: each queue and buffer is limited to 64 MiB or less."""
 OF_THE_WORLD = {"load_new_episode", "set_episode_settings", "copy_opendrive_to_file", "destroy_actor", "apply_batch"}
-"""Calls that end or change what another client drives in when they happen to be right."""
-CALLS = sorted(METHODS.keys() - OF_THE_WORLD)
+"""Calls that would disturb another client's world if their random arguments happened to be valid."""
+CALLS = sorted(REGISTERED_CALLS.keys() - OF_THE_WORLD)
 NUMBERS = [0, 1, -1, 2**31, 2**32, 2**63, 2**64 - 1, -(2**63), 0.0, -0.0, 1e308, float("nan"), float("inf"), 0.5]
 
 DRIVER = """
@@ -59,7 +59,7 @@ DRIVER = """
     camera.stop()
     camera.destroy()
     car.destroy()
-    os._exit(0)  # what the client's threads do while Python ends is not the matter here
+    os._exit(0)  # the exit of the client's threads is not tested here
 """
 
 
@@ -118,7 +118,7 @@ def driver(fortress: ServerProcess) -> Iterator[Driver]:
 
 
 def value(rng: random.Random, depth: int = 0) -> Any:
-    """Anything that msgpack can say."""
+    """A random value of any msgpack type."""
     kind = rng.randrange(9 if depth < 4 else 6)
     if kind == 0:
         return rng.choice(NUMBERS)
@@ -138,7 +138,7 @@ def value(rng: random.Random, depth: int = 0) -> Any:
 
 
 def request(rng: random.Random) -> bytes:
-    """A call that exists, with arguments that need not fit."""
+    """A call that exists, with random arguments."""
     arguments = [[False], *(value(rng) for _ in range(rng.randrange(5)))]
     return bytes(msgpack.packb([0, rng.randrange(1 << 16), rng.choice(CALLS), arguments]))
 
@@ -155,7 +155,7 @@ def mutated(rng: random.Random) -> bytes:
 
 
 def oversized(rng: random.Random) -> bytes:
-    """Lengths that nothing follows, and nesting without end."""
+    """Huge lengths without data, and endless nesting."""
     claims = [b"\xdd", b"\xdb", b"\xc6", b"\xdf", b"\xc9"]
     choice = rng.randrange(4)
     if choice == 0:
@@ -175,7 +175,7 @@ GENERATORS = [request, mutated, oversized, noise]
 
 
 def sent(server: ServerProcess, data: bytes, port: int) -> None:
-    """Send it all, look at what comes back for a moment at most, and go."""
+    """Send the bytes, read once without waiting, and disconnect."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 20.0) as connection:
         connection.sendall(data)
         connection.setblocking(False)
@@ -215,7 +215,7 @@ def test_a_hundred_thousand_cases(fortress: ServerProcess, driver: Driver) -> No
 
 
 def test_every_call_answers_whatever_its_arguments_are(fortress: ServerProcess, driver: Driver) -> None:
-    """A call that can be read is answered, with an error if need be; the connection stays."""
+    """Every readable call gets a response, maybe an error, and the connection stays open."""
     rng = random.Random(5)
     with contextlib.closing(RawClient(fortress.port)) as raw:
         for _ in range(1500):
@@ -225,7 +225,7 @@ def test_every_call_answers_whatever_its_arguments_are(fortress: ServerProcess, 
 
 
 def test_a_thousand_connections(fortress: ServerProcess, driver: Driver) -> None:
-    """Those beyond the limit are refused; who is connected goes on, and there is room again afterwards."""
+    """Connections beyond the limit are refused; others are not disturbed, and afterwards new ones are accepted."""
     crowd = []
     for number in range(1000):
         port = fortress.streaming_port if number % 2 else fortress.port
@@ -239,8 +239,8 @@ def test_a_thousand_connections(fortress: ServerProcess, driver: Driver) -> None
     driver.drive()
 
 
-def test_who_does_not_read_holds_nobody_up(fortress: ServerProcess, driver: Driver) -> None:
-    """Answers and pictures that nobody fetches are bounded, and cost the others nothing."""
+def test_a_client_that_does_not_read_delays_nobody(fortress: ServerProcess, driver: Driver) -> None:
+    """Unread answers and pictures are limited, and do not disturb the other client."""
     before = resident(fortress)
     lazy = socket.create_connection(("127.0.0.1", fortress.port), 20.0)
     lazy.setblocking(False)
@@ -258,8 +258,8 @@ def test_who_does_not_read_holds_nobody_up(fortress: ServerProcess, driver: Driv
         connection.close()
 
 
-def test_many_who_do_not_read_share_one_bound(fortress: ServerProcess, driver: Driver) -> None:
-    """Each may have 64 MB queued, but not a hundred of them."""
+def test_many_clients_that_do_not_read_share_one_limit(fortress: ServerProcess, driver: Driver) -> None:
+    """One listener may have 64 MB queued, but not a hundred listeners."""
     before = resident(fortress)
     with contextlib.closing(RawClient(fortress.port)) as raw, contextlib.ExitStack() as deaf:
         size = [["image_size_x", 2, "400"], ["image_size_y", 2, "300"]]
@@ -288,7 +288,7 @@ HEAD = b"\x94\x00\x01" + msgpack.packb("copy_opendrive_to_file") + b"\x92" + msg
     ],
     ids=["unfinished", "long array", "many arrays"],
 )
-def test_what_would_be_much_more_as_objects_is_refused(fortress: ServerProcess, driver: Driver, bomb: bytes) -> None:
+def test_a_request_that_decodes_to_much_memory_is_refused(fortress: ServerProcess, driver: Driver, bomb: bytes) -> None:
     """An empty list is one byte on the wire, and 64 in memory."""
     before, highest = resident(fortress), 0.0
     with socket.create_connection(("127.0.0.1", fortress.port), 20.0) as connection:
@@ -311,7 +311,7 @@ def test_a_long_map_is_taken(fortress: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("half", [b"\x94", b"\x94\x00\x01\xa7ver", b"\xdb\x00\x01\x00\x00abc"])
-def test_half_a_message_waits_and_then_goes(fortress: ServerProcess, driver: Driver, half: bytes) -> None:
+def test_incomplete_messages_disturb_nobody(fortress: ServerProcess, driver: Driver, half: bytes) -> None:
     connections = [socket.create_connection(("127.0.0.1", fortress.port), 20.0) for _ in range(20)]
     for connection in connections:
         connection.sendall(half)

@@ -1,4 +1,4 @@
-"""Several clients, slow ones, dead ones, and ones that send nonsense."""
+"""Several clients at once: slow ones, dead ones, and ones that send nonsense."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from harness import (
     subscribe,
 )
 
-from sb3_carla.server.rpc import LOAD_PATIENCE
+from sb3_carla.server.rpc import LOAD_TIMEOUT
 
 FUZZ_CASES = 400
 
@@ -118,7 +118,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def test_nobody_gets_a_snapshot_around_a_load(raw: RawClient, server: ServerProcess) -> None:
-    """CARLA's client changes streams then, and crashes where another of its threads has a snapshot in hand."""
+    """CARLA's client reconnects its streams then, and crashes if another of its threads is reading a snapshot."""
     raw.call("load_new_episode", TOWN, True, 0)  # asynchronous from here on: 20 snapshots a second
     arrivals: list[float] = []
 
@@ -141,7 +141,7 @@ def test_nobody_gets_a_snapshot_around_a_load(raw: RawClient, server: ServerProc
     assert np.median(np.diff(arrivals)) < 0.08
 
 
-def test_who_ticks_without_a_pause_does_not_put_off_loads(raw: RawClient, server: ServerProcess, world: Any) -> None:
+def test_a_client_that_ticks_without_a_pause_delays_no_load(raw: RawClient, server: ServerProcess, world: Any) -> None:
     batch = 200  # few enough: a load waits for two of them at most, on a loaded machine too
     asked = msgpack.packb([0, 1, "tick_cue", [[False]]]) * batch
     ticking, loaded, answers = threading.Event(), threading.Event(), [0]
@@ -168,14 +168,14 @@ def test_who_ticks_without_a_pause_does_not_put_off_loads(raw: RawClient, server
             for _ in range(5):
                 raw.call("load_new_episode", TOWN, False, 0)
                 times.append(time.monotonic())
-            assert np.diff(times).min() < LOAD_PATIENCE, "they came to a calm, not to the end of their patience"
+            assert np.diff(times).min() < LOAD_TIMEOUT, "loads began after a quiet time, not after their timeout"
         finally:
             loaded.set()
             thread.join(20.0)
         assert not thread.is_alive(), "the ticks are answered after the load"
 
 
-def test_the_load_of_a_client_that_has_gone_is_none(raw: RawClient, server: ServerProcess) -> None:
+def test_the_load_of_a_disconnected_client_is_not_executed(raw: RawClient, server: ServerProcess) -> None:
     raw.call("load_new_episode", TOWN, True, 0)  # asynchronous: a load waits for 0.1 s without a snapshot
     episode = raw.value("get_episode_info")[0]
     with subscribe(server.streaming_port, 1) as listener:
@@ -377,7 +377,7 @@ def test_nonsense_harms_nobody_else(server: ServerProcess, world: Any) -> None:
     assert carla.Client("127.0.0.1", server.port).get_server_version() == "0.9.16"
 
 
-def test_a_client_that_never_reads_is_held_off(server: ServerProcess, world: Any) -> None:
+def test_a_client_that_never_reads_is_paused(server: ServerProcess, world: Any) -> None:
     memory = psutil.Process(server.process.pid).memory_info().rss
     request = msgpack.packb([0, 1, "get_map_data", [[False]]])
     with socket.create_connection(("127.0.0.1", server.port), 5.0) as greedy:

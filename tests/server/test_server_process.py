@@ -66,7 +66,7 @@ input()
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_port_in_use_is_said() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with running_server() as server:
         done = subprocess.run([*COMMAND, "--port", str(server.port)], capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
@@ -86,7 +86,7 @@ def test_a_port_in_use_is_said() -> None:
         (["--help"], 0, ""),
     ],
 )
-def test_what_it_cannot_do_is_said_in_one_line(arguments: list[str], status: int, message: str) -> None:
+def test_errors_are_reported_in_one_line(arguments: list[str], status: int, message: str) -> None:
     options = arguments if "--port" in arguments else ["--port", "0", *arguments]
     done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=30)
     assert done.returncode == status

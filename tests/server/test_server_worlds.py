@@ -64,7 +64,7 @@ def test_maps_from_files_and_from_the_client(client: Any, tmp_path: Any) -> None
 
 
 def test_maps_that_crash_the_parser_are_refused(client: Any, world: Any, tmp_path: Any) -> None:
-    """A lane that goes on in one which is not there is enough."""
+    """A lane whose successor does not exist is enough."""
     document = ElementTree.fromstring(built_in_opendrive(TOWN))
     left = document.find("road/lanes/laneSection/left")
     assert left is not None
@@ -120,7 +120,7 @@ def test_what_fails_after_a_spawn_does_not_hide_the_actor(client: Any, world: An
     assert world.get_actor(answer.actor_id).type_id == "vehicle.audi.tt"
 
 
-def test_no_more_text_than_anybody_needs(world: Any) -> None:
+def test_attributes_have_a_greatest_length(world: Any) -> None:
     blueprint = world.get_blueprint_library().find("vehicle.audi.tt")
     blueprint.set_attribute("role_name", "x" * 20_000)
     with pytest.raises(RuntimeError, match="attributes of at most 16384 characters"):
@@ -167,7 +167,7 @@ def test_a_destroyed_parent_leaves_its_camera_behind(world: Any) -> None:
     assert image.transform.location.distance(place.location) < 1e-3
 
 
-def test_what_is_missing_is_said_in_the_clients_own_words(server: ServerProcess) -> None:
+def test_missing_features_raise_errors_in_the_client(server: ServerProcess) -> None:
     out = run_client(
         """
         world = client.load_world("Circuit01")

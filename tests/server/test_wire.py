@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from sb3_carla.server import payload, wire
-from sb3_carla.server.registry import METHODS, Answer, execute
+from sb3_carla.server import serializers, wire
+from sb3_carla.server.registry import REGISTERED_CALLS, Response, execute
 from sb3_carla.server.server import Server
 from sb3_carla.server.simulation import Settings
 from sb3_carla.simulator.blueprints import BLUEPRINTS
@@ -19,10 +19,10 @@ from sb3_carla.simulator.world import World
 
 
 def test_structures_have_the_clients_sizes() -> None:
-    assert payload.HEADER.size == 48
-    assert payload.EPISODE.size == 48 + 36
-    assert payload.ROW.size == 119
-    assert payload.IMAGE.size == 48 + 12
+    assert serializers.HEADER.size == 48
+    assert serializers.EPISODE.size == 48 + 36
+    assert serializers.ROW.size == 119
+    assert serializers.IMAGE.size == 48 + 12
     assert wire.token(7, 2001) == struct.pack("<IHBB", 7, 2001, 1, 0) + bytes(16)
 
 
@@ -32,7 +32,7 @@ def test_a_snapshot_by_hand() -> None:
     world.actors[car.id].vehicle.control = VehicleControl(throttle=0.5, steer=-0.25, gear=3)  # type: ignore[attr-defined]
     world.destroy(world.spawn("sensor.other.gnss", {}, Pose()).id)
     world.tick(0.05)
-    message = payload.snapshot(world, 9, 123.0)
+    message = serializers.world_snapshot(world, 9, 123.0)
     assert len(message) == 84 + 3 * 119
     assert struct.unpack_from("<QQd", message) == (17, 1, 0.05)
     assert struct.unpack_from("<Qdf", message, 48) == (9, 123.0, pytest.approx(0.05))
@@ -102,14 +102,14 @@ def test_definitions_describe_every_blueprint() -> None:
 def test_a_fault_in_a_call_becomes_an_answer(capfd: pytest.CaptureFixture[str]) -> None:
     server = Server("Circuit01", port=0)
     try:
-        for name, method in METHODS.items():
+        for name, call in REGISTERED_CALLS.items():
             error, result = execute(server.simulation, name, [object()] * 9)
-            if method.answer is Answer.BARE:
+            if call.response is Response.BARE:
                 assert isinstance(error, str)
             else:
                 assert error is None
                 assert isinstance(result, list)
-                assert result[0][0] in ([True, False] if method.answer is Answer.VOID else [0, 1])
+                assert result[0][0] in ([True, False] if call.response is Response.VOID else [0, 1])
     finally:
         server.close()
     assert "failed: TypeError" in capfd.readouterr().err

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from painted import Road, crossing_town, straight_town, town
 from paths import REAL_MAPS
+from small_towns import Road, overpass_town, straight_town, town
 
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.physics.dynamics import Ground
@@ -47,9 +47,9 @@ def test_slope_is_that_of_the_road_in_world_axes() -> None:
 
 
 def test_ground_of_a_bridge_is_found_by_height() -> None:
-    crossing = crossing_town()
-    assert crossing.ground(150.0, 1.75, 0.3).z == pytest.approx(0.0)
-    assert crossing.ground(150.0, 1.75, 8.3).z == pytest.approx(8.0)
+    overpass = overpass_town()
+    assert overpass.ground(150.0, 1.75, 0.3).z == pytest.approx(0.0)
+    assert overpass.ground(150.0, 1.75, 8.3).z == pytest.approx(8.0)
 
 
 @pytest.mark.parametrize(("declared", "encoding"), [("ISO-8859-1", "latin-1"), ("UTF-8", "utf-8-sig"), (None, "utf-8")])

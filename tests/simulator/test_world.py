@@ -83,16 +83,16 @@ def test_spawning_checks_what_it_is_given(world: World) -> None:
     assert car_at(world, LENGTH + 0.1).id > car.id
 
 
-def test_destroyed_actors_depart_once(world: World) -> None:
+def test_destroyed_actors_are_listed_once(world: World) -> None:
     car = car_at(world, 0.0)
     assert world.destroy(car.id)
     assert not world.destroy(car.id)
     assert not world.destroy(world.spectator.id)
-    assert world.departed == []
+    assert world.just_destroyed == []
     world.tick(DT)
-    assert world.departed == [car]
+    assert world.just_destroyed == [car]
     world.tick(DT)
-    assert world.departed == []
+    assert world.just_destroyed == []
     assert car_at(world, 0.0).id != car.id
 
 
@@ -354,7 +354,7 @@ def test_ackermann_steering_is_an_angle_with_a_rate(world: World) -> None:
     assert car.vehicle.wheel_angle == pytest.approx(0.3, abs=0.03)
 
 
-def test_a_world_has_room_for_so_many_actors(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_actors_is_limited(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sb3_carla.simulator.world.MAX_ACTORS", len(world.actors) + 1)
     first = world.spawn("sensor.other.gnss", {}, Pose())
     with pytest.raises(SpawnError, match="actors already"):

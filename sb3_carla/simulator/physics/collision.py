@@ -1,4 +1,4 @@
-"""Contact between oriented boxes."""
+"""Overlap of oriented boxes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Extents = tuple[float, float, float]
 
 def boxes_overlap(pose_a: Pose, half_extents_a: Extents, pose_b: Pose, half_extents_b: Extents) -> bool:
     """
-    Whether two boxes that stand on the ground touch: separating axes in the plane, intervals in height.
+    Whether two boxes that stand on the ground overlap: separating axes in the plane, intervals in height.
 
     Source: Gottschalk, Lin, Manocha, OBBTree, SIGGRAPH 1996, reduced to yaw; pitch and roll are ignored.
 
@@ -27,6 +27,7 @@ def boxes_overlap(pose_a: Pose, half_extents_a: Extents, pose_b: Pose, half_exte
     length_a, width_a, height_a = half_extents_a
     length_b, width_b, height_b = half_extents_b
     reach = length_a + width_a + length_b + width_b
+    # Most pairs are far apart: no angles are needed.
     if abs(dx) > reach or abs(dy) > reach:
         return False
     if pose_b.z > pose_a.z + 2.0 * height_a or pose_a.z > pose_b.z + 2.0 * height_b:
@@ -35,6 +36,7 @@ def boxes_overlap(pose_a: Pose, half_extents_a: Extents, pose_b: Pose, half_exte
     sin_between = abs(math.sin(pose_b.yaw - pose_a.yaw))
     cos_a, sin_a = math.cos(pose_a.yaw), math.sin(pose_a.yaw)
     cos_b, sin_b = math.cos(pose_b.yaw), math.sin(pose_b.yaw)
+    # On each of the four axes the centres' distance must not exceed the sum of the half widths of both shadows.
     return (
         abs(dx * cos_a + dy * sin_a) <= length_a + length_b * cos_between + width_b * sin_between
         and abs(dy * cos_a - dx * sin_a) <= width_a + length_b * sin_between + width_b * cos_between

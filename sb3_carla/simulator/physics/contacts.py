@@ -1,4 +1,4 @@
-"""What happens when two bodies touch: who touches whom, how deep, and with which impulse."""
+"""Contacts between bodies: which ones touch, how deep, and the impulse that they exchange."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sb3_carla.simulator.physics.collision import boxes_overlap
 __all__ = ["Body", "Collision", "penetration", "resolve_contacts"]
 
 CLEARANCE = 1e-3
-"""Gap that is left between two bodies once they are pushed apart [m]."""
+"""Gap that is left between two bodies after they are pushed apart [m]."""
 Extents = tuple[float, float, float]
 """Half length, half width, half height [m]."""
 
 
 class Body(Protocol):
-    """A box that stands on its pose, and what can push it. :class:`sb3_carla.simulator.actors.Actor` is one."""
+    """A box that stands on its pose and can be pushed. :class:`sb3_carla.simulator.actors.Actor` implements it."""
 
     id: int
     half_extents: Extents
 
     @property
     def pose(self) -> Pose:
-        """World pose of the bottom face's centre."""
+        """World pose of the centre of the bottom face."""
 
     @property
     def velocity(self) -> tuple[float, float, float]:
@@ -34,14 +34,14 @@ class Body(Protocol):
 
     @property
     def inverse_mass(self) -> float:
-        """[1/kg]; zero for what nothing moves."""
+        """[1/kg]; zero for a body that cannot be moved."""
 
     @property
     def root(self) -> object:
-        """The same for bodies that are mounted on each other: these do not collide."""
+        """Equal for bodies that are attached to each other: these do not collide."""
 
     def push(self, shift: tuple[float, float], velocity_change: tuple[float, float]) -> None:
-        """Move by a shift [m] and change the velocity [m/s], both in world axes x and y."""
+        """Shift the body [m] and change its velocity [m/s], both along world x and y."""
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)
@@ -50,10 +50,10 @@ AnyBody = TypeVar("AnyBody", bound=Body)
 @dataclass(frozen=True, slots=True)
 class Collision(Generic[AnyBody]):
     """
-    One body's side of a contact; every contact makes two of these.
+    A contact as one of its two bodies sees it; every contact makes two of these.
 
-    :param actor: the body that is told
-    :param other: what it touched
+    :param actor: this body
+    :param other: the body that it touches
     :param impulse: on ``actor``, world axes [N s]
     """
 
@@ -64,7 +64,7 @@ class Collision(Generic[AnyBody]):
 
 def penetration(pose_a: Pose, extents_a: Extents, pose_b: Pose, extents_b: Extents) -> tuple[float, float, float]:
     """
-    Shortest way out of an overlap in the plane: separating axis with the least overlap.
+    Shortest shift that separates two boxes in the plane: along the axis with the least overlap.
 
     Source: Gottschalk, Lin, Manocha, OBBTree, SIGGRAPH 1996, reduced to yaw.
 
@@ -87,19 +87,24 @@ def penetration(pose_a: Pose, extents_a: Extents, pose_b: Pose, extents_b: Exten
 
 
 def _reach(angle: float, extents: Extents) -> float:
+    """Half the width of a box's shadow on an axis at an angle to the box [m]."""
     return extents[0] * abs(math.cos(angle)) + extents[1] * abs(math.sin(angle))
 
 
 def _candidates(bodies: Sequence[AnyBody]) -> Iterator[tuple[AnyBody, AnyBody]]:
-    """Pairs whose bounding circles overlap along x: sweep and prune, in an order that depends on poses and ids only."""
-    spans = []
+    """
+    Pairs whose bounding circles overlap along x and y, in an order that depends on poses and ids only.
+
+    Source: sweep and prune, Cohen et al., I-COLLIDE, 1995.
+    """
+    spans = []  # (least x, id, greatest x, radius, body)
     for body in bodies:
         radius = math.hypot(body.half_extents[0], body.half_extents[1])
         spans.append((body.pose.x - radius, body.id, body.pose.x + radius, radius, body))
     spans.sort(key=lambda span: span[:2])
     for index, (_, _, end, radius, body) in enumerate(spans):
         for start, _, _, other_radius, other in spans[index + 1 :]:
-            if start > end:
+            if start > end:  # and so do all that follow
                 break
             if abs(other.pose.y - body.pose.y) <= radius + other_radius:
                 yield (body, other) if body.id < other.id else (other, body)
@@ -107,13 +112,13 @@ def _candidates(bodies: Sequence[AnyBody]) -> Iterator[tuple[AnyBody, AnyBody]]:
 
 def resolve_contacts(bodies: Sequence[AnyBody]) -> list[Collision[AnyBody]]:
     """
-    Find every contact, take away the approaching velocity and push the bodies apart.
+    Find every contact, remove the approaching velocity and push the bodies apart.
 
-    The impulse is that of a perfectly plastic hit along the contact normal, without friction or rotation. Props and
-    vehicles without physics do not move.
+    The impulse is that of a perfectly plastic collision along the contact normal, without friction or rotation. Props
+    and vehicles without physics do not move.
 
     :param bodies: solid actors
-    :return: two entries a contact, one for each side
+    :return: two entries for each contact, one for each body
     """
     collisions: list[Collision[AnyBody]] = []
     for a, b in _candidates(bodies):
@@ -133,10 +138,12 @@ def _exchange(a: Body, b: Body, nx: float, ny: float, depth: float) -> float:
     approach = (a.velocity[0] - b.velocity[0]) * nx + (a.velocity[1] - b.velocity[1]) * ny
     if total == 0.0:
         return 0.0
+    # Plastic: afterwards both have the same velocity along the normal, J = v_approach / (1 / m_a + 1 / m_b). The shifts
+    # are shared in the same proportion, by inverse masses.
     impulse = max(approach, 0.0) / total
-    gap = (depth + CLEARANCE) / total
+    overlap = (depth + CLEARANCE) / total
     for body, inverse, sign in ((a, inverse_a, -1.0), (b, inverse_b, 1.0)):
         if inverse > 0.0:
-            shift, change = sign * gap * inverse, sign * impulse * inverse
+            shift, change = sign * overlap * inverse, sign * impulse * inverse
             body.push((shift * nx, shift * ny), (change * nx, change * ny))
     return impulse

@@ -5,10 +5,10 @@ Sources: Rajamani, Vehicle Dynamics and Control, 2nd ed., ch. 2.2 (kinematic bic
 the inputs, the steering curve and the sign conventions are CARLA's (``carla.VehicleControl``,
 ``carla.VehiclePhysicsControl``). Deviations from CARLA's PhysX vehicle:
 
-1. No wheels, suspension or tyre slip: the car follows its front wheels until the tyres' friction is used up, then
-   its path widens (understeer), never a spin.
-2. No gears: tractive force is the smaller of the traction limit and power over speed.
-3. The body lies on the road plane: pitch and roll are the road's.
+1. No wheels, suspension or tyre slip: the car follows its front wheels until the tyres' friction is used up. Then its
+   path widens (understeer); it never spins.
+2. No gears: the acceleration is limited by a maximum and by power / (mass * speed).
+3. The body lies on the road plane: pitch and roll are those of the road.
 """
 
 from __future__ import annotations
@@ -22,16 +22,22 @@ from sb3_carla.simulator.geometry import Pose, wrap_angle
 __all__ = ["VEHICLE_MODELS", "Ground", "Vehicle", "VehicleControl", "VehicleParameters"]
 
 GRAVITY = 9.81
+"""[m/s^2]"""
 AIR_DENSITY = 1.204
+"""At 20 degrees Celsius and sea level [kg/m^3]."""
 MAX_SUBSTEP = 0.025
 """Longest integration step [s]; at 30 m/s and full grip the midpoint rule errs by less than 1 mm a step."""
+MIN_CORNERING_SQUARED = 0.04
+"""A fifth of the grip, squared, is left for cornering under full braking or acceleration [-]."""
+AIRBORNE = 0.3
+"""A car higher than this above the road falls freely; a lower one is put on the road [m]."""
 STEERING_CURVE = ((0.0, 1.0), (20 / 3.6, 0.9), (60 / 3.6, 0.8), (120 / 3.6, 0.7))
-"""Share of the full lock that is available at a speed [m/s]; CARLA's default ``steering_curve``."""
+"""(speed [m/s], share of the greatest wheel angle [-]): CARLA's default ``steering_curve``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Road plane ``z + slope_x * dx + slope_y * dy`` under a point, in world axes [m, -, -]."""
+    """Road plane under a point: its height is ``z + slope_x * dx + slope_y * dy``, in world axes [m, -, -]."""
 
     z: float
     slope_x: float = 0.0
@@ -54,13 +60,13 @@ class VehicleControl:
 @dataclass(frozen=True, slots=True)
 class VehicleParameters:
     """
-    What distinguishes one car from another. Defaults: a mid-size saloon.
+    Parameters of a vehicle model. The defaults are those of a mid-size saloon.
 
     :param mass: [kg]
     :param half_extents: half length, half width, half height of the body [m]
     :param wheelbase: distance between the axles [m]
     :param rear_axle: distance from the centre back to the rear axle [m]
-    :param max_wheel_angle: front wheels' lock [rad]; 70 degrees in CARLA's vehicles
+    :param max_wheel_angle: greatest angle of the front wheels [rad]; 70 degrees in CARLA's vehicles
     :param steering_rate: fastest change of the wheel angle [rad/s]
     :param friction: tyre-road coefficient [-]
     :param max_acceleration: with full throttle from standstill [m/s^2]
@@ -89,10 +95,10 @@ class VehicleParameters:
 @dataclass(slots=True)
 class Vehicle:
     """
-    One car: pose, motion, and the inputs in force.
+    One car: pose, motion, and the driver's current inputs.
 
     The pose is that of the body's centre at ground level, as in CARLA. ``speed`` is along the car, negative
-    backwards; ``wheel_angle`` is what the steering has reached, right positive [rad].
+    backwards [m/s]. ``wheel_angle`` is the present angle of the front wheels, right positive [rad].
     """
 
     parameters: VehicleParameters
@@ -106,9 +112,9 @@ class Vehicle:
     physics_enabled: bool = True
     gravity_enabled: bool = True
     constant_velocity: tuple[float, float, float] | None = None
-    """Velocity in the car's own axes [m/s] that overrides the engine (``enable_constant_velocity``)."""
-    _slide: float = 0.0
-    """Velocity to the right of the car [m/s] that collisions or ``set_velocity`` have left; friction eats it."""
+    """Velocity in the car's own axes [m/s] that replaces the engine's (``enable_constant_velocity``), or None."""
+    _lateral_speed: float = 0.0
+    """Sliding to the right of the car [m/s], caused by collisions or ``set_velocity``; friction brakes it."""
 
     def teleport(self, pose: Pose) -> None:
         """Put the car somewhere else; its velocity is kept, as in CARLA."""
@@ -126,7 +132,7 @@ class Vehicle:
         cos_yaw, sin_yaw = math.cos(self.pose.yaw), math.sin(self.pose.yaw)
         cos_pitch = max(math.cos(self.pose.pitch), 1e-3)
         self.speed = (vx * cos_yaw + vy * sin_yaw) / cos_pitch
-        self._slide = -vx * sin_yaw + vy * cos_yaw
+        self._lateral_speed = -vx * sin_yaw + vy * cos_yaw
         self.velocity = (vx, vy, vz)
 
     def step(self, dt: float, ground: Callable[[float, float, float], Ground]) -> None:
@@ -154,27 +160,31 @@ class Vehicle:
             longitudinal = self._drive(dt, grip)
         else:
             longitudinal = 0.0
-            self.speed, self._slide = self.constant_velocity[0], self.constant_velocity[1]
-        # Friction circle: what braking or driving uses is lost for cornering.
-        cornering = math.sqrt(max(grip * grip - longitudinal * longitudinal, 0.04 * grip * grip))
+            self.speed, self._lateral_speed = self.constant_velocity[0], self.constant_velocity[1]
+        # Friction circle, a_x^2 + a_y^2 <= (mu g)^2: the grip used for driving or braking is missing for cornering.
+        cornering = math.sqrt(max(grip * grip - longitudinal * longitudinal, MIN_CORNERING_SQUARED * grip * grip))
+        # Curvature of the rear axle's path, tan(delta) / L, limited so that v^2 * curvature does not exceed the grip.
         curvature = math.tan(self.wheel_angle) / parameters.wheelbase
         limit = cornering / max(self.speed * self.speed, 1e-6)
         curvature = max(-limit, min(limit, curvature))
+        # Kinematic bicycle at the body's centre (Rajamani, table 2.1): beta = atan(l_r tan(delta) / L), yaw rate =
+        # v cos(beta) tan(delta) / L, velocity along yaw + beta. Midpoint rule: the yaw after half the step.
         side_slip = math.atan(parameters.rear_axle * curvature)
         yaw_rate = self.speed * math.cos(side_slip) * curvature
         heading = pose.yaw + 0.5 * yaw_rate * dt
-        along, across = self.speed * math.cos(pose.pitch), self._slide
+        along, across = self.speed * math.cos(pose.pitch), self._lateral_speed
         vx = along * math.cos(heading + side_slip) - across * math.sin(heading)
         vy = along * math.sin(heading + side_slip) + across * math.cos(heading)
         pose.x += vx * dt
         pose.y += vy * dt
         pose.yaw = wrap_angle(pose.yaw + yaw_rate * dt)
         if self.constant_velocity is None:
-            self._slide = math.copysign(max(abs(self._slide) - grip * dt, 0.0), self._slide)
+            self._lateral_speed = math.copysign(max(abs(self._lateral_speed) - grip * dt, 0.0), self._lateral_speed)
         self.velocity = (vx, vy, self.velocity[2])
         self.angular_velocity = (0.0, 0.0, yaw_rate)
 
     def _turn_wheels(self, dt: float) -> None:
+        """Turn the front wheels towards the wanted angle, at the steering's rate."""
         steer = max(-1.0, min(1.0, self.control.steer))
         wanted = steer * steering_share(abs(self.speed)) * self.parameters.max_wheel_angle
         reach = self.parameters.steering_rate * dt
@@ -185,31 +195,34 @@ class Vehicle:
         control, parameters, speed = self.control, self.parameters, self.speed
         throttle = max(0.0, min(1.0, control.throttle))
         reverse = control.reverse or control.gear < 0
-        force = min(parameters.max_acceleration, parameters.power / (parameters.mass * max(abs(speed), 0.1)))
-        tyres = throttle * force * (-1.0 if reverse else 1.0)
+        # Accelerations [m/s^2]: power limits the engine's to P / (m v) (Rajamani, ch. 4.1).
+        engine = min(parameters.max_acceleration, parameters.power / (parameters.mass * max(abs(speed), 0.1)))
+        tyres = throttle * engine * (-1.0 if reverse else 1.0)
         pull = -GRAVITY * math.sin(self.pose.pitch) if self.gravity_enabled else 0.0
         free = speed + (tyres + pull) * dt
         brake = max(0.0, min(1.0, control.brake)) * parameters.max_deceleration
         if control.hand_brake:
             brake += parameters.hand_brake_deceleration
         brake = min(brake, grip)
+        # 1/2 rho C_d A v^2 / m
         drag = 0.5 * AIR_DENSITY * parameters.drag_area * speed * speed / parameters.mass
         resistance = brake + drag + parameters.rolling_resistance * GRAVITY
-        # Resistances stop the car; they never push it backwards.
+        # Brakes, drag and rolling resistance stop the car; they never push it backwards.
         self.speed = math.copysign(max(abs(free) - resistance * dt, 0.0), free)
         return min(max(abs(tyres), brake), grip)
 
     def _settle(self, ground: Callable[[float, float, float], Ground], dt: float) -> None:
-        """Lay the body on the road plane, or let it fall there."""
+        """Put the body on the road plane, or let it fall towards it."""
         pose = self.pose
         plane = ground(pose.x, pose.y, pose.z)
         cos_yaw, sin_yaw = math.cos(pose.yaw), math.sin(pose.yaw)
         fall = self.velocity[2] - GRAVITY * dt
-        airborne = pose.z > plane.z + 0.3 and pose.z + fall * dt > plane.z
+        airborne = pose.z > plane.z + AIRBORNE and pose.z + fall * dt > plane.z
         if airborne:
             rise = fall if self.gravity_enabled else self.velocity[2]
             pose.z += rise * dt
         else:
+            # The plane's slopes along the car and to its right give pitch (nose up) and roll (right side down).
             rise = self.velocity[0] * plane.slope_x + self.velocity[1] * plane.slope_y
             pose.z = plane.z
             pose.pitch = math.atan(plane.slope_x * cos_yaw + plane.slope_y * sin_yaw)
@@ -219,7 +232,7 @@ class Vehicle:
 
 def steering_share(speed: float) -> float:
     """
-    Share of the full lock available at a speed, interpolated in ``STEERING_CURVE``.
+    Share of the greatest wheel angle available at a speed, interpolated in ``STEERING_CURVE``.
 
     :param speed: [m/s], >= 0
     :return: share [-], in (0, 1]

@@ -1,4 +1,4 @@
-"""Straight lines through the world: against the road, and against boxes."""
+"""Rays through the world: where they meet the road and boxes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ __all__ = ["Vector", "ray_to_box", "ray_to_ground"]
 
 Vector = tuple[float, float, float]
 GROUND_ITERATIONS = 4
+"""How often the road plane is looked up again at the point that was found with the last one."""
 
 
 def ray_to_box(
@@ -27,8 +28,9 @@ def ray_to_box(
     :param pose: centre of the box's bottom face
     :param half_extents: half length, half width, half height [m]
     :param radius: thickness of the ray: the box is grown by it [m]
-    :return: distance [m], 0 from inside, None if missed
+    :return: distance [m]; 0 if the ray starts inside, None if it misses the box
     """
+    # The ray in the box's axes: origin, and the point one metre along it.
     foot = relative_pose(pose, Pose(*origin))
     tip = relative_pose(pose, Pose(*(o + d for o, d in zip(origin, direction, strict=True))))
     length, width, height = half_extents
@@ -38,6 +40,7 @@ def ray_to_box(
         (foot.y, tip.y, 0.0, width),
         (foot.z, tip.z, height, height),
     ):
+        # The ray is between the two faces of this axis for distances from ``first`` to ``second``.
         step, reach = end - start, half + radius
         if abs(step) < 1e-12:
             if abs(start - centre) > reach:
@@ -50,22 +53,22 @@ def ray_to_box(
 
 def ray_to_ground(origin: Vector, direction: Vector, ground: Callable[[float, float, float], Ground]) -> float | None:
     """
-    Distance at which a ray meets the road plane; the plane is refined at the point found.
+    Distance at which a ray meets the road: the road plane is looked up again at each point found.
 
     :param origin: world position [m]
     :param direction: unit vector
     :param ground: road plane at a world position
-    :return: distance [m], None if the ray does not come down
+    :return: distance [m], None if the ray does not come down to the road
     """
     distance = 0.0
     for _ in range(GROUND_ITERATIONS):
         x, y, z = (o + distance * d for o, d in zip(origin, direction, strict=True))
         plane = ground(x, y, z)
-        # Height above the plane changes by `descent` a metre along the ray.
-        descent = direction[2] - plane.slope_x * direction[0] - plane.slope_y * direction[1]
-        if descent >= -1e-9:
+        # Change of the height above the plane per metre along the ray.
+        climb = direction[2] - plane.slope_x * direction[0] - plane.slope_y * direction[1]
+        if climb >= -1e-9:
             return None
-        distance += (plane.z - z) / descent
+        distance += (plane.z - z) / climb
         if distance < 0.0:
             return None
     return distance

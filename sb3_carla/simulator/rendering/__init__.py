@@ -1,1 +1,1 @@
-"""The camera's pictures: the town from above, perspective, weather."""
+"""The camera's pictures: the town's raster from above, inverse perspective mapping, solid boxes, weather."""

@@ -1,12 +1,11 @@
 """
-The camera: the town's picture from above, seen in perspective, with weather over it and boxes in front.
+The camera: the town's raster in perspective, with weather over it and boxes in front.
 
-A frame turns and shifts the points that its pixels see into the town (one affine map for each band of rows), looks up
-their colours with ``cv2.remap``, then applies the weather, if any, and paints the boxes. Results depend on the
-arguments alone, bit for bit, not on what was rendered before: what is cached is computed from the rounded tilt that is
-its key.
+To draw a frame, the ground points that the pixels see are rotated and shifted into the town (one affine map for each
+band of rows), ``cv2.remap`` looks up their colours, the weather is applied, and the boxes are painted. Equal arguments
+give equal pictures, bit for bit, whatever was rendered before: each cached entry is computed from its (rounded) key.
 
-OpenCV's own threads only cost time at these sizes; processes that render should call ``cv2.setNumThreads(1)``.
+At these sizes OpenCV's threads only cost time: processes that render should call ``cv2.setNumThreads(1)``.
 """
 
 from __future__ import annotations
@@ -17,45 +16,52 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+import carla
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.physics.dynamics import Ground
-from sb3_carla.simulator.rendering.effects import Look, build_look
+from sb3_carla.simulator.rendering.ground_polygons import TERRAIN
+from sb3_carla.simulator.rendering.inverse_perspective import (
+    GroundView,
+    Intrinsics,
+    PlanePose,
+    build_ground_view,
+    pose_over_plane,
+)
 from sb3_carla.simulator.rendering.raster import LEVELS, Raster
 from sb3_carla.simulator.rendering.scene import Box, Face, visible_faces
-from sb3_carla.simulator.rendering.strokes import TERRAIN
-from sb3_carla.simulator.rendering.view import Optics, Stance, View, build_view, stance
 from sb3_carla.simulator.rendering.weather import Weather
+from sb3_carla.simulator.rendering.weather_effects import WeatherEffects, build_weather_effects
 
 __all__ = ["Camera"]
 
 MAX_SIZE = 8192
-"""Of a picture [px]."""
+"""Largest width and height of a picture [px]."""
 CACHE_SIZE = 32
+"""Entries that each cache keeps."""
 MAX_DEPTH = 1000.0
-"""What a depth camera says of the sky [m]."""
-SKY = 11
-"""``carla.CityObjectLabel.Sky``."""
+"""Depth of the sky in a depth camera's picture [m]; CARLA's far plane."""
+SKY = int(carla.CityObjectLabel.Sky)
 SUBPIXEL = 4
-"""Fractional bits of the coordinates given to OpenCV."""
+"""Fractional bits of the coordinates given to ``cv2.fillConvexPoly``."""
 
 STOREY = 4.0
-"""A box on a road that lies lower than the plane by more is hidden by it [m]."""
+"""A box whose road is lower than the camera's road plane by more than this is hidden [m]."""
 BOX_REACH = 150.0
 """On hills, boxes farther away are left out [m]."""
 
-_SCALES = np.exp2(-np.arange(LEVELS))[:, None, None]
-_HALF = np.array((0.0, 0.0, 0.5))  # a pixel's middle has whole coordinates
+_SCALES = np.exp2(-np.arange(LEVELS))[:, None, None]  # (LEVELS, 1, 1): cells of level k are 2^k times as large
+_HALF = np.array((0.0, 0.0, 0.5))  # added to the shift: OpenCV gives the centre of a pixel whole coordinates
 
 Image = NDArray[np.uint8]
 Entry = TypeVar("Entry")
 
 
 class Terrain(Protocol):
-    """What a camera needs to know of a town. :class:`sb3_carla.simulator.town.Town` is one."""
+    """What a camera needs of a town. :class:`sb3_carla.simulator.town.Town` implements it."""
 
     @property
     def raster(self) -> Raster:
@@ -63,7 +69,7 @@ class Terrain(Protocol):
 
     @property
     def is_flat(self) -> bool:
-        """Whether all lanes have one height."""
+        """Whether all lanes have the same height."""
 
     def ground(self, x: float, y: float, z: float) -> Ground:
         """Road plane at the lane nearest to a point [m]."""
@@ -86,28 +92,42 @@ class Camera:
         if not 0.0 < fov < math.pi:
             raise ValueError(f"camera: the field of view must be between 0 and pi rad, got {fov}")
         self.width, self.height, self.fov = width, height, fov
-        self.optics = Optics(width, height, 0.5 * width / math.tan(0.5 * fov))
-        self._views: OrderedDict[Hashable, View] = OrderedDict()
-        self._looks: OrderedDict[Hashable, Look] = OrderedDict()
+        self.intrinsics = Intrinsics(width, height, 0.5 * width / math.tan(0.5 * fov))
+        self._ground_views: OrderedDict[Hashable, GroundView] = OrderedDict()
+        self._weather_effects: OrderedDict[Hashable, WeatherEffects] = OrderedDict()
 
     def render(self, town: Terrain, pose: Pose, ground: Ground, weather: Weather, boxes: Sequence[Box] = ()) -> Image:
         """
-        What the camera sees.
+        Colour picture.
 
-        :param town: where it is
-        :param pose: the camera in the world
+        :param town: where the camera is
+        :param pose: of the camera in the world
         :param ground: road plane under it, its height taken at the camera's x and y
         :param weather: light and sight
-        :param boxes: other bodies
+        :param boxes: solid bodies
         :return: shape (height, width, 4), uint8 BGRA, C-contiguous, a fresh array
         """
         raster = town.raster
-        raster.show(pose.x, pose.y, pose.yaw, ground)
-        over = stance(pose, ground)
-        view = self._view(over, raster)
-        look = _cached(self._looks, (over.tilt, raster.cell, weather), lambda: build_look(view, weather))
-        image: Image = look.sky.copy()
-        into_cells = _into_cells(over, raster)
+        raster.select_roads(pose.x, pose.y, pose.yaw, ground)
+        plane_pose = pose_over_plane(pose, ground)
+        view = self._ground_view(plane_pose, raster)
+        effects = _cached(
+            self._weather_effects,
+            (plane_pose.height_pitch_roll, raster.cell, weather),
+            lambda: build_weather_effects(view, weather),
+        )
+        image: Image = effects.sky.copy()  # (height, width, 4), uint8 BGRA
+        self._draw_ground(image, view, raster, _plane_to_cells(plane_pose, raster))
+        effects.apply_to_ground(image)
+        if view.sky is not None:
+            np.copyto(image, effects.sky, where=view.sky)
+        for face in self._faces(town, pose, ground, boxes):
+            _fill(image, face, (*effects.body_color(face.color, face.distance), 255), smooth=True)
+        effects.add_rain(image, pose)
+        return image
+
+    def _draw_ground(self, image: Image, view: GroundView, raster: Raster, to_cells: NDArray[np.float64]) -> None:
+        """Colours of the ground, from the raster, in all rows that show some."""
         for group in view.groups:
             target = image[group.first : group.last]
             samples = target
@@ -116,7 +136,7 @@ class Camera:
             for band in group.bands:
                 cv2.remap(  # type: ignore[call-overload]  # the stubs do not know that the second map may be None
                     raster.pyramid[band.level],
-                    cv2.transform(band.points, into_cells[band.level]),
+                    cv2.transform(band.points, to_cells[band.level]),  # (rows, width, 2): column, row in that level
                     None,
                     cv2.INTER_LINEAR,
                     dst=samples[band.first : band.last],
@@ -124,30 +144,25 @@ class Camera:
                     borderValue=raster.verge,
                 )
             if group.subrows > 1:
+                # Same width: the average of the sub-rows of each row.
                 cv2.resize(samples, target.shape[1::-1], dst=target, interpolation=cv2.INTER_AREA)
-        look.apply(image)
-        if view.sky is not None:
-            np.copyto(image, look.sky, where=view.sky)
-        for face in self._faces(town, pose, ground, boxes):
-            _fill(image, face, (*look.tinted(face.color, face.distance), 255), smooth=True)
-        look.rain(image, pose)
-        return image
 
     def render_semantic(self, town: Terrain, pose: Pose, ground: Ground, boxes: Sequence[Box] = ()) -> Image:
         """
-        Labels of what the camera sees, ``carla.CityObjectLabel`` in the red channel as CARLA sends them.
+        Semantic segmentation: ``carla.CityObjectLabel`` in the red channel, as CARLA sends it.
 
-        :param town: where it is
-        :param pose: the camera in the world
+        :param town: where the camera is
+        :param pose: of the camera in the world
         :param ground: road plane under it, its height taken at the camera's x and y
-        :param boxes: other bodies
+        :param boxes: solid bodies
         :return: shape (height, width, 4), uint8 BGRA
         """
         raster = town.raster
-        raster.show(pose.x, pose.y, pose.yaw, ground)
-        over = stance(pose, ground)
-        view = self._view(over, raster)
-        cells = cv2.transform(view.points, _into_cells(over, raster)[0])
+        raster.select_roads(pose.x, pose.y, pose.yaw, ground)
+        plane_pose = pose_over_plane(pose, ground)
+        view = self._ground_view(plane_pose, raster)
+        # (height, width, 2): column and row in level 0. Labels cannot be averaged, so there are no sub-rows.
+        cells = cv2.transform(view.points, _plane_to_cells(plane_pose, raster)[0])
         labels: Image = np.empty((self.height, self.width), np.uint8)
         cv2.remap(  # type: ignore[call-overload]
             raster.labels,
@@ -168,21 +183,24 @@ class Camera:
 
     def render_depth(self, town: Terrain, pose: Pose, ground: Ground, boxes: Sequence[Box] = ()) -> Image:
         """
-        Distance along the camera's axis in CARLA's 24 bits: (R + 256 G + 65536 B) / (2^24 - 1) * 1000 m.
+        Depth: distance along the camera's axis in 24 bits, (R + 256 G + 65536 B) / (2^24 - 1) * 1000 m.
 
-        :param town: where it is
-        :param pose: the camera in the world
+        Source: CARLA's sensor reference, depth camera.
+
+        :param town: where the camera is
+        :param pose: of the camera in the world
         :param ground: road plane under it, its height taken at the camera's x and y
-        :param boxes: other bodies
+        :param boxes: solid bodies
         :return: shape (height, width, 4), uint8 BGRA
         """
-        view = self._view(stance(pose, ground), town.raster)
+        view = self._ground_view(pose_over_plane(pose, ground), town.raster)
         depth = np.minimum(view.depth, MAX_DEPTH).astype(np.float64)
         for face in self._faces(town, pose, ground, boxes):
             if face.box is not None:
                 mask = np.zeros(depth.shape, np.uint8)
                 _fill(mask, face, (1,))
                 rows, columns = np.nonzero(mask)
+                # Inverse depth is linear in column and row on a plane; depth is not.
                 constant, across, down = face.inverse_depth
                 inverse = constant + across * columns + down * rows
                 depth[rows, columns] = np.clip(1.0 / np.maximum(inverse, 1e-9), 0.0, MAX_DEPTH)
@@ -191,18 +209,26 @@ class Camera:
         image[:, :, 2], image[:, :, 1], image[:, :, 0] = code & 255, code >> 8 & 255, code >> 16
         return image
 
-    def _view(self, over: Stance, raster: Raster) -> View:
-        key = over.tilt, raster.cell
-        return _cached(self._views, key, lambda: build_view(self.optics, over.tilt, raster.cell, LEVELS))
+    def _ground_view(self, plane_pose: PlanePose, raster: Raster) -> GroundView:
+        geometry = plane_pose.height_pitch_roll
+        return _cached(
+            self._ground_views,
+            (geometry, raster.cell),
+            lambda: build_ground_view(self.intrinsics, geometry, cell=raster.cell, levels=LEVELS),
+        )
 
     def _faces(self, town: Terrain, pose: Pose, ground: Ground, boxes: Sequence[Box]) -> list[Face]:
         if not boxes:
             return []
-        return visible_faces(pose, boxes if town.is_flat else _on_plane(town, pose, ground, boxes), self.optics)
+        return visible_faces(pose, boxes if town.is_flat else _on_plane(town, pose, ground, boxes), self.intrinsics)
 
 
 def _on_plane(town: Terrain, pose: Pose, ground: Ground, boxes: Sequence[Box]) -> list[Box]:
-    """Boxes moved up or down with their road, which is painted as if it lay in the plane; none below a bridge."""
+    """
+    Boxes moved up or down by as much as their road is away from the camera's road plane.
+
+    The whole raster is drawn as if it lay in that plane. Boxes on a road below a bridge are left out.
+    """
     moved = []
     for box in boxes:
         x, y, z = box.pose.x, box.pose.y, box.pose.z
@@ -217,7 +243,7 @@ def _on_plane(town: Terrain, pose: Pose, ground: Ground, boxes: Sequence[Box]) -
 
 
 def _cached(cache: OrderedDict[Hashable, Entry], key: Hashable, build: Callable[[], Entry]) -> Entry:
-    """The entry of a key, built if it is new; the oldest one goes where there are too many."""
+    """The entry of a key, built if there is none; the oldest entry is removed from a full cache."""
     entry = cache.get(key)
     if entry is None:
         entry = cache[key] = build()
@@ -226,10 +252,17 @@ def _cached(cache: OrderedDict[Hashable, Entry], key: Hashable, build: Callable[
     return entry
 
 
-def _into_cells(over: Stance, raster: Raster) -> NDArray[np.float64]:
-    """Affine maps from points on the ground to the pixels of each level: shape (LEVELS, 2, 3), float64."""
-    x, y = over.foot[0] - raster.origin[0], over.foot[1] - raster.origin[1]
-    metres = np.array(((over.ahead[0], over.right[0], x), (over.ahead[1], over.right[1], y)))
+def _plane_to_cells(plane_pose: PlanePose, raster: Raster) -> NDArray[np.float64]:
+    """
+    Affine maps from points of the plane (ahead, right) [m] to pixels (column, row) of each level of the raster.
+
+    World x, y = foot + ahead * ahead axis + right * right axis; cell = (x, y - origin) / cell size - 1/2.
+
+    :return: shape (LEVELS, 2, 3), float64
+    """
+    x, y = plane_pose.foot[0] - raster.origin[0], plane_pose.foot[1] - raster.origin[1]
+    (ahead_x, ahead_y), (right_x, right_y) = plane_pose.ahead, plane_pose.right
+    metres = np.array(((ahead_x, right_x, x), (ahead_y, right_y, y)))
     cells: NDArray[np.float64] = metres * (_SCALES / raster.cell) - _HALF
     return cells
 

@@ -1,10 +1,17 @@
 """
-Pictures that several processes need and only one has to paint and keep.
+Rasters in memory that several server processes share: one process paints each, all map the same pages.
 
-A training drives several environments, each with a server of its own, and all of them show the same towns: 40 to 70 MB
-and a third of a second a town. So the process that starts the servers hands them one anonymous file in memory
-(``memfd_create(2)``); the first server that needs a town paints it into the file, and the others map the same pages.
-It ends with the last process that has it open, and leaves nothing on any disk.
+A training run drives several environments, each with its own server, in the same towns. A town's raster takes 40 to
+70 MB and a third of a second to paint. The process that starts the servers gives them the descriptor of one anonymous
+file in memory (``memfd_create(2)``). The first server that needs a town paints its raster into that file. The memory is
+freed when the last process closes the file; nothing is left on a disk. ``multiprocessing.shared_memory`` is no
+alternative: its segments have names in ``/dev/shm`` that stay behind when processes are killed.
+
+File layout: records one after the other, each a multiple of ``PAGE`` long.
+
+    offset 0       32 bytes   SHA-256 of name and size; zeros until the raster is complete
+    offset 32       8 bytes   size of the raster [bytes], unsigned, little-endian
+    offset PAGE     size      the raster
 """
 
 from __future__ import annotations
@@ -23,20 +30,20 @@ from numpy.typing import NDArray
 __all__ = ["Buffer", "SharedRasters", "paint_privately"]
 
 PAGE = mmap.ALLOCATIONGRANULARITY
-"""Records begin at multiples of it [bytes]: first a page with the key's 32 bytes and the size's 8, then the picture."""
+"""``mmap`` offsets must be multiples of this [bytes]."""
 KEY = 32
-PATIENCE = 5.0
-"""How long to wait for another process that paints [s]; then this one paints for itself."""
-MOST = 4 * 2**30
-"""Size of the file from which on pictures are no longer added: nothing in it is ever freed [bytes]. All built-in towns
-together take 2.7 GiB."""
+"""Length of a SHA-256 digest [bytes]."""
+LOCK_TIMEOUT = 5.0
+"""How long to wait for another process that paints [s]; then this process paints its own copy."""
+MAX_FILE_SIZE = 4 * 2**30
+"""A larger file takes no more rasters, since none is ever removed [bytes]; all built-in towns take 2.7 GiB."""
 
 Buffer = NDArray[np.uint8]
 
 
 def paint_privately(size: int, paint: Callable[[Buffer], None]) -> Buffer:
     """
-    A picture for this process alone.
+    A raster for this process only.
 
     :param size: [bytes]
     :param paint: fills a buffer of shape (size,), uint8
@@ -49,9 +56,9 @@ def paint_privately(size: int, paint: Callable[[Buffer], None]) -> Buffer:
 
 class SharedRasters:
     """
-    Buffers in a file that several processes have open.
+    Rasters in a file that several processes have open.
 
-    :param fd: of the file, empty at first; stays open as long as this object is used
+    :param fd: descriptor of the file, empty at first; must stay open while this object is used
     """
 
     def __init__(self, fd: int) -> None:
@@ -59,20 +66,23 @@ class SharedRasters:
 
     def get(self, name: bytes, size: int, paint: Callable[[Buffer], None]) -> Buffer:
         """
-        A picture, painted by whoever is first; by everybody for himself once the file is full.
+        Map a raster; the first process that asks for it paints it.
 
-        :param name: what it depends on: equal names stand for equal pictures
+        A process paints its own copy if the file is full, or if another process takes longer than ``LOCK_TIMEOUT``.
+
+        :param name: everything that the raster depends on: equal names and sizes mean equal rasters
         :param size: [bytes]
         :param paint: fills a buffer of shape (size,), uint8
-        :return: shape (size,), uint8; what is written to it is seen by this process alone
+        :return: shape (size,), uint8; writing to it is seen by this process only (copy on write)
         """
         key = hashlib.sha256(name + size.to_bytes(8, "little")).digest()
-        # A lock for each picture, so that processes that need different ones paint side by side.
+        # Each raster has a lock of its own, so that different ones can be painted at the same time. Byte 0 is the lock
+        # of the list of records. Locks may lie beyond the end of the file (fcntl(2)).
         with self._locked(1 + int.from_bytes(key[:5], "little")) as locked:
             start = None
             if locked:
-                with suppress(OSError):  # a limit on the size of files, for instance
-                    start = self._place(key, size)
+                with suppress(OSError):  # such as a limit on the size of files
+                    start = self._find_or_append(key, size)
             if start is not None:
                 if os.pread(self._fd, KEY, start - PAGE) != key:
                     paint(np.frombuffer(mmap.mmap(self._fd, size, mmap.MAP_SHARED, offset=start), np.uint8))
@@ -82,8 +92,8 @@ class SharedRasters:
 
     @contextmanager
     def _locked(self, number: int) -> Iterator[bool]:
-        """Whether a byte of the file is this process's alone; the system unlocks what a dead process had locked."""
-        deadline = time.monotonic() + PATIENCE
+        """Lock a byte of the file; gives False after ``LOCK_TIMEOUT``. The system releases a dead process's locks."""
+        deadline = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
@@ -98,10 +108,11 @@ class SharedRasters:
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, number)
 
-    def _place(self, key: bytes, size: int) -> int | None:
+    def _find_or_append(self, key: bytes, size: int) -> int | None:
         """
-        Where the picture begins, or room for it at the end; None where there is none. One whose painter died is passed
-        over.
+        Offset of a raster [bytes], found or appended; None if the file is full or the lock is not to be had.
+
+        Records without a key are skipped: their painter died, or is painting now and holds that raster's lock.
         """
         with self._locked(0) as locked:
             if not locked:
@@ -112,9 +123,9 @@ class SharedRasters:
                 if head[:KEY] == key:
                     return start + PAGE
                 start += PAGE + _whole_pages(int.from_bytes(head[KEY:], "little"))
-            if start + PAGE + _whole_pages(size) > MOST:
+            if start + PAGE + _whole_pages(size) > MAX_FILE_SIZE:
                 return None
-            # One call: either the record is there with its size, or it is not. The key makes it valid, last.
+            # One call writes the size, so that a record is complete or not there. ``get`` writes the key last.
             os.pwrite(self._fd, bytes(KEY) + size.to_bytes(8, "little"), start)
             os.ftruncate(self._fd, start + PAGE + _whole_pages(size))
             return start + PAGE

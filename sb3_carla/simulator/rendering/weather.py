@@ -1,4 +1,4 @@
-"""Weather as CARLA describes it."""
+"""CARLA's weather parameters and presets."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Weather:
     :param precipitation: rain, 0 to 100 [%]
     :param precipitation_deposits: puddles, 0 to 100 [%]
     :param wind_intensity: 0 to 100 [%]; slants the rain
-    :param sun_azimuth_angle: [deg]; kept, no effect on the picture (no cast shadows)
+    :param sun_azimuth_angle: [deg]; stored, no effect on the picture (no cast shadows)
     :param sun_altitude_angle: -90 (midnight) to 90 (noon) [deg]
     :param fog_density: 0 to 100 [%]
     :param fog_distance: where the fog begins [m]
-    :param fog_falloff: kept, no effect on the picture (no height in the fog)
+    :param fog_falloff: stored, no effect on the picture (fog has the same density at all heights)
     :param wetness: of the road, 0 to 100 [%]
-    :param scattering_intensity: kept, no effect on the picture
-    :param mie_scattering_scale: kept, no effect on the picture
-    :param rayleigh_scattering_scale: kept, no effect on the picture
+    :param scattering_intensity: stored, no effect on the picture
+    :param mie_scattering_scale: stored, no effect on the picture
+    :param rayleigh_scattering_scale: stored, no effect on the picture
     :param dust_storm: 0 to 100 [%]
     """
 
     presets: ClassVar[dict[str, Weather]]
-    """Every preset of ``carla.WeatherParameters`` by its name."""
+    """All presets of ``carla.WeatherParameters`` by name."""
 
     cloudiness: float = 5.0
     precipitation: float = 0.0
@@ -52,7 +52,7 @@ class Weather:
     @classmethod
     def preset(cls, name: str) -> Weather:
         """
-        One of CARLA's presets.
+        A preset of CARLA.
 
         :param name: such as ``"HardRainNoon"``
         :raises ValueError: if CARLA has no preset of that name
@@ -65,7 +65,7 @@ class Weather:
 def _presets() -> dict[str, Weather]:
     names = [field.name for field in fields(Weather)]
     parameters = {name: getattr(carla.WeatherParameters, name) for name in sorted(vars(carla.WeatherParameters))}
-    # The client keeps float32: 0.1 comes back as 0.10000000149.
+    # The client stores float32: 0.1 comes back as 0.10000000149.
     return {
         preset: Weather(*(round(float(getattr(values, name)), 6) for name in names))
         for preset, values in parameters.items()

@@ -1,1 +1,1 @@
-"""OpenDRIVE: built-in towns, their roads, checks of foreign files."""
+"""Roads: built-in towns, the OpenDRIVE text that describes them, checks of other OpenDRIVE files."""

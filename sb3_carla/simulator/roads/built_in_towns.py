@@ -1,8 +1,11 @@
 """
-The catalogue of built-in towns: from a name to OpenDRIVE.
+Catalogue of the built-in towns: seed and style of each.
 
-What each one is like stands here; ``sb3_carla.envs.towns`` says which ones are for training. Those held out have seeds
-of their own; their styles overlap with those of training, and none is the same.
+``sb3_carla.envs.towns`` says which towns are for training. The others are held out: their seeds are different, and
+their styles overlap with those of the training towns, but none is equal.
+
+To add a town, give it a seed and a style here, list it in ``sb3_carla.envs.towns``, and add its fingerprint (and its
+lanes, slope and tightest bend, if unusual) to the tests of the towns.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ from functools import lru_cache
 
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.roads.circuits import CircuitStyle, circuit_opendrive
+from sb3_carla.simulator.roads.opendrive import CrossSection, Marking
 from sb3_carla.simulator.roads.random_villages import random_village_style
-from sb3_carla.simulator.roads.roads import CrossSection, Marking
 from sb3_carla.simulator.roads.villages import VillageStyle, village_opendrive
 
 __all__ = ["BUILT_IN_TOWNS", "built_in_opendrive"]
@@ -172,7 +175,7 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             corner_radius=6.0,
         ),
     ),
-    # Hardly any lines.
+    # No edge lines.
     "Village06": (
         306,
         VillageStyle(
@@ -263,13 +266,13 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
 }
 
 BUILT_IN_TOWNS: tuple[str, ...] = tuple(sorted((*_CIRCUITS, *_VILLAGES)))
-"""Every town that needs no file."""
+"""Names of all built-in towns, sorted."""
 
 
 @lru_cache
 def built_in_opendrive(name: str) -> str:
     """
-    OpenDRIVE 1.4 of a built-in town, bit for bit the same everywhere.
+    OpenDRIVE 1.4 text of a built-in town, bit for bit the same everywhere.
 
     :param name: one of :data:`BUILT_IN_TOWNS`
     :return: XML

@@ -1,4 +1,4 @@
-"""The lanes of a map, one by one."""
+"""Waypoints along each lane of a map."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 __all__ = ["lane_waypoints"]
 
 Waypoint = Any
-"""``carla.Waypoint``; the client library carries no types."""
+"""``carla.Waypoint``; the carla package has no type hints."""
 
 END_TOLERANCE = 0.01
-"""How exactly the ends of a lane are found [m]."""
+"""Tolerance in finding the ends of a lane [m]."""
 
 
 def lane_waypoints(carla_map: Any, step: float) -> Iterator[list[Waypoint]]:
     """
-    Each driving lane of each road section from its beginning to its end, in the direction of travel.
+    Waypoints of each driving lane of each road section, from start to end in the direction of travel.
 
-    ``Map.get_topology`` leaves out lanes that lead nowhere, and on these ``Waypoint.next_until_lane_end`` and
-    ``previous_until_lane_start`` abort the process (carla 0.9.16); so lanes are put together from single waypoints.
+    ``Map.get_topology`` leaves out lanes without a successor, and on these ``Waypoint.next_until_lane_end`` and
+    ``previous_until_lane_start`` abort the process (carla 0.9.16). So lanes are assembled from single waypoints.
 
     :param carla_map: ``carla.Map``
     :param step: distance between waypoints [m]; less at the ends of a lane
-    :return: at least two waypoints a lane
+    :return: at least two waypoints for each lane
     """
     lanes: dict[tuple[int, int, int], list[Waypoint]] = {}
     for waypoint in carla_map.generate_waypoints(step):
@@ -44,12 +44,12 @@ def _key(waypoint: Waypoint) -> tuple[int, int, int]:
 
 
 def _against_s(waypoint: Waypoint) -> bool:
-    """Whether traffic runs towards smaller s: on left lanes, or right ones where traffic keeps left."""
+    """Whether traffic runs towards smaller s: on left lanes (positive ids), in left-hand traffic on right ones."""
     return bool((waypoint.lane_id > 0) == waypoint.is_rht)
 
 
 def _furthest(waypoint: Waypoint, direction: str, step: float) -> Waypoint | None:
-    """The last waypoint of the same lane less than a step away, found by bisection; None if there is none."""
+    """Last waypoint of the same lane less than a step away, found by bisection; None if there is none."""
     inside, outside, found = 0.0, step, None
     while outside - inside > END_TOLERANCE:
         distance = 0.5 * (inside + outside)

@@ -1,8 +1,8 @@
 """
-What an OpenDRIVE file must have before CARLA's parser is let near it.
+Checks of an OpenDRIVE file before CARLA's parser reads it.
 
-The parser reads what is no number as 0, or crashes, or works through a road of 10^20 metres; a file that was damaged on
-its way, or written by hand, should be told instead what is wrong with it, and where.
+The parser takes text that is not a number for 0, crashes, or tries to build a road of 10^20 metres. For a damaged or
+hand-written file the error here says what is wrong, and where.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sb3_carla.errors import MapError
 __all__ = ["MAX_COORDINATE", "read_opendrive"]
 
 MAX_COORDINATE = 1e5
-"""Largest coordinate and length in a map [m]; also of every other number, none of which comes near it."""
+"""Largest magnitude of any number in a map, coordinates and lengths included [m]."""
 _POLYNOMIAL = ("a", "b", "c", "d")
 _NUMBERS = {
     "road": ("length",),
@@ -35,20 +35,23 @@ _NUMBERS = {
 _NOT_NEGATIVE = {("road", "length"), ("geometry", "length")}
 _INTEGERS = {"road": ("id", "junction"), "lane": ("id",), "junction": ("id",), "laneLink": ("from", "to")}
 _MAX_INTEGER = 2**31 - 1
-_COMPULSORY = {(tag, key) for tag in ("geometry", "arc", "spiral", "laneSection") for key in _NUMBERS[tag]}
-_COMPULSORY |= {("road", "id"), ("road", "length"), ("lane", "id")}
-"""Without these the parser crashes, or nothing can be drawn; it takes the others for 0."""
+_REQUIRED = {(tag, key) for tag in ("geometry", "arc", "spiral", "laneSection") for key in _NUMBERS[tag]}
+_REQUIRED |= {("road", "id"), ("road", "length"), ("lane", "id")}
+"""Without these attributes the parser crashes, or there is nothing to draw; it takes other missing ones for 0."""
 _SHAPES = ("line", "arc", "spiral", "poly3", "paramPoly3")
 _SLACK = 1e-3
-"""How far from the beginning of its road the first geometry may begin [m]."""
+"""Greatest s at which the first geometry of a road may begin [m]."""
 
 
 def read_opendrive(name: str, text: str) -> ElementTree.Element:
     """
+    Parse and check the text of an OpenDRIVE file.
+
     :param name: of the map, for the error
-    :param text: of an OpenDRIVE file
+    :param text: of the file
     :return: root of the document
-    :raises MapError: if it is no OpenDRIVE, a road lacks what every road has, or a number is none or out of bounds
+    :raises MapError: if it is not OpenDRIVE, a road lacks an element that every road has, or an attribute is not a
+        number in range
     """
     try:
         root = ElementTree.fromstring(text)
@@ -86,22 +89,22 @@ def _check_within(element: ElementTree.Element, name: str) -> None:
         for key in _NUMBERS.get(part.tag, ()):
             low = 0.0 if (part.tag, key) in _NOT_NEGATIVE else -MAX_COORDINATE
             if not _fits(part, key, float, low, MAX_COORDINATE):
-                raise MapError(_complaint(name, part, key, f"a number from {low:g} to {MAX_COORDINATE:g}"))
+                raise MapError(_message(name, part, key, f"a number from {low:g} to {MAX_COORDINATE:g}"))
         for key in _INTEGERS.get(part.tag, ()):
             if not _fits(part, key, int, -_MAX_INTEGER, _MAX_INTEGER):
-                raise MapError(_complaint(name, part, key, "an integer of 32 bits"))
+                raise MapError(_message(name, part, key, "an integer of 32 bits"))
 
 
 def _fits(part: ElementTree.Element, key: str, kind: Callable[[str], float], low: float, high: float) -> bool:
     text = part.get(key)
     if text is None:
-        return (part.tag, key) not in _COMPULSORY
+        return (part.tag, key) not in _REQUIRED
     try:
-        return low <= kind(text) <= high  # NaN does not
+        return low <= kind(text) <= high  # false for NaN
     except ValueError:
         return False
 
 
-def _complaint(name: str, part: ElementTree.Element, key: str, expected: str) -> str:
+def _message(name: str, part: ElementTree.Element, key: str, expected: str) -> str:
     found = "none" if part.get(key) is None else repr(part.get(key))
     return f"{name}: {key} of <{part.tag}>: expected {expected}, got {found}"

@@ -1,38 +1,38 @@
 """
-Villages whose style too is drawn from a seed: many different ones to train on.
+Random styles of villages: many different ones to train on.
 
-A policy that has seen a dozen towns knows these towns; how well it does elsewhere grows with the number of towns (Cobbe
-et al., Leveraging procedural generation to benchmark reinforcement learning, ICML 2020).
+A policy that is trained in a dozen towns learns these towns by heart. How well it does elsewhere grows with the number
+of towns (Cobbe et al., Leveraging procedural generation to benchmark reinforcement learning, ICML 2020).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from sb3_carla.simulator.roads.roads import CrossSection, Marking
+from sb3_carla.simulator.roads.opendrive import CrossSection, Marking
 from sb3_carla.simulator.roads.villages import VillageStyle
 
 __all__ = ["random_village_style"]
 
-_WIDE = 0.4
-"""Share of villages whose streets have two lanes a direction, of those with one or two."""
+_TWO_LANES = 0.4
+"""Share of villages with two lanes in each direction instead of one [-]."""
 _LANE_ROOM = 30.0
-"""What each further lane adds to the distance between two places [m]: junctions grow with it."""
+"""Each lane after the second adds this to the distance between two places, because junctions grow [m]."""
 _EDGE_LINES = 0.6
-"""Share with a line along the edge of the pavement."""
+"""Share of villages with a line at the outer edge of the driving lanes [-]."""
 _COLORS, _LINES = ("white", "yellow"), ("broken", "solid")
 
 
 def random_village_style(seed: int, lanes: int | None = None) -> VillageStyle:
     """
-    A style within the range of those in the catalogue.
+    Random style within the range of the hand-written ones in ``built_in_towns``.
 
-    :param seed: of everything that is random
-    :param lanes: of a direction; None: one or two, drawn
-    :return: of a village of 3 x 3 or, with single lanes, also 4 x 3 places, up to three streets left out
+    :param seed: of the random numbers
+    :param lanes: in each direction; None: one or two at random
+    :return: style of a village of 3 x 3 places, or 4 x 3 if it has single lanes, with up to three streets missing
     """
     rng = np.random.default_rng(seed)
-    drawn = 2 if rng.random() < _WIDE else 1
+    drawn = 2 if rng.random() < _TWO_LANES else 1
     lanes = drawn if lanes is None else lanes
     columns = 3 if lanes > 1 else int(rng.integers(3, 5))
     width = float(rng.uniform(0.1, 0.2))
@@ -71,7 +71,7 @@ def _tenths(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _missing(rng: np.random.Generator, columns: int, count: int) -> tuple[tuple[int, int], ...]:
-    """Streets of a grid of three rows to leave out: no place loses its second one, and all stay connected."""
+    """Streets to leave out of a grid of three rows: each place keeps at least two, and all stay connected."""
     places = 3 * columns
     streets = [(a, a + 1) for a in range(places) if (a + 1) % columns]
     streets += [(a, a + columns) for a in range(places - columns)]

@@ -1,55 +1,49 @@
-"""Small road networks with junctions from a seed: a crooked grid of streets, some of them left out."""
+"""Random villages: road networks with junctions, made of a crooked grid of streets with some left out."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from sb3_carla.errors import MapError
-from sb3_carla.simulator.geometry import wrap_angle
-from sb3_carla.simulator.roads.alignment import (
-    Corner,
-    Line,
+from sb3_carla.simulator.roads.junctions import Arm, JunctionDraft, connect, direction_to, junction_reach, move
+from sb3_carla.simulator.roads.opendrive import CrossSection, Junction, Link, Road, opendrive_text
+from sb3_carla.simulator.roads.reference_line import (
     Point,
     deflections,
-    draw_corner,
-    draw_polyline,
-    least_radius,
-    tangent_length,
+    min_radius,
+    random_corner,
+    rounded_polyline,
 )
-from sb3_carla.simulator.roads.roads import CrossSection, Junction, Lane, LaneLink, Link, Marking, Road, opendrive_text
 
 __all__ = ["VillageStyle", "village_opendrive"]
 
 _ATTEMPTS = 1000
-_TURN_SPIRAL_SHARE = 0.3
-_STRAIGHT_ON = math.radians(50.0)
-"""Ways through a junction that bend less than this lead straight on, and keep every lane."""
 _MIN_STRAIGHT = 6.0
-"""Least length of a street's straights [m]."""
+"""Least length of the straights between a street's bends [m]."""
 _FIRST_JUNCTION = 1000
-_NOTHING = Marking("none")
-_ASPHALT = "special1"
-"""A lane type that no car uses, and that looks like a lane for cars."""
+"""Ids of junctions start here, those of roads at 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class VillageStyle:
     """
-    What a village may look like. Places are numbered row by row, from 0.
+    Range of what a random village looks like.
+
+    Places are the points of the grid, numbered row by row from 0. Streets join neighbouring places.
 
     :param section: lanes and markings of the streets
     :param columns: places along x
     :param rows: places along y
     :param spacing: distance between two places [m]
-    :param jitter: how far a place may be off the grid along x and y [m]
-    :param bow: how far the middle of a street may be off the straight way, at least by half of that [m]
+    :param jitter: greatest shift of a place from the grid along x and y [m]
+    :param bow: greatest distance between a street's middle and the straight line; the least is half of it [m]
     :param missing: pairs of neighbouring places without a street
     :param radii: least and greatest radius of a street's bends [m]
-    :param corner_radius: least radius of the middle of the innermost lane that turns right at a junction [m]
+    :param corner_radius: least radius of the middle of the outermost lane where it turns right at a junction [m]
     :param speed_kmh: speed limit [km/h]
     """
 
@@ -65,72 +59,48 @@ class VillageStyle:
     speed_kmh: int = 30
 
 
-@dataclass(slots=True)
-class _Arm:
-    """A street's mouth at a junction: which street, which end of it, and the direction away from the junction."""
-
-    street: int
-    contact: str
-    angle: float
-
-    def lane(self, number: int, inbound: bool) -> int:
-        """OpenDRIVE's number of the ``number``-th lane from the middle, of those that lead in or out."""
-        forward = (self.contact == "end") == inbound
-        return -number if forward else number
-
-
-@dataclass(slots=True)
-class _Crossing:
-    """A junction while it is being built."""
-
-    id: int
-    place: Point
-    arms: list[_Arm] = field(default_factory=list)
-    reach: float = 0.0
-
-
 def village_opendrive(name: str, seed: int, style: VillageStyle) -> str:
     """
-    OpenDRIVE of a village.
+    OpenDRIVE of a random village.
 
-    Every lane can be followed without end: straight on at a crossing, to one side where a street ends at another.
+    Every lane can be followed without end: straight on at a junction, or to a side if no street leads straight on.
 
     :param name: of the town
-    :param seed: of everything that is random
-    :param style: what it may look like
+    :param seed: of the random numbers
+    :param style: of the village
     :return: XML; equal arguments give equal text
-    :raises MapError: if a place has one street only, or no village of this style was found
+    :raises MapError: if a place has only one street, or no village of this style was found
     """
     rng = np.random.default_rng(seed)
     chains = _chains(_neighbours(style))
     for _ in range(_ATTEMPTS):
-        network = _draw(rng, chains, style)
+        network = _random_network(rng, chains, style)
         if network is not None:
             return opendrive_text(name, *network)
     raise MapError(f"no village of this style after {_ATTEMPTS} attempts with seed {seed}: {style}")
 
 
-def _draw(
+def _random_network(
     rng: np.random.Generator, chains: list[list[int]], style: VillageStyle
 ) -> tuple[list[Road], list[Junction]] | None:
-    """Roads and junctions, or None where the bends do not fit into the streets."""
+    """Roads and junctions; None if the bends do not fit into the streets."""
     places = _places(rng, style)
     paths = [_path(rng, [places[place] for place in chain], style.bow) for chain in chains]
     ends = sorted({chain[0] for chain in chains} | {chain[-1] for chain in chains})
-    crossings = {place: _Crossing(_FIRST_JUNCTION + i, places[place]) for i, place in enumerate(ends)}
+    junctions = {place: JunctionDraft(_FIRST_JUNCTION + i, places[place]) for i, place in enumerate(ends)}
     for number, (chain, path) in enumerate(zip(chains, paths, strict=True), start=1):
-        crossings[chain[0]].arms.append(_Arm(number, "start", _direction(path[0], path[1])))
-        crossings[chain[-1]].arms.append(_Arm(number, "end", _direction(path[-1], path[-2])))
-    for crossing in crossings.values():
-        crossing.arms.sort(key=lambda arm: arm.angle)
-        crossing.reach = _reach(crossing, style)
+        junctions[chain[0]].arms.append(Arm(number, "start", direction_to(path[0], path[1])))
+        junctions[chain[-1]].arms.append(Arm(number, "end", direction_to(path[-1], path[-2])))
+    for junction in junctions.values():
+        junction.arms.sort(key=lambda arm: arm.angle)
+        junction.reach = junction_reach(junction, style.section, style.corner_radius)
     roads: list[Road] = []
     for number, (chain, path) in enumerate(zip(chains, paths, strict=True), start=1):
-        street = _street(rng, number, (crossings[chain[0]], crossings[chain[-1]]), path, style)
+        street = _street(rng, number, (junctions[chain[0]], junctions[chain[-1]]), path, style)
         if street is None:
             return None
         roads.append(street)
-    return roads, [_connect(crossing, style, roads) for crossing in crossings.values()]
+    return roads, [connect(junction, style.section, style.speed_kmh, roads) for junction in junctions.values()]
 
 
 def _places(rng: np.random.Generator, style: VillageStyle) -> list[Point]:
@@ -146,7 +116,7 @@ def _places(rng: np.random.Generator, style: VillageStyle) -> list[Point]:
 
 
 def _neighbours(style: VillageStyle) -> list[list[int]]:
-    """For each place those that a street leads to."""
+    """For each place the places that a street leads to."""
     count = style.columns * style.rows
     result: list[list[int]] = [[] for _ in range(count)]
     for a in range(count):
@@ -162,7 +132,7 @@ def _neighbours(style: VillageStyle) -> list[list[int]]:
 
 
 def _chains(neighbours: list[list[int]]) -> list[list[int]]:
-    """Streets, as places from junction to junction; places with two neighbours are bends on the way."""
+    """Streets as lists of places, from junction to junction; places with two neighbours are bends of a street."""
     chains = []
     for start, others in enumerate(neighbours):
         for other in others if len(others) > 2 else []:
@@ -177,63 +147,36 @@ def _chains(neighbours: list[list[int]]) -> list[list[int]]:
 
 
 def _path(rng: np.random.Generator, points: list[Point], bow: float) -> list[Point]:
-    """The places of a street, with a point off the straight way, by half of ``bow`` at least, between each two."""
+    """The places of a street, and between each two a point half of ``bow`` to ``bow`` off the straight line."""
     path = [points[0]]
     for (ax, ay), (bx, by) in pairwise(points):
         draw = rng.uniform(-1.0, 1.0)
+        # The offset from the middle is perpendicular to the side: (-dy, dx) times this share.
         share = bow * (draw + math.copysign(1.0, draw)) / 2.0 / math.hypot(bx - ax, by - ay)
         path += [(0.5 * (ax + bx) - share * (by - ay), 0.5 * (ay + by) + share * (bx - ax)), (bx, by)]
     return path
 
 
-def _direction(a: Point, b: Point) -> float:
-    return math.atan2(b[1] - a[1], b[0] - a[0])
-
-
-def _move(point: Point, angle: float, along: float, right: float = 0.0) -> Point:
-    cos_angle, sin_angle = math.cos(angle), math.sin(angle)
-    return point[0] + along * cos_angle + right * sin_angle, point[1] + along * sin_angle - right * cos_angle
-
-
-def _turns(crossing: _Crossing) -> list[tuple[_Arm, _Arm, float, bool]]:
-    """Ways through: from, to, change of direction [rad], and whether it is the one furthest to the right."""
-    result = []
-    for i, source in enumerate(crossing.arms):
-        # Seen from above, arms in order of their angle follow each other to the left: the next one is right-hand.
-        others = crossing.arms[i + 1 :] + crossing.arms[:i]
-        for rank, target in enumerate(others):
-            result.append((source, target, wrap_angle(target.angle - source.angle - math.pi), rank == 0))
-    return result
-
-
-def _reach(crossing: _Crossing, style: VillageStyle) -> float:
-    """How far the junction reaches into its streets, so that the innermost right turn is not too sharp [m]."""
-    radius = style.corner_radius + (style.section.lanes - 0.5) * style.section.lane_width
-    # The line of the outer lane's left border is what turns; clothoids take some more room than an arc.
-    corner = Corner(radius, _TURN_SPIRAL_SHARE)
-    return max(tangent_length(turn, corner) for _, _, turn, _ in _turns(crossing) if abs(turn) > _STRAIGHT_ON)
-
-
 def _street(
     rng: np.random.Generator,
     number: int,
-    ends: tuple[_Crossing, _Crossing],
+    ends: tuple[JunctionDraft, JunctionDraft],
     path: list[Point],
     style: VillageStyle,
 ) -> Road | None:
-    """Road between two junctions, or None where its bends do not fit."""
-    start = _move(path[0], _direction(path[0], path[1]), ends[0].reach)
-    end = _move(path[-1], _direction(path[-1], path[-2]), ends[1].reach)
+    """Road between two junctions; None if its bends do not fit."""
+    start = move(path[0], direction_to(path[0], path[1]), ends[0].reach)
+    end = move(path[-1], direction_to(path[-1], path[-2]), ends[1].reach)
     points = [start, *path[1:-1], end]
     corners = []
     for turn, room in zip(deflections(points), _rooms(points, style.radii), strict=True):
-        corner = draw_corner(rng, turn, room, style.radii)
+        corner = random_corner(rng, turn, room, style.radii)
         if corner is None:
             return None
         corners.append(corner)
     return Road(
         id=number,
-        line=draw_polyline(points, corners),
+        line=rounded_polyline(points, corners),
         lanes=style.section.build(linked_at_start=False, linked_at_end=False),
         centre=style.section.centre,
         predecessor=Link(ends[0].id),
@@ -244,90 +187,10 @@ def _street(
 
 def _rooms(points: list[Point], radii: tuple[float, float]) -> list[float]:
     """Greatest tangent length of each bend [m]: two bends share the side between them in proportion to their needs."""
-    needs = [0.0, *(least_radius(turn, radii) * math.tan(0.5 * abs(turn)) for turn in deflections(points)), 0.0]
+    # What an arc of the least radius needs: R tan(turn / 2).
+    needs = [0.0, *(min_radius(turn, radii) * math.tan(0.5 * abs(turn)) for turn in deflections(points)), 0.0]
     rooms = []
     for i in range(1, len(points) - 1):
         before, after = (math.dist(points[i], points[k]) - _MIN_STRAIGHT for k in (i - 1, i + 1))
         rooms.append(min(before * needs[i] / (needs[i] + needs[i - 1]), after * needs[i] / (needs[i] + needs[i + 1])))
     return rooms
-
-
-def _connect(crossing: _Crossing, style: VillageStyle, roads: list[Road]) -> Junction:
-    """Add a road of one lane for each way through a junction."""
-    links = []
-    lanes = style.section.lanes
-    turns = _turns(crossing)
-    through = {source.angle for source, _, turn, _ in turns if abs(turn) <= _STRAIGHT_ON}
-    for source, target, turn, rightmost in turns:
-        if abs(turn) <= _STRAIGHT_ON:
-            numbers = range(1, lanes + 1)
-        elif turn > 0.0:
-            numbers = range(1, 2)
-        else:  # where nothing leads straight on, the lanes between turn right too
-            numbers = range(lanes if source.angle in through else min(2, lanes), lanes + 1)
-        for number in numbers:
-            road = _connection(crossing, (source, target), number, style, len(roads) + 1)
-            others = lanes - number if turn > 0.0 else number - 1
-            if abs(turn) > _STRAIGHT_ON and others:
-                road = _with_paving(road, turn, others * style.section.lane_width)
-            if rightmost and number == lanes:
-                road = _with_edge(road, (source, target), style.section)
-            roads.append(road)
-            links.append(LaneLink(source.street, source.lane(number, inbound=True), road.id))
-    return Junction(crossing.id, tuple(links))
-
-
-def _connection(crossing: _Crossing, arms: tuple[_Arm, _Arm], number: int, style: VillageStyle, road_id: int) -> Road:
-    """Road through a junction for the ``number``-th lane from the middle; its line is the lane's left border."""
-    source, target = arms
-    offset = (number - 1) * style.section.lane_width
-    start = _move(_move(crossing.place, source.angle, crossing.reach), source.angle + math.pi, 0.0, offset)
-    end = _move(crossing.place, target.angle, crossing.reach, offset)
-    lane = Lane(
-        -1,
-        "driving",
-        style.section.lane_width,
-        _NOTHING,
-        predecessor=source.lane(number, inbound=True),
-        successor=target.lane(number, inbound=False),
-    )
-    return Road(
-        id=road_id,
-        line=_swing(start, source.angle + math.pi, end, target.angle),
-        lanes=(lane,),
-        centre=_NOTHING,
-        predecessor=Link(source.street, source.contact),
-        successor=Link(target.street, target.contact),
-        junction=crossing.id,
-        speed_kmh=style.speed_kmh,
-    )
-
-
-def _swing(start: Point, heading: float, end: Point, end_heading: float) -> Line:
-    """Reference line from one direction into another, as wide as it can be."""
-    turn = wrap_angle(end_heading - heading)
-    if abs(turn) < 1e-6:
-        return draw_polyline([start, end], [])
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    # Law of sines in the triangle of the start, the end, and the point where the two directions meet.
-    before = (dx * math.sin(end_heading) - dy * math.cos(end_heading)) / math.sin(turn)
-    after = (dy * math.cos(heading) - dx * math.sin(heading)) / math.sin(turn)
-    radius = min(before, after) / tangent_length(turn, Corner(1.0, _TURN_SPIRAL_SHARE))
-    return draw_polyline([start, _move(start, heading, before), end], [Corner(radius, _TURN_SPIRAL_SHARE)])
-
-
-def _with_paving(road: Road, turn: float, width: float) -> Road:
-    """The road with asphalt where the other lanes would turn too: a crossing has no lawn in its middle."""
-    side = -1 if turn > 0.0 else 1  # of the reference line; the outer lanes turn right, the innermost left
-    lanes = (Lane(side * (1 + (side < 0)), _ASPHALT, width, _NOTHING),)
-    return replace(road, lanes=road.lanes + lanes)
-
-
-def _with_edge(road: Road, arms: tuple[_Arm, _Arm], section: CrossSection) -> Road:
-    """The road with the edge line and the roadside of the streets that it joins: nothing crosses there."""
-    lanes = [replace(road.lanes[0], marking=section.edge), *road.lanes[1:]]
-    for i, (kind, width) in enumerate(section.roadside, start=1):
-        outside = section.lanes + i
-        links = (arms[0].lane(outside, inbound=True), arms[1].lane(outside, inbound=False))
-        lanes.append(Lane(-1 - i, kind, width, _NOTHING, None, *links))
-    return replace(road, lanes=tuple(lanes))

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from painted import crossing_town, straight_town
 from paths import REAL_MAPS
+from small_towns import overpass_town, straight_town
 
 from sb3_carla.simulator.geometry import Pose, compose
 from sb3_carla.simulator.physics.dynamics import Ground
 from sb3_carla.simulator.rendering.camera import Camera
+from sb3_carla.simulator.rendering.ground_polygons import ROAD_LINES, ROADS, TERRAIN
 from sb3_carla.simulator.rendering.scene import Box
-from sb3_carla.simulator.rendering.strokes import ROAD_LINES, ROADS, TERRAIN
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.town import Town
 
@@ -172,29 +172,29 @@ def test_camera_on_a_car_works_its_view_out_once(camera: Camera, straight: Town)
         eye = compose(car, mount)
         plane = Ground(1.0 + slope_x * (eye.x - car.x) + slope_y * (eye.y - car.y), slope_x, slope_y)
         fresh.render(straight, eye, plane, CLEAR)
-    assert len(fresh._views) <= 4  # neighbours in the rounding
+    assert len(fresh._ground_views) <= 4  # neighbours in the rounding
 
 
 def test_car_on_the_road_below_a_bridge_is_not_seen_through_it(camera: Camera) -> None:
-    crossing = crossing_town()
+    overpass = overpass_town()
     below = Box(Pose(x=151.75, y=1.75, z=0.75), (2.0, 1.0, 0.75))
     above = Box(Pose(x=151.75, y=1.75, z=8.75), (1.0, 2.0, 0.75))
     on_bridge = Pose(x=151.75, y=20.0, z=8.0 + HEIGHT, yaw=-math.pi / 2.0)
     for box, seen in ((below, False), (above, True)):
-        picture = camera.render_semantic(crossing, on_bridge, Ground(8.0), (box,))[:, :, 2]
+        picture = camera.render_semantic(overpass, on_bridge, Ground(8.0), (box,))[:, :, 2]
         assert (picture == CAR).any() == seen
 
 
 @pytest.mark.parametrize("distance", [100.0, 165.0])
 def test_pictures_do_not_depend_on_those_before(distance: float) -> None:
-    """A crossing that is far away, but in sight, does not stay as another camera's road left it."""
-    crossing, narrow = crossing_town(), Camera(84, 84, math.radians(6.0))
-    rectangle = crossing.raster.crossings[0]
+    """An overpass that is far away, but in sight, does not stay as another camera left it."""
+    overpass, narrow = overpass_town(), Camera(84, 84, math.radians(6.0))
+    rectangle = overpass.raster.overpasses[0]
     here = Pose(x=rectangle.low[0] - distance, y=1.75, z=HEIGHT)
     pictures = []
     for y, height in ((20.0, 8.0), (-20.0, 8.0), (1.75, 0.0)):
-        narrow.render(crossing, Pose(x=151.75, y=y, z=height + HEIGHT), Ground(height), CLEAR)
-        pictures.append((narrow.render(crossing, here, FLAT, CLEAR), labels(narrow, crossing, here)))
+        narrow.render(overpass, Pose(x=151.75, y=y, z=height + HEIGHT), Ground(height), CLEAR)
+        pictures.append((narrow.render(overpass, here, FLAT, CLEAR), labels(narrow, overpass, here)))
     for picture, seen in pictures:
         assert (picture == pictures[-1][0]).all()
         assert (seen == pictures[-1][1]).all()

@@ -7,12 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from painted import Road, crossing_town, straight_town, town
+from small_towns import Road, overpass_town, straight_town, town
 
 from sb3_carla.simulator.physics.dynamics import Ground
-from sb3_carla.simulator.rendering.crossings import LOWER, UPPER, level_at
+from sb3_carla.simulator.rendering.ground_polygons import DASH, PERIOD, ROAD_LINES, ROADS, SIDEWALKS, TERRAIN
+from sb3_carla.simulator.rendering.overpasses import LOWER, UPPER, camera_road
 from sb3_carla.simulator.rendering.raster import LEVELS, Raster
-from sb3_carla.simulator.rendering.strokes import DASH, PERIOD, ROAD_LINES, ROADS, SIDEWALKS, TERRAIN
 from sb3_carla.simulator.town import Town
 
 
@@ -22,8 +22,8 @@ def straight() -> Town:
 
 
 @pytest.fixture(scope="module")
-def crossing() -> Town:
-    return crossing_town()
+def overpass() -> Town:
+    return overpass_town()
 
 
 def label(raster: Raster, x: float, y: float) -> int:
@@ -115,31 +115,31 @@ def test_surfaces_are_told_apart_in_grey(straight: Town) -> None:
     assert verge.std() > 8.0
 
 
-def test_flat_town_has_no_crossings(straight: Town) -> None:
-    assert straight.raster.crossings == []
+def test_flat_town_has_no_overpasses(straight: Town) -> None:
+    assert straight.raster.overpasses == []
 
 
-def test_either_road_of_a_crossing_keeps_its_markings(crossing: Town) -> None:
-    raster = crossing.raster
-    assert len(raster.crossings) == 1
-    raster.show(130.0, 1.75, 0.0, Ground(0.0))
+def test_either_road_of_an_overpass_keeps_its_markings(overpass: Town) -> None:
+    raster = overpass.raster
+    assert len(raster.overpasses) == 1
+    raster.select_roads(130.0, 1.75, 0.0, Ground(0.0))
     assert all(label(raster, x, 3.5) == ROAD_LINES for x in np.arange(131.0, 169.0, 0.5))
-    raster.show(151.75, -20.0, 0.5 * np.pi, Ground(8.0))
+    raster.select_roads(151.75, -20.0, 0.5 * np.pi, Ground(8.0))
     assert all(label(raster, 153.5, y) == ROAD_LINES for y in np.arange(-19.0, 19.0, 0.5))
     assert label(raster, 140.0, 3.5) == ROAD_LINES  # the lower road goes on beneath
     assert label(raster, 150.0 - 1.75, 3.5) == ROADS
 
 
-def test_level_of_a_crossing_is_that_of_the_road_which_leads_there(crossing: Town) -> None:
-    place = crossing.raster.crossings[0]
+def test_road_at_an_overpass_is_the_one_that_leads_there(overpass: Town) -> None:
+    place = overpass.raster.overpasses[0]
     for distance in (2.0, 20.0, 60.0, 120.0):
-        assert level_at(place, crossing.map, 150.0 - distance, 1.75, 0.0, Ground(0.0)) == LOWER
-        assert level_at(place, crossing.map, 151.75, distance, -0.5 * np.pi, Ground(8.0)) == UPPER
-    assert level_at(place, crossing.map, 151.75, 200.0, -0.5 * np.pi, Ground(8.0)) == LOWER, "too far away to matter"
+        assert camera_road(place, overpass.map, 150.0 - distance, 1.75, 0.0, Ground(0.0)) == LOWER
+        assert camera_road(place, overpass.map, 151.75, distance, -0.5 * np.pi, Ground(8.0)) == UPPER
+    assert camera_road(place, overpass.map, 151.75, 200.0, -0.5 * np.pi, Ground(8.0)) == LOWER, "too far away to matter"
 
 
 def test_ramp_that_still_has_to_climb_leads_over_the_bridge() -> None:
     ramp = town(Road(height=0.0, slope=0.05), Road(x=200.0, y=-150.0, heading=0.5 * np.pi))
-    place = ramp.raster.crossings[0]  # the ramp is 10 m high there
-    assert level_at(place, ramp.map, 100.0, 1.75, 0.0, Ground(5.0, slope_x=0.05)) == UPPER
-    assert level_at(place, ramp.map, 201.75, -100.0, 0.5 * np.pi, Ground(0.0)) == LOWER
+    place = ramp.raster.overpasses[0]  # the ramp is 10 m high there
+    assert camera_road(place, ramp.map, 100.0, 1.75, 0.0, Ground(5.0, slope_x=0.05)) == UPPER
+    assert camera_road(place, ramp.map, 201.75, -100.0, 0.5 * np.pi, Ground(0.0)) == LOWER

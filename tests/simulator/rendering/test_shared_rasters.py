@@ -1,4 +1,4 @@
-"""Pictures that processes share: painted once, whoever dies or stops while painting."""
+"""Shared rasters: each is painted once, even if the painting process dies or is stopped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def in_another_process(fd: int, code: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, pass_fds=[fd], stdin=pipe, stdout=pipe, text=True)
 
 
-def test_who_comes_first_paints_for_all(fd: int) -> None:
+def test_the_first_process_paints_for_all(fd: int) -> None:
     code = f"print(int(s.get(b'a', {SIZE}, lambda b: b.fill(7)).sum()))"
     with in_another_process(fd, code) as painter:
         assert painter.communicate(timeout=30)[0].strip() == str(7 * SIZE)
@@ -82,7 +82,7 @@ def test_writing_changes_nothing_for_others(fd: int) -> None:
 
 
 @pytest.mark.parametrize("written", [0, 1, PAGE, PAGE + SIZE])
-def test_a_painter_that_died_leaves_nothing_that_counts(fd: int, written: int) -> None:
+def test_an_incomplete_record_of_a_dead_painter_is_skipped(fd: int, written: int) -> None:
     """It dies before the size stands, before the file has grown, or before the key stands."""
     shared = SharedRasters(fd)
     shared.get(b"before", SIZE, ramp)
@@ -96,7 +96,7 @@ def test_a_painter_that_died_leaves_nothing_that_counts(fd: int, written: int) -
         shared.get(name, SIZE, nobody)
 
 
-def test_a_painter_that_fails_leaves_nothing_that_counts(fd: int) -> None:
+def test_an_incomplete_record_of_a_failed_painter_is_skipped(fd: int) -> None:
     shared = SharedRasters(fd)
     with pytest.raises(AssertionError, match="painted already"):
         shared.get(b"a", SIZE, nobody)
@@ -104,7 +104,7 @@ def test_a_painter_that_fails_leaves_nothing_that_counts(fd: int) -> None:
 
 
 def test_nobody_waits_for_ever_for_a_painter_that_was_stopped(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_rasters, "PATIENCE", 0.2)
+    monkeypatch.setattr(shared_rasters, "LOCK_TIMEOUT", 0.2)
     code = f"s.get(b'a', {SIZE}, lambda b: (print('painting', flush=True), sys.stdin.read()))"
     with in_another_process(fd, code) as painter:
         try:
@@ -134,7 +134,7 @@ def test_different_pictures_are_painted_side_by_side(fd: int) -> None:
 def test_a_full_file_does_not_grow_and_what_is_in_it_stays_shared(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = SharedRasters(fd)
     shared.get(b"a", SIZE, ramp)
-    monkeypatch.setattr(shared_rasters, "MOST", os.fstat(fd).st_size + PAGE)
+    monkeypatch.setattr(shared_rasters, "MAX_FILE_SIZE", os.fstat(fd).st_size + PAGE)
     size = os.fstat(fd).st_size
     for _ in range(2):
         assert (shared.get(b"b", SIZE, lambda buffer: buffer.fill(7)) == 7).all()

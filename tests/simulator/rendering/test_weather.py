@@ -8,7 +8,7 @@ import carla
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from painted import straight_town
+from small_towns import straight_town
 
 from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.physics.dynamics import Ground
@@ -61,8 +61,9 @@ def test_fog_follows_beers_law(camera: Camera, straight: Town) -> None:
     """Twice as far, the share of light that comes through is squared."""
     straight_line = Weather(fog_density=100.0, fog_distance=0.0)
     camera.render(straight, ON_LANE, FLAT, straight_line)
-    look = next(look for key, look in camera._looks.items() if key[-1] == straight_line)  # type: ignore[index]
-    through = {distance: look.kept[round(41.5 + 84.0 / distance) - look.horizon, 41] for distance in (12.0, 24.0)}
+    effects = next(found for key, found in camera._weather_effects.items() if key[-1] == straight_line)  # type: ignore[index]
+    rows = {distance: round(41.5 + 84.0 / distance) - effects.horizon for distance in (12.0, 24.0)}
+    through = {distance: effects.ground_weight[row, 41] for distance, row in rows.items()}
     assert through[24.0] == pytest.approx(through[12.0] ** 2, abs=0.08)
 
 

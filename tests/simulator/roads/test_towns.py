@@ -14,13 +14,13 @@ import carla
 import pytest
 
 from sb3_carla.envs.route import Scenarios, straightest
-from sb3_carla.envs.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS, TRAINING_TOWNS, expand_towns
+from sb3_carla.envs.towns import HELD_OUT_TOWNS, TRAINING_TOWNS, expand_towns
 from sb3_carla.errors import MapError
-from sb3_carla.simulator.roads.alignment import Line, Piece, advance
-from sb3_carla.simulator.roads.built_in_towns import built_in_opendrive
+from sb3_carla.simulator.roads.built_in_towns import BUILT_IN_TOWNS, built_in_opendrive
 from sb3_carla.simulator.roads.circuits import CircuitStyle, circuit_opendrive
+from sb3_carla.simulator.roads.opendrive import CrossSection, Marking
 from sb3_carla.simulator.roads.random_villages import random_village_style
-from sb3_carla.simulator.roads.roads import CrossSection, Marking
+from sb3_carla.simulator.roads.reference_line import ReferenceLine, Segment, pose_along
 from sb3_carla.simulator.roads.villages import VillageStyle, village_opendrive
 
 CIRCUITS = [name for name in BUILT_IN_TOWNS if name.startswith("Circuit")]
@@ -123,7 +123,7 @@ def heading_change(a: Any, b: Any) -> float:
 
 
 def test_splits_are_disjoint_and_both_have_junctions() -> None:
-    assert BUILT_IN_TOWNS == TRAINING_TOWNS + HELD_OUT_TOWNS
+    assert sorted(TRAINING_TOWNS + HELD_OUT_TOWNS) == list(BUILT_IN_TOWNS)
     assert len(set(BUILT_IN_TOWNS)) == len(BUILT_IN_TOWNS)
     for split in (TRAINING_TOWNS, HELD_OUT_TOWNS):
         assert any(waypoint.is_junction for name in split for waypoint in lane_starts(name))
@@ -138,7 +138,7 @@ def test_towns_are_what_they_were() -> None:
 def test_another_process_makes_the_same_towns() -> None:
     script = (
         "import hashlib; from sb3_carla.simulator.roads.built_in_towns import built_in_opendrive as b;"
-        "from sb3_carla.envs.towns import BUILT_IN_TOWNS as t;"
+        "from sb3_carla.simulator.roads.built_in_towns import BUILT_IN_TOWNS as t;"
         "print(*(hashlib.sha256(b(n).encode()).hexdigest()[:16] for n in t))"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
@@ -332,10 +332,10 @@ def test_carla_draws_clothoids_where_we_do() -> None:
         shape = geometry[0].attrib
         curvature = float(shape.get("curvature", "0"))
         start, end = float(shape.get("curvStart", curvature)), float(shape.get("curvEnd", curvature))
-        piece = Piece(values["length"], start, end)
+        segment = Segment(values["length"], start, end)
         for share in (0.1, 0.5, 0.9):
-            along = share * piece.length
-            x, y, heading = advance((values["x"], values["y"], values["hdg"]), piece, along)
+            along = share * segment.length
+            x, y, heading = pose_along((values["x"], values["y"], values["hdg"]), segment, along)
             waypoint = load("Circuit02").get_waypoint_xodr(3, -1, values["s"] + along)
             place = waypoint.transform.location
             # 1.5 m to the right of the reference line, and CARLA's y axis points the other way.
@@ -350,7 +350,7 @@ def test_line_of_a_road_ends_where_the_next_begins() -> None:
     for road, following in zip(roads, roads[1:] + roads[:1], strict=True):
         last = road.findall("planView/geometry")[-1].attrib
         first = following.findall("planView/geometry")[0].attrib
-        line = Line(float(last["x"]), float(last["y"]), float(last["hdg"]), (Piece(float(last["length"])),))
+        line = ReferenceLine(float(last["x"]), float(last["y"]), float(last["hdg"]), (Segment(float(last["length"])),))
         _, x, y, heading = line.starts()[-1]
         assert (x, y) == pytest.approx((float(first["x"]), float(first["y"])), abs=1e-6)
         assert math.remainder(heading - float(first["hdg"]), 2.0 * math.pi) == pytest.approx(0.0, abs=1e-6)

@@ -1,8 +1,8 @@
 """
-Reference lines of roads: straights, arcs and clothoids, and corners rounded with them.
+Reference lines of roads: straights, arcs and clothoids, and polylines whose corners are rounded with them.
 
-Plain ``math`` instead of numpy: numpy picks its sine by the processor at hand, and a town must come out the same
-everywhere. Angles and curvatures are positive to the left, as in OpenDRIVE.
+Everything uses ``math``, not numpy: numpy's sine depends on the processor, and a town must be the same everywhere.
+Angles and curvatures are positive to the left, as in OpenDRIVE.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 __all__ = [
     "Corner",
-    "Line",
-    "Piece",
     "Point",
-    "advance",
+    "ReferenceLine",
+    "Segment",
     "deflections",
-    "draw_corner",
-    "draw_polyline",
-    "sample",
+    "pose_along",
+    "random_corner",
+    "rounded_polyline",
+    "sample_points",
     "tangent_length",
 ]
 
@@ -32,14 +32,15 @@ Point = tuple[float, float]
 _GAUSS = ((-math.sqrt(0.6), 5.0 / 18.0), (0.0, 8.0 / 18.0), (math.sqrt(0.6), 5.0 / 18.0))
 """Nodes on [-1, 1] and weights that sum to 1: Gauss-Legendre quadrature with three points."""
 _PANELS = 16
+"""Parts of a segment that are integrated one after the other."""
 _SHORTEST_BEND = 15.0
-"""Least length of a bend as if it were all arc [m]; less where the radius is at its greatest."""
+"""Least length of a bend without clothoids [m]; shorter only if the radius is at its greatest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Segment:
     """
-    Stretch whose curvature changes evenly: a straight, an arc or a clothoid.
+    Part of a reference line whose curvature is linear in its length: a straight, an arc or a clothoid.
 
     :param length: [m], > 0
     :param start_curvature: [1/m]
@@ -52,38 +53,39 @@ class Piece:
 
     def turned(self, distance: float) -> float:
         """Change of heading over the first ``distance`` metres [rad]."""
+        # Integral of start + growth * s from 0 to distance.
         growth = (self.end_curvature - self.start_curvature) / self.length
         return distance * (self.start_curvature + 0.5 * growth * distance)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ReferenceLine:
     """
-    Reference line: pieces joined end to end, without a kink.
+    Reference line: segments joined end to end without a kink.
 
     :param x: start [m]
     :param y: start [m]
     :param heading: direction at the start [rad]
-    :param pieces: at least one
+    :param segments: at least one
     """
 
     x: float
     y: float
     heading: float
-    pieces: tuple[Piece, ...]
+    segments: tuple[Segment, ...]
 
     @property
     def length(self) -> float:
         """Total length [m]."""
-        return sum(piece.length for piece in self.pieces)
+        return sum(segment.length for segment in self.segments)
 
     def starts(self) -> list[tuple[float, float, float, float]]:
-        """Station [m], x, y [m] and heading [rad] where each piece starts, and where the last one ends."""
+        """Station [m], x, y [m] and heading [rad] where each segment starts, and where the last one ends."""
         station, pose = 0.0, (self.x, self.y, self.heading)
         result = [(station, *pose)]
-        for piece in self.pieces:
-            pose = advance(pose, piece, piece.length)
-            station += piece.length
+        for segment in self.segments:
+            pose = pose_along(pose, segment, segment.length)
+            station += segment.length
             result.append((station, *pose))
         return result
 
@@ -91,7 +93,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Corner:
     """
-    How to round a corner: clothoid, arc, clothoid, symmetric.
+    Rounding of a corner: clothoid, arc, clothoid, symmetric.
 
     :param radius: of the arc [m]
     :param spiral_share: share of the turning done by the two clothoids, in [0, 1]
@@ -100,54 +102,55 @@ class Corner:
     radius: float
     spiral_share: float
 
-    def pieces(self, deflection: float) -> tuple[Piece, ...]:
+    def segments(self, deflection: float) -> tuple[Segment, ...]:
         """
-        The rounded corner.
+        Segments of the rounded corner.
 
         :param deflection: change of direction [rad], left positive, not 0
-        :return: one piece (no clothoids) to three
+        :return: three segments, or one if there are no clothoids
         """
         curvature = math.copysign(1.0 / self.radius, deflection)
-        # A clothoid turns by half of what an arc of its length and end curvature would.
+        # A clothoid turns by half as much as an arc of its length and end curvature.
         spiral = self.spiral_share * abs(deflection) * self.radius
         arc = (1.0 - self.spiral_share) * abs(deflection) * self.radius
-        whole = (Piece(spiral, 0.0, curvature), Piece(arc, curvature, curvature), Piece(spiral, curvature, 0.0))
-        return tuple(piece for piece in (whole if spiral else whole[1:2]) if piece.length > 0.0)
+        whole = (Segment(spiral, 0.0, curvature), Segment(arc, curvature, curvature), Segment(spiral, curvature, 0.0))
+        return tuple(segment for segment in (whole if spiral else whole[1:2]) if segment.length > 0.0)
 
 
-def advance(pose: tuple[float, float, float], piece: Piece, distance: float) -> tuple[float, float, float]:
+def pose_along(pose: tuple[float, float, float], segment: Segment, distance: float) -> tuple[float, float, float]:
     """
-    Follow a piece.
+    Pose at a distance along a segment.
 
-    :param pose: where the piece starts: x, y [m], heading [rad]
-    :param piece: what to follow
-    :param distance: how far [m]
-    :return: x, y [m], heading [rad] there; error below 1e-9 m for pieces that turn by less than pi
+    :param pose: start of the segment: x, y [m], heading [rad]
+    :param segment: the segment
+    :param distance: from its start [m]
+    :return: x, y [m], heading [rad]; error below 1e-9 m for segments that turn by less than pi
     """
+    # x = integral of cos(heading(s)), y of sin: Fresnel integrals for a clothoid, hence numerical.
     x, y, heading = pose
     panel = distance / _PANELS
     for i in range(_PANELS):
         for node, weight in _GAUSS:
-            angle = heading + piece.turned(panel * (i + 0.5 + 0.5 * node))
+            angle = heading + segment.turned(panel * (i + 0.5 + 0.5 * node))
             x += panel * weight * math.cos(angle)
             y += panel * weight * math.sin(angle)
-    return x, y, heading + piece.turned(distance)
+    return x, y, heading + segment.turned(distance)
 
 
 def tangent_length(deflection: float, corner: Corner) -> float:
     """
-    Distance from a corner back to where its rounding begins.
+    Distance from a corner back to the start of its rounding.
 
-    By symmetry the rounding ends at (T + T cos(deflection), T sin(deflection)) when it starts at the origin along x.
-    Without clothoids this is the textbook's ``radius * tan(deflection / 2)``.
+    A rounding that starts at the origin along x ends, by symmetry, at (T + T cos(deflection), T sin(deflection)).
+    Without clothoids T is ``radius * tan(deflection / 2)``.
 
     :param deflection: change of direction [rad], magnitude below pi
-    :param corner: how the corner is rounded
+    :param corner: its rounding
     :return: T [m]
     """
     pose = (0.0, 0.0, 0.0)
-    for piece in corner.pieces(deflection):
-        pose = advance(pose, piece, piece.length)
+    for segment in corner.segments(deflection):
+        pose = pose_along(pose, segment, segment.length)
     return pose[0] / (1.0 + math.cos(deflection))
 
 
@@ -160,15 +163,16 @@ def deflections(points: Sequence[Point]) -> list[float]:
     """
     result = []
     for before, here, after in zip(points, points[1:], points[2:], strict=False):
+        # atan2(cross product, dot product) of the two sides.
         ax, ay = here[0] - before[0], here[1] - before[1]
         bx, by = after[0] - here[0], after[1] - here[1]
         result.append(math.atan2(ax * by - ay * bx, ax * bx + ay * by))
     return result
 
 
-def least_radius(deflection: float, radii: tuple[float, float]) -> float:
+def min_radius(deflection: float, radii: tuple[float, float]) -> float:
     """
-    Least radius at which a corner does not look like a kink: slight ones take a greater one.
+    Least radius at which a corner does not look like a kink: the slighter the corner, the greater the radius.
 
     :param deflection: change of direction [rad]
     :param radii: least and greatest radius of the arc [m]
@@ -177,28 +181,31 @@ def least_radius(deflection: float, radii: tuple[float, float]) -> float:
     return max(radii[0], min(radii[1], _SHORTEST_BEND / abs(deflection)))
 
 
-def draw_corner(rng: np.random.Generator, deflection: float, room: float, radii: tuple[float, float]) -> Corner | None:
+def random_corner(
+    rng: np.random.Generator, deflection: float, room: float, radii: tuple[float, float]
+) -> Corner | None:
     """
-    Random rounding that fits, and that does not look like a kink where the change of direction is small.
+    Random rounding that fits, and that does not look like a kink even if the change of direction is small.
 
     :param rng: source of randomness
     :param deflection: change of direction [rad]
     :param room: greatest tangent length [m]
     :param radii: least and greatest radius of the arc [m]
-    :return: a corner, or None where even the least radius does not fit
+    :return: a corner, or None if even the least radius does not fit
     """
     share = rng.uniform(0.25, 0.6)
-    # Tangent lengths grow in proportion to the radius: one corner of radius 1 tells them all.
+    # The tangent length is proportional to the radius: it is computed for radius 1.
     largest = min(radii[1], room / tangent_length(deflection, Corner(1.0, share)))
-    smallest = least_radius(deflection, radii)
+    smallest = min_radius(deflection, radii)
     if largest < smallest:
         return None
+    # Uniform in the logarithm of the radius.
     return Corner(smallest * (largest / smallest) ** rng.uniform(0.0, 1.0), share)
 
 
-def draw_polyline(points: Sequence[Point], corners: Sequence[Corner]) -> Line:
+def rounded_polyline(points: Sequence[Point], corners: Sequence[Corner]) -> ReferenceLine:
     """
-    Reference line along an open polyline, its inner points rounded.
+    Reference line along an open polyline, rounded at its inner points.
 
     :param points: at least two
     :param corners: one for each inner point
@@ -207,31 +214,31 @@ def draw_polyline(points: Sequence[Point], corners: Sequence[Corner]) -> Line:
     """
     turns = deflections(points)
     tangents = [0.0, *(tangent_length(turn, corner) for turn, corner in zip(turns, corners, strict=True)), 0.0]
-    pieces: list[Piece] = []
+    segments: list[Segment] = []
     for i in range(len(points) - 1):
         straight = math.dist(points[i], points[i + 1]) - tangents[i] - tangents[i + 1]
         if straight < -1e-9:
             raise ValueError(f"roundings overlap by {-straight:.3f} m between {points[i]} and {points[i + 1]}")
         if straight > 1e-6:
-            pieces.append(Piece(straight))
+            segments.append(Segment(straight))
         if i < len(corners):
-            pieces.extend(corners[i].pieces(turns[i]))
+            segments.extend(corners[i].segments(turns[i]))
     (x, y), (next_x, next_y) = points[0], points[1]
-    return Line(x, y, math.atan2(next_y - y, next_x - x), tuple(pieces))
+    return ReferenceLine(x, y, math.atan2(next_y - y, next_x - x), tuple(segments))
 
 
-def sample(line: Line, spacing: float) -> list[Point]:
+def sample_points(line: ReferenceLine, spacing: float) -> list[Point]:
     """
     Points of a reference line.
 
-    :param line: what to sample
+    :param line: the line
     :param spacing: greatest distance between two points [m]
-    :return: points from the start on, the end left out
+    :return: points from the start on, without the end
     """
     result = []
-    for piece, (_, *pose) in zip(line.pieces, line.starts(), strict=False):
-        count = max(1, math.ceil(piece.length / spacing))
+    for segment, (_, *pose) in zip(line.segments, line.starts(), strict=False):
+        count = max(1, math.ceil(segment.length / spacing))
         for i in range(count):
-            x, y, _ = advance((pose[0], pose[1], pose[2]), piece, piece.length * i / count)
+            x, y, _ = pose_along((pose[0], pose[1], pose[2]), segment, segment.length * i / count)
             result.append((x, y))
     return result

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sb3_carla.simulator.town import Town
 
-__all__ = ["Road", "crossing_town", "straight_town", "town"]
+__all__ = ["Road", "overpass_town", "straight_town", "town"]
 
 LANE_WIDTH = 3.5
 
@@ -88,6 +88,6 @@ def straight_town(**details: object) -> Town:
     return town(Road(**details))  # type: ignore[arg-type]
 
 
-def crossing_town() -> Town:
+def overpass_town() -> Town:
     """A road along x at height 0, and one along y that crosses it 8 m above, at (150, 0)."""
     return town(Road(), Road(x=150.0, y=-150.0, heading=0.5 * math.pi, height=8.0))

@@ -1,4 +1,4 @@
-"""Calls about the server, the episode, the map, the weather and the clock."""
+"""Remote calls about the server, the episode, the map, the weather and the clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 
 from sb3_carla.errors import CallError
-from sb3_carla.server.registry import Answer, method
+from sb3_carla.server.registry import Response, remote_call
 from sb3_carla.server.simulation import Settings, Simulation, available_towns
 from sb3_carla.server.streams import WORLD_STREAM
 from sb3_carla.server.wire import (
@@ -28,101 +28,102 @@ __all__: list[str] = []
 
 CARLA_VERSION = "0.9.16"
 MAX_OPENDRIVE = 32 * 2**20
+"""Longest OpenDRIVE map [characters]."""
 
 
-@method("version")
+@remote_call("version")
 def version(simulation: Simulation) -> str:
-    """The CARLA version whose protocol this is."""
+    """``client.get_server_version``."""
     return CARLA_VERSION
 
 
-@method("get_episode_info")
+@remote_call("get_episode_info")
 def get_episode_info(simulation: Simulation) -> list[object]:
-    """Episode id, and the token of the snapshot stream."""
+    """``rpc::EpisodeInfo``: episode id, and the token of the world's stream."""
     return [simulation.episode_id, [token(WORLD_STREAM, simulation.stream_port)]]
 
 
-@method("get_sensor_token")
+@remote_call("get_sensor_token")
 def get_sensor_token(simulation: Simulation, stream_id: object) -> list[bytes]:
-    """Token of any stream; the client asks before it connects."""
+    """Token of a stream; the client asks for it before every connection to a stream."""
     return [token(actor_id_from(stream_id), simulation.stream_port)]
 
 
-@method("get_episode_settings")
+@remote_call("get_episode_settings")
 def get_episode_settings(simulation: Simulation) -> list[object]:
     """``world.get_settings``."""
     return simulation.settings.to_wire()
 
 
-@method("set_episode_settings")
+@remote_call("set_episode_settings")
 def set_episode_settings(simulation: Simulation, settings: object) -> int:
-    """``world.apply_settings``: answers the frame that the client already has, because it waits for it."""
+    """``world.apply_settings``: returns the last published frame, because the client waits for the frame returned."""
     simulation.settings = Settings.from_wire(settings)
     return simulation.world.frame
 
 
-@method("tick_cue")
+@remote_call("tick_cue")
 def tick_cue(simulation: Simulation) -> int:
     """``world.tick``."""
     return simulation.advance()
 
 
-@method("get_map_info")
+@remote_call("get_map_info")
 def get_map_info(simulation: Simulation) -> list[object]:
-    """Name and spawn points."""
+    """``rpc::MapInfo``: name and spawn points."""
     town = simulation.town
     return [f"Carla/Maps/{town.name}", [pose_to(pose) for pose in town.spawn_points]]
 
 
-@method("get_map_data")
+@remote_call("get_map_data")
 def get_map_data(simulation: Simulation) -> str:
-    """OpenDRIVE of the current town."""
+    """OpenDRIVE text of the current town."""
     return simulation.town.opendrive
 
 
-@method("get_available_maps")
+@remote_call("get_available_maps")
 def get_available_maps(simulation: Simulation) -> Sequence[str]:
     """``client.get_available_maps``."""
     return available_towns()
 
 
-@method("load_new_episode", Answer.VOID)
+@remote_call("load_new_episode", Response.VOID)
 def load_new_episode(simulation: Simulation, name: object, reset_settings: object = True, layers: object = 0) -> None:
     """``client.load_world``, ``reload_world``."""
     simulation.load(text_from(name, "town"), reset_settings=flag_from(reset_settings, "reset_settings"))
 
 
-@method("copy_opendrive_to_file", Answer.VOID)
+@remote_call("copy_opendrive_to_file", Response.VOID)
 def copy_opendrive_to_file(simulation: Simulation, opendrive: object, parameters: object = None) -> None:
-    """First half of ``client.generate_opendrive_world``; the mesh parameters concern Unreal only."""
+    """First call of ``client.generate_opendrive_world``; the mesh parameters matter to Unreal only."""
     text = text_from(opendrive, "OpenDRIVE")
     if len(text) > MAX_OPENDRIVE:
         raise CallError(f"OpenDRIVE map of {len(text)} characters: at most {MAX_OPENDRIVE} are accepted")
-    simulation.opendrive = text
+    simulation.uploaded_opendrive = text
 
 
-@method("get_actor_definitions")
+@remote_call("get_actor_definitions")
 def get_actor_definitions(simulation: Simulation) -> list[object]:
     """``world.get_blueprint_library``."""
     return [definition_to(blueprint) for blueprint in BLUEPRINTS.values()]
 
 
-@method("get_weather_parameters")
+@remote_call("get_weather_parameters")
 def get_weather_parameters(simulation: Simulation) -> list[float]:
     """``world.get_weather``."""
     return list(astuple(simulation.world.weather))
 
 
-@method("set_weather_parameters", Answer.VOID)
+@remote_call("set_weather_parameters", Response.VOID)
 def set_weather_parameters(simulation: Simulation, parameters: object) -> None:
     """``world.set_weather``."""
     fields = sequence_from(parameters, 14, "weather")[:14]
     simulation.world.weather = Weather(*(number_from(field, "weather", 1e6) for field in fields))
 
 
-@method("project_point")
+@remote_call("project_point")
 def project_point(simulation: Simulation, origin: object, direction: object, distance: object) -> list[object]:
-    """``world.project_point``, ``ground_projection``: first hit on the road or on a box."""
+    """``world.project_point``, ``ground_projection``: first point on the road or on a box."""
     dx, dy, dz = vector_from(direction, "direction")
     length = math.sqrt(dx * dx + dy * dy + dz * dz)
     if length == 0.0:
@@ -135,9 +136,9 @@ def project_point(simulation: Simulation, origin: object, direction: object, dis
     return [True, [list(point), label]]
 
 
-@method("cast_ray")
+@remote_call("cast_ray")
 def cast_ray(simulation: Simulation, start: object, end: object) -> list[object]:
-    """``world.cast_ray``: every hit between two points."""
+    """``world.cast_ray``: all points on the road and on boxes between two points."""
     origin, target = vector_from(start, "location"), vector_from(end, "location")
     length = math.dist(origin, target)
     if length == 0.0:
@@ -147,43 +148,43 @@ def cast_ray(simulation: Simulation, start: object, end: object) -> list[object]
     return [[list(point), label] for point, label in hits]
 
 
-def _nothing(*names: str) -> None:
-    """Lists that are empty here: no scenery, no lamps, no traffic lights, no files to download."""
+def _empty(*names: str) -> None:
+    """Register calls whose result is an empty list here: no scenery, no lamps, no traffic lights, no files."""
 
     def empty(simulation: Simulation, *arguments: object) -> list[object]:
-        """What CARLA would list is not part of these towns."""
+        """Return an empty list."""
         return []
 
     for name in names:
-        method(name)(empty)
+        remote_call(name)(empty)
 
 
 def _without_effect(*names: str) -> None:
-    """Commands about what these towns do not have, or that only draw in Unreal's window."""
+    """Register calls that do nothing: they only draw in Unreal's window, or are about things that do not exist here."""
 
     def ignore(simulation: Simulation, *arguments: object) -> None:
-        """Accepted, without effect."""
+        """Do nothing."""
 
     for name in names:
-        method(name, Answer.VOID)(ignore)
+        remote_call(name, Response.VOID)(ignore)
 
 
 def _refused(reason: str, *names: str) -> None:
-    """Commands whose effect a client would miss: it is told."""
+    """Register calls that fail, because a client would miss their effect."""
 
     def refuse(simulation: Simulation, *arguments: object) -> None:
         """
-        Tell the client.
+        Refuse the call.
 
         :raises CallError: always
         """
         raise CallError(reason)
 
     for name in names:
-        method(name)(refuse)
+        remote_call(name)(refuse)
 
 
-_nothing(
+_empty(
     "get_required_files",
     "query_lights_state",
     "get_all_level_BBs",

@@ -1,9 +1,9 @@
 """
 Roads as plain data, and the OpenDRIVE 1.4 text that describes them.
 
-The text is written here and not by a library: ``scenariogeneration`` puts the present time into the header, prints
-floats in full (so that the last bit of somebody's sine changes the file) and integrates clothoids with compiled code
-of its own; what is left to save is less than what would have to be worked around.
+``scenariogeneration`` is not used: it writes the present time into the header, prints floats in full (so that the last
+bit of a platform's sine changes the file), and integrates clothoids with compiled code of its own. Working around these
+would take more code than it saves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sb3_carla.simulator.roads.alignment import Line, sample
+from sb3_carla.simulator.roads.reference_line import ReferenceLine, sample_points
 
 __all__ = ["CrossSection", "Elevation", "Junction", "Lane", "LaneLink", "Link", "Marking", "Road", "opendrive_text"]
 
@@ -38,22 +38,20 @@ class Marking:
 @dataclass(frozen=True, slots=True)
 class Lane:
     """
-    Lane beside the reference line; its width changes evenly over the road.
+    Lane of a road.
 
     :param id: negative to the right of the reference line, positive to the left, from 1 outwards
     :param kind: OpenDRIVE lane type: "driving", "shoulder", "sidewalk" or "special1"
-    :param width: at the road's start [m]
-    :param marking: on the border away from the reference line
-    :param end_width: at the road's end [m]; same as at the start if None
-    :param predecessor: lane that it continues at the road's start, None: none
-    :param successor: lane that continues it at the road's end, None: none
+    :param width: [m]
+    :param marking: on the edge away from the reference line
+    :param predecessor: lane before it at the road's start, None: none
+    :param successor: lane after it at the road's end, None: none
     """
 
     id: int
     kind: str
     width: float
     marking: Marking
-    end_width: float | None = None
     predecessor: int | None = None
     successor: int | None = None
 
@@ -61,15 +59,15 @@ class Lane:
 @dataclass(frozen=True, slots=True)
 class CrossSection:
     """
-    The same lanes in both directions.
+    Cross-section of a road with the same lanes in both directions.
 
-    :param lanes: driving lanes a direction
+    :param lanes: driving lanes in each direction
     :param lane_width: [m]
-    :param shoulder: width of the paved strip outside of the edge line [m], 0: none
-    :param centre: line between the directions
-    :param separator: line between lanes of one direction
-    :param edge: line at the outside of the driving lanes
-    :param sidewalk: width of the pavement beyond the shoulder [m], 0: none
+    :param shoulder: width of the paved strip outside the edge line [m], 0: none
+    :param centre: line between the two directions
+    :param separator: line between lanes of the same direction
+    :param edge: line at the outer edge of the driving lanes
+    :param sidewalk: width of the sidewalk beyond the shoulder [m], 0: none
     """
 
     lanes: int
@@ -87,7 +85,7 @@ class CrossSection:
 
     @property
     def roadside(self) -> tuple[tuple[str, float], ...]:
-        """Kind and width [m] of the lanes beyond those for cars, from the inside."""
+        """OpenDRIVE type and width [m] of the lanes beyond the driving lanes, from the inside."""
         return tuple(
             (kind, width) for kind, width in (("shoulder", self.shoulder), ("sidewalk", self.sidewalk)) if width
         )
@@ -96,9 +94,9 @@ class CrossSection:
         """
         The lanes of a road.
 
-        :param linked_at_start: whether each lane continues the lane of the same number of the road before
-        :param linked_at_end: whether the lane of the same number of the next road continues it
-        :return: all lanes but the one of no width in the middle
+        :param linked_at_start: whether each lane continues the lane of the same id of the previous road
+        :param linked_at_end: whether the lane of the same id of the next road continues it
+        :return: all lanes except the centre lane 0, which has no width
         """
         result = []
         for side in (1, -1):
@@ -106,13 +104,13 @@ class CrossSection:
             for i, (kind, width) in enumerate(kinds, start=1):
                 links = (side * i if linked_at_start else None, side * i if linked_at_end else None)
                 marking = self.separator if i < self.lanes else self.edge if i == self.lanes else Marking("none")
-                result.append(Lane(side * i, kind, width, marking, None, *links))
+                result.append(Lane(side * i, kind, width, marking, *links))
         return tuple(result)
 
 
 @dataclass(frozen=True, slots=True)
 class Elevation:
-    """Height ``a + b ds + c ds^2 + d ds^3`` [m] from a station [m] on."""
+    """Height ``a + b ds + c ds^2 + d ds^3`` [m], ds from a station [m] on, as in OpenDRIVE's ``elevation``."""
 
     station: float
     a: float
@@ -124,9 +122,9 @@ class Elevation:
 @dataclass(frozen=True, slots=True)
 class Link:
     """
-    What a road is joined to.
+    Predecessor or successor of a road.
 
-    :param element: number of a road, or of a junction
+    :param element: id of a road or a junction
     :param contact: "start" or "end" of that road; None: it is a junction
     """
 
@@ -137,21 +135,21 @@ class Link:
 @dataclass(frozen=True, slots=True)
 class Road:
     """
-    OpenDRIVE road of one lane section.
+    OpenDRIVE road with one lane section.
 
-    :param id: number, unique among roads and junctions
+    :param id: unique among roads and junctions
     :param line: reference line
-    :param lanes: all but the one of no width in the middle
+    :param lanes: all lanes except the centre lane 0
     :param centre: marking on the reference line
-    :param predecessor: what it continues
-    :param successor: what continues it
-    :param junction: number of the junction that it leads through, None: none
-    :param elevations: height; flat at 0 m if empty
+    :param predecessor: road or junction before its start
+    :param successor: road or junction after its end
+    :param junction: id of the junction that it belongs to, None: none
+    :param elevations: height profile; empty: flat at 0 m
     :param speed_kmh: speed limit [km/h]
     """
 
     id: int
-    line: Line
+    line: ReferenceLine
     lanes: tuple[Lane, ...]
     centre: Marking
     predecessor: Link
@@ -163,7 +161,7 @@ class Road:
 
 @dataclass(frozen=True, slots=True)
 class LaneLink:
-    """A lane that leads into a junction, and the road in the junction whose lane -1 continues it."""
+    """A lane that leads into a junction, and the connecting road whose lane -1 continues it."""
 
     incoming_road: int
     incoming_lane: int
@@ -172,7 +170,7 @@ class LaneLink:
 
 @dataclass(frozen=True, slots=True)
 class Junction:
-    """Crossing: its number, unique among roads and junctions, and the ways through it."""
+    """OpenDRIVE junction: its id, unique among roads and junctions, and its connections."""
 
     id: int
     links: tuple[LaneLink, ...] = field(default=())
@@ -184,11 +182,11 @@ def opendrive_text(name: str, roads: Sequence[Road], junctions: Sequence[Junctio
 
     :param name: of the town
     :param roads: at least one
-    :param junctions: those that the roads name
+    :param junctions: all junctions that the roads belong to
     :return: XML; equal arguments give equal text
     """
     root = ET.Element("OpenDRIVE")
-    points = [point for road in roads for point in sample(road.line, 10.0)]
+    points = [point for road in roads for point in sample_points(road.line, 10.0)]
     header = ET.SubElement(
         root,
         "header",
@@ -213,7 +211,7 @@ def opendrive_text(name: str, roads: Sequence[Road], junctions: Sequence[Junctio
 
 
 def _number(value: float) -> str:
-    """Nine digits after the point: finer than what CARLA resolves, coarser than what platforms disagree about."""
+    """Nine decimals: finer than CARLA's float32, coarser than the differences between platforms' sines."""
     text = f"{value:.9f}"
     return "0.000000000" if text == "-0.000000000" else text
 
@@ -243,8 +241,8 @@ def _add_road(root: ET.Element, road: Road) -> None:
     _add_lanes(ET.SubElement(element, "lanes"), road)
 
 
-def _add_line(plan_view: ET.Element, line: Line) -> None:
-    for piece, (station, x, y, heading) in zip(line.pieces, line.starts(), strict=False):
+def _add_line(plan_view: ET.Element, line: ReferenceLine) -> None:
+    for segment, (station, x, y, heading) in zip(line.segments, line.starts(), strict=False):
         geometry = ET.SubElement(
             plan_view,
             "geometry",
@@ -252,13 +250,13 @@ def _add_line(plan_view: ET.Element, line: Line) -> None:
             x=_number(x),
             y=_number(y),
             hdg=_number(heading),
-            length=_number(piece.length),
+            length=_number(segment.length),
         )
-        if piece.start_curvature != piece.end_curvature:
-            start, end = _number(piece.start_curvature), _number(piece.end_curvature)
+        if segment.start_curvature != segment.end_curvature:
+            start, end = _number(segment.start_curvature), _number(segment.end_curvature)
             ET.SubElement(geometry, "spiral", curvStart=start, curvEnd=end)
-        elif piece.start_curvature:
-            ET.SubElement(geometry, "arc", curvature=_number(piece.start_curvature))
+        elif segment.start_curvature:
+            ET.SubElement(geometry, "arc", curvature=_number(segment.start_curvature))
         else:
             ET.SubElement(geometry, "line")
 
@@ -266,17 +264,18 @@ def _add_line(plan_view: ET.Element, line: Line) -> None:
 def _add_lanes(lanes: ET.Element, road: Road) -> None:
     _add_polynomial(lanes, "laneOffset", "s", 0.0, (0.0, 0.0, 0.0, 0.0))
     section = ET.SubElement(lanes, "laneSection", s=_number(0.0))
+    # OpenDRIVE lists the lanes of each side from left to right: descending ids.
     left = sorted((lane for lane in road.lanes if lane.id > 0), key=lambda lane: -lane.id)
     right = sorted((lane for lane in road.lanes if lane.id < 0), key=lambda lane: -lane.id)
     if left:
-        _add_side(ET.SubElement(section, "left"), left, road.line.length)
+        _add_side(ET.SubElement(section, "left"), left)
     centre = ET.SubElement(ET.SubElement(section, "center"), "lane", id="0", type="none", level="false")
     _add_marking(centre, road.centre)
     if right:
-        _add_side(ET.SubElement(section, "right"), right, road.line.length)
+        _add_side(ET.SubElement(section, "right"), right)
 
 
-def _add_side(side: ET.Element, lanes: Sequence[Lane], length: float) -> None:
+def _add_side(side: ET.Element, lanes: Sequence[Lane]) -> None:
     for lane in lanes:
         element = ET.SubElement(side, "lane", id=str(lane.id), type=lane.kind, level="false")
         links = ET.SubElement(element, "link")
@@ -284,8 +283,7 @@ def _add_side(side: ET.Element, lanes: Sequence[Lane], length: float) -> None:
             ET.SubElement(links, "predecessor", id=str(lane.predecessor))
         if lane.successor is not None:
             ET.SubElement(links, "successor", id=str(lane.successor))
-        growth = 0.0 if lane.end_width is None else (lane.end_width - lane.width) / length
-        _add_polynomial(element, "width", "sOffset", 0.0, (lane.width, growth, 0.0, 0.0))
+        _add_polynomial(element, "width", "sOffset", 0.0, (lane.width, 0.0, 0.0, 0.0))
         _add_marking(element, lane.marking)
 
 
@@ -306,6 +304,7 @@ def _add_marking(lane: ET.Element, marking: Marking) -> None:
         color=marking.color,
         material="standard",
         width=_number(marking.width),
+        # CARLA's route planner changes lanes only where this allows it.
         laneChange="both" if marking.kind == "broken" else "none",
     )
 

@@ -1,9 +1,8 @@
 """
-What a town's picture from above is painted with: outlines of surfaces and markings, in painting order.
+Polygons that the raster of a town is painted with: surfaces and markings, in painting order.
 
-Painting order: pavements, then lanes without traffic, then lanes with traffic; then the markings of a junction's
-connecting roads; then these roads' inner parts once more, so that no road's edge line crosses another one; then all
-other markings.
+Painting order: pavements, other lanes without traffic, lanes with traffic, markings of a junction's connecting roads,
+the inner parts of these roads once more (so that no road's edge line crosses another road), all other markings.
 """
 
 from __future__ import annotations
@@ -13,27 +12,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+import carla
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering.strips import LaneStrip, Marking
+from sb3_carla.simulator.rendering.lane_strips import LaneStrip, Marking
 
-__all__ = ["PALETTE", "Stroke", "Surface", "strokes"]
+__all__ = ["PALETTE", "GroundPolygon", "Surface", "ground_polygons"]
 
 CHUNK = 8
-"""Cross-sections in one outline: short ones are found faster by place."""
+"""Cross-sections in one polygon: short polygons have small bounding boxes."""
 DASH, PERIOD = 3.0, 7.5
-"""Length of a broken marking's painted part, and of the pattern [m]: 3 m is the 10 ft of the US manual (MUTCD 3A.06),
-the gap half of its 30 ft, so that a small camera sees several dashes. OpenDRIVE's own pattern is hidden by the client.
+"""Length of a dash and of dash and gap of a broken marking [m]. A dash is the 10 ft of the US manual (MUTCD 3A.06), the
+gap half of its 30 ft, so that a small camera sees several dashes. ``carla.Map`` does not tell OpenDRIVE's own lengths.
 """
 MIN_CELLS = 1.5
-"""Thinner lines would look like strings of beads when they run across the cells."""
+"""Least width of a marking [cells]: a thinner diagonal line would look like a string of beads."""
 KEPT_EDGE = 0.15
-"""How far inside a lane its own edge marking is safe from being painted over [m]."""
+"""Width of the strip inside a lane's edges in which its own edge markings are not painted over [m]."""
 
 
 class Surface(IntEnum):
-    """What a spot of the ground is."""
+    """Kind of ground."""
 
     VERGE = 0
     ASPHALT = 1
@@ -50,8 +50,9 @@ class Surface(IntEnum):
     RED = 12
 
 
-ROADS, SIDEWALKS, TERRAIN, ROAD_LINES, GROUND, RAIL_TRACK = 1, 2, 10, 24, 25, 27
-"""``carla.CityObjectLabel`` of CARLA 0.9.16."""
+_LABEL = carla.CityObjectLabel
+ROADS, SIDEWALKS, TERRAIN = (int(label) for label in (_LABEL.Roads, _LABEL.Sidewalks, _LABEL.Terrain))
+ROAD_LINES, GROUND, RAIL_TRACK = (int(label) for label in (_LABEL.RoadLines, _LABEL.Ground, _LABEL.RailTrack))
 
 PALETTE: dict[Surface, tuple[tuple[int, int, int], int, int]] = {
     Surface.VERGE: ((58, 132, 104), 22, TERRAIN),
@@ -68,9 +69,9 @@ PALETTE: dict[Surface, tuple[tuple[int, int, int], int, int]] = {
     Surface.GREEN: ((80, 170, 70), 4, ROAD_LINES),
     Surface.RED: ((60, 60, 200), 4, ROAD_LINES),
 }
-"""Colour (blue, green, red), strength of the texture (standard deviation in grey levels), semantic label."""
+"""Colour (blue, green, red), standard deviation of the texture [grey levels], semantic label."""
 
-# Lane types of OpenDRIVE 1.4: surface, and place in the painting order.
+# Lane type of OpenDRIVE 1.4: surface, position in the painting order. All other types are roadway.
 _LANES = {
     "sidewalk": (Surface.PAVEMENT, 0),
     "walking": (Surface.PAVEMENT, 0),
@@ -87,7 +88,7 @@ _LANES = {
 _ROADWAY = (Surface.ASPHALT, 4)
 _JUNCTION_MARKING, _JUNCTION_INSIDE, _MARKING = 5, 6, 7
 _COLORS = {"Yellow": Surface.YELLOW, "Blue": Surface.BLUE, "Green": Surface.GREEN, "Red": Surface.RED}
-# (offset in marking widths, broken), from the reference line outwards.
+# Lines of each ``carla.LaneMarkingType``: (offset outwards in marking widths, whether it is broken).
 _PATTERNS = {
     "Solid": ((0.0, False),),
     "Broken": ((0.0, True),),
@@ -101,14 +102,14 @@ _PATTERNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Stroke:
+class GroundPolygon:
     """
-    One outline to fill.
+    One polygon to fill.
 
-    :param outline: shape (n, 2), float64 [m]
-    :param surface: what it shows
-    :param order: strokes of a higher order are painted later
-    :param height: mean height [m]
+    :param outline: shape (n, 2), float64, world x and y [m]
+    :param surface: kind of ground
+    :param order: polygons of a higher order are painted later
+    :param height: mean world z [m]
     """
 
     outline: NDArray[np.float64]
@@ -117,28 +118,31 @@ class Stroke:
     height: float
 
 
-def strokes(strips: Sequence[LaneStrip], cell: float, shrink: float = 0.0) -> list[Stroke]:
+def ground_polygons(strips: Sequence[LaneStrip], cell: float, shrink: float = 0.0) -> list[GroundPolygon]:
     """
+    Surfaces and markings of all lanes.
+
     :param strips: lanes of a map
-    :param cell: of the picture [m]; markings are outlined ``MIN_CELLS`` of it wide at least
-    :param shrink: how much thinner than in truth markings are outlined, for a filler that widens what it fills [m]
+    :param cell: cell size of the raster [m]; markings are at least ``MIN_CELLS`` wide
+    :param shrink: subtracted from the width of markings, because filling a polygon widens it [m]
     :return: in painting order
     """
-    painted: list[Stroke] = []
+    polygons: list[GroundPolygon] = []
     for strip in strips:
-        painted += _surface(strip)
+        polygons += _surface(strip)
         for edge, markings in ((strip.inner, strip.inner_markings), (strip.outer, strip.outer_markings)):
             for first, last, marking in _runs(markings):
                 width = max(marking.width, MIN_CELLS * cell)
-                painted += _marking(strip, edge, slice(first, last + 1), marking, width - shrink)
-    painted.sort(key=lambda stroke: stroke.order)
-    return painted
+                polygons += _marking(strip, edge, slice(first, last + 1), marking, width - shrink)
+    polygons.sort(key=lambda polygon: polygon.order)
+    return polygons
 
 
-def _surface(strip: LaneStrip) -> Iterator[Stroke]:
+def _surface(strip: LaneStrip) -> Iterator[GroundPolygon]:
     surface, order = _LANES.get(strip.kind, _ROADWAY)
     yield from _chunks(strip, strip.inner, strip.outer, surface, order)
     if strip.junction and surface is Surface.ASPHALT:
+        # (n, 2): across the lane; at most a quarter of its width is kept at each edge.
         across = strip.outer - strip.inner
         share = KEPT_EDGE / np.maximum(np.linalg.norm(across, axis=1), 4.0 * KEPT_EDGE)[:, None]
         inner, outer = strip.inner + share * across, strip.outer - share * across
@@ -147,15 +151,16 @@ def _surface(strip: LaneStrip) -> Iterator[Stroke]:
 
 def _chunks(
     strip: LaneStrip, inner: NDArray[np.float64], outer: NDArray[np.float64], surface: Surface, order: int
-) -> Iterator[Stroke]:
+) -> Iterator[GroundPolygon]:
     for first in range(0, len(inner) - 1, CHUNK):
         part = slice(first, first + CHUNK + 1)
+        # Along the inner edge and back along the outer one; neighbours share a cross-section.
         outline = np.concatenate([inner[part], outer[part][::-1]])
-        yield Stroke(outline, surface, order, float(strip.heights[part].mean()))
+        yield GroundPolygon(outline, surface, order, float(strip.heights[part].mean()))
 
 
 def _runs(markings: Sequence[Marking | None]) -> Iterator[tuple[int, int, Marking]]:
-    """Stretches of one marking: its first cross-section, the one where it ends, what it is."""
+    """Runs of equal markings: first cross-section, last one, the marking."""
     first = 0
     for i in range(1, len(markings) + 1):
         if i == len(markings) or markings[i] != markings[first]:
@@ -168,8 +173,8 @@ def _runs(markings: Sequence[Marking | None]) -> Iterator[tuple[int, int, Markin
 
 def _marking(
     strip: LaneStrip, edge: NDArray[np.float64], part: slice, marking: Marking, width: float
-) -> Iterator[Stroke]:
-    across = (strip.outer - strip.inner)[part]
+) -> Iterator[GroundPolygon]:
+    across = (strip.outer - strip.inner)[part]  # (n, 2), made unit vectors that point outwards
     across = across / np.maximum(np.linalg.norm(across, axis=1), 1e-6)[:, None]
     line, stations, heights = edge[part], strip.stations[part], strip.heights[part]
     order = _JUNCTION_MARKING if strip.junction else _MARKING
@@ -177,16 +182,21 @@ def _marking(
     for offset, broken in _PATTERNS.get(marking.kind, ()):
         middle = line + (offset * marking.width) * across
         for begin, end in _pieces(float(stations[0]), float(stations[-1]), broken):
+            # The cross-sections within the dash, and its two ends.
             cuts = stations[(stations > begin) & (stations < end)]
             cuts = np.concatenate([[begin], cuts, [end]])
             path = _interpolated(cuts, stations, middle)
             side = 0.5 * width * _interpolated(cuts, stations, across)
             height = float(np.interp(0.5 * (begin + end), stations, heights))
-            yield Stroke(np.concatenate([path - side, (path + side)[::-1]]), surface, order, height)
+            yield GroundPolygon(np.concatenate([path - side, (path + side)[::-1]]), surface, order, height)
 
 
 def _pieces(begin: float, end: float, broken: bool) -> Iterator[tuple[float, float]]:
-    """Painted parts of a marking between two stations [m]; dashes keep their place along the whole road."""
+    """
+    Painted parts of a marking between two stations [m].
+
+    Dash ``number`` begins at ``number * PERIOD``, wherever the marking begins. Solid lines are cut for small polygons.
+    """
     length, period = (DASH, PERIOD) if broken else (2.0 * PERIOD, 2.0 * PERIOD)
     for number in range(math.floor(begin / period), math.floor(end / period) + 1):
         low, high = max(begin, number * period), min(end, number * period + length)
@@ -197,5 +207,5 @@ def _pieces(begin: float, end: float, broken: bool) -> Iterator[tuple[float, flo
 def _interpolated(
     at: NDArray[np.float64], stations: NDArray[np.float64], values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Columns of ``values`` between stations: shape (len(at), 2), float64."""
+    """Both columns of ``values``, shape (n, 2), interpolated at other stations: shape (len(at), 2), float64."""
     return np.stack([np.interp(at, stations, values[:, 0]), np.interp(at, stations, values[:, 1])], axis=1)

@@ -7,16 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from sb3_carla.simulator.roads.alignment import (
+from sb3_carla.simulator.roads.reference_line import (
     Corner,
-    Line,
-    Piece,
-    advance,
+    ReferenceLine,
+    Segment,
     deflections,
-    draw_corner,
-    draw_polyline,
-    least_radius,
-    sample,
+    min_radius,
+    pose_along,
+    random_corner,
+    rounded_polyline,
+    sample_points,
     tangent_length,
 )
 
@@ -40,15 +40,15 @@ def test_tangent_length_of_a_corner_that_is_all_clothoid() -> None:
 
 
 def test_quarter_circle_to_the_left() -> None:
-    x, y, heading = advance((1.0, 2.0, 0.0), Piece(10.0 * math.pi, 0.05, 0.05), 10.0 * math.pi)
+    x, y, heading = pose_along((1.0, 2.0, 0.0), Segment(10.0 * math.pi, 0.05, 0.05), 10.0 * math.pi)
     assert (x, y, heading) == pytest.approx((21.0, 22.0, math.pi / 2.0), abs=1e-9)
 
 
 def test_corner_turns_by_its_deflection() -> None:
     for share in (0.0, 0.4, 1.0):
-        pieces = Corner(15.0, share).pieces(-1.2)
-        assert sum(piece.turned(piece.length) for piece in pieces) == pytest.approx(-1.2)
-        assert max(abs(piece.end_curvature) for piece in pieces) == pytest.approx(1.0 / 15.0)
+        segments = Corner(15.0, share).segments(-1.2)
+        assert sum(segment.turned(segment.length) for segment in segments) == pytest.approx(-1.2)
+        assert max(abs(segment.end_curvature) for segment in segments) == pytest.approx(1.0 / 15.0)
 
 
 def test_deflection_is_positive_to_the_left() -> None:
@@ -59,7 +59,7 @@ def test_deflection_is_positive_to_the_left() -> None:
 
 def test_rounded_polyline_ends_where_the_polyline_does() -> None:
     points = [(0.0, 0.0), (100.0, 0.0), (140.0, 80.0), (60.0, 160.0)]
-    line = draw_polyline(points, [Corner(30.0, 0.5), Corner(20.0, 0.3)])
+    line = rounded_polyline(points, [Corner(30.0, 0.5), Corner(20.0, 0.3)])
     _, x, y, heading = line.starts()[-1]
     assert (x, y) == pytest.approx(points[-1], abs=1e-9)
     assert heading == pytest.approx(math.atan2(80.0, -80.0))
@@ -68,27 +68,27 @@ def test_rounded_polyline_ends_where_the_polyline_does() -> None:
 def test_overlapping_roundings_are_refused() -> None:
     # Two right angles of 20 m radius need 20 m each, the side between them has 30 m.
     with pytest.raises(ValueError, match=r"overlap by 10\.000 m"):
-        draw_polyline([(-50.0, 0.0), (0.0, 0.0), (0.0, 30.0), (50.0, 30.0)], [Corner(20.0, 0.0), Corner(20.0, 0.0)])
+        rounded_polyline([(-50.0, 0.0), (0.0, 0.0), (0.0, 30.0), (50.0, 30.0)], [Corner(20.0, 0.0), Corner(20.0, 0.0)])
 
 
 def test_samples_are_evenly_spaced() -> None:
-    line = Line(0.0, 0.0, 0.0, (Piece(10.0), Piece(7.0)))
-    xs, ys = zip(*sample(line, 4.0), strict=True)
+    line = ReferenceLine(0.0, 0.0, 0.0, (Segment(10.0), Segment(7.0)))
+    xs, ys = zip(*sample_points(line, 4.0), strict=True)
     assert xs == pytest.approx([0.0, 10.0 / 3.0, 20.0 / 3.0, 10.0, 13.5])
     assert ys == pytest.approx([0.0] * 5)
 
 
 def test_slight_corners_take_a_greater_radius() -> None:
-    assert least_radius(1.5, (12.0, 60.0)) == 12.0
-    assert least_radius(-0.5, (12.0, 60.0)) == 30.0
-    assert least_radius(0.1, (12.0, 60.0)) == 60.0
+    assert min_radius(1.5, (12.0, 60.0)) == 12.0
+    assert min_radius(-0.5, (12.0, 60.0)) == 30.0
+    assert min_radius(0.1, (12.0, 60.0)) == 60.0
 
 
 def test_drawn_corner_fits() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
-        corner = draw_corner(rng, 1.5, 25.0, (12.0, 60.0))
+        corner = random_corner(rng, 1.5, 25.0, (12.0, 60.0))
         assert corner is not None
         assert corner.radius >= 12.0
         assert tangent_length(1.5, corner) <= 25.0 + 1e-9
-    assert draw_corner(rng, 1.5, 10.0, (12.0, 60.0)) is None
+    assert random_corner(rng, 1.5, 10.0, (12.0, 60.0)) is None

@@ -1,8 +1,8 @@
 """
-Every lane of a map as a strip of cross-sections.
+Every lane of a map as a strip: the positions of its two edges at a series of cross-sections.
 
-Which lanes there are is read from the OpenDRIVE text, because ``carla.Map`` lists lanes with traffic only; where they
-lie, and how they are marked, is ``carla.Map``'s answer, so that picture and waypoints agree.
+The list of lanes is read from the OpenDRIVE text, because ``carla.Map`` lists driving lanes only. Their positions and
+markings come from ``carla.Map``, so that the raster agrees with the waypoints.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 __all__ = ["LaneStrip", "Marking", "lane_strips"]
 
 STRAIGHT_STEP, CURVED_STEP = 2.0, 0.5
-"""Between two cross-sections of a lane [m]; a chord of 0.5 m at 6 m radius is 5 mm off the arc."""
+"""Distance between two cross-sections of a lane [m]; a chord of 0.5 m at 6 m radius is 5 mm off the arc."""
 END_GAP = 1e-3
-"""Cross-sections keep this far from the ends of a section, where two sections answer [m]."""
+"""Distance of the outermost cross-sections from the ends of a section, where two sections meet [m]."""
 DEFAULT_WIDTH = 0.12
-"""Of markings that the map gives no width [m]."""
+"""Width of markings for which the map gives none [m]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marking:
     """
-    What is painted on one edge of a lane.
+    Line painted on one edge of a lane.
 
     :param kind: name in ``carla.LaneMarkingType``
     :param color: name in ``carla.LaneMarkingColor``
@@ -46,14 +46,15 @@ class LaneStrip:
     """
     One lane of one section, sampled along the road.
 
-    :param kind: the lane's type as OpenDRIVE writes it: driving, shoulder, sidewalk, ...
-    :param junction: whether it is one of a junction's connecting roads
-    :param stations: shape (n,), float64, the road's s [m], increasing
-    :param inner: shape (n, 2), float64, the edge towards the reference line [m]
-    :param outer: shape (n, 2), float64, the edge away from it [m]
-    :param heights: shape (n,), float64 [m]
-    :param outer_markings: for each cross-section, None where nothing is painted
-    :param inner_markings: as ``outer_markings``; given for one lane beside the reference line, whose line it is
+    :param kind: OpenDRIVE lane type: driving, shoulder, sidewalk, ...
+    :param junction: whether the lane belongs to a connecting road of a junction
+    :param stations: shape (n,), float64, s along the road [m], increasing
+    :param inner: shape (n, 2), float64, world x and y of the edge towards the reference line [m]
+    :param outer: shape (n, 2), float64, world x and y of the other edge [m]
+    :param heights: shape (n,), float64, world z [m]
+    :param outer_markings: n markings, None where nothing is painted
+    :param inner_markings: as ``outer_markings``: the marking of the reference line. Only one of the two lanes beside
+        that line has it, so that it is painted once.
     """
 
     kind: str
@@ -68,8 +69,10 @@ class LaneStrip:
 
 def lane_strips(carla_map: Any, root: ElementTree.Element) -> list[LaneStrip]:
     """
+    Sample all lanes of a map.
+
     :param carla_map: ``carla.Map``
-    :param root: the same map's OpenDRIVE document
+    :param root: OpenDRIVE document of the same map
     :return: all lanes but those of type none
     """
     return [strip for road in root.iterfind("road") for strip in _road_strips(carla_map, road)]
@@ -93,7 +96,7 @@ def _road_strips(carla_map: Any, road: ElementTree.Element) -> Iterator[LaneStri
 
 
 def _bends(road: ElementTree.Element) -> list[tuple[float, float]]:
-    """Where a road's reference line is no straight line: (start, end) [m]."""
+    """Stretches in which a road's reference line is not straight: (start, end) [m]."""
     return [
         (float(geometry.get("s", "0")), float(geometry.get("s", "0")) + float(geometry.get("length", "0")))
         for geometry in road.iterfind("planView/geometry")
@@ -102,13 +105,13 @@ def _bends(road: ElementTree.Element) -> list[tuple[float, float]]:
 
 
 def _is_regular(road: ElementTree.Element, section: ElementTree.Element) -> bool:
-    """Whether nothing but the reference line bends the edges of a section's lanes."""
+    """Whether the lanes' edges are parallel to the reference line: no width or offset changes along the road."""
     offsets = [*road.iterfind("lanes/laneOffset"), *section.iter("width"), *section.iter("border")]
     return not any(float(offset.get(power, "0")) for offset in offsets for power in "bcd")
 
 
 def _stations(start: float, end: float, bends: list[tuple[float, float]]) -> list[float]:
-    """Where to cut a section [m]: often where it bends."""
+    """Stations of the cross-sections [m]: every 2 m, in bends every 0.5 m."""
     first, last = start + END_GAP, end - END_GAP
     stations = []
     station = first
@@ -122,14 +125,15 @@ def _stations(start: float, end: float, bends: list[tuple[float, float]]) -> lis
 def _strip(
     waypoints: list[Any], kind: str, junction: bool, stations: NDArray[np.float64], with_centre: bool
 ) -> LaneStrip:
-    rows = np.empty((len(waypoints), 5))
+    rows = np.empty((len(waypoints), 5))  # x, y, z [m], yaw [deg], lane width [m]
     for row, waypoint in zip(rows, waypoints, strict=True):
         transform = waypoint.transform
         place = transform.location
         row[:] = place.x, place.y, place.z, transform.rotation.yaw, waypoint.lane_width
     yaw = np.radians(rows[:, 3])
-    # Waypoints look in the direction of travel: outer is right where traffic keeps right, left where it keeps left.
+    # A waypoint's yaw is the direction of travel: the outer edge is right of it in right-hand traffic, else left.
     keeps_right = bool(waypoints[0].is_rht)
+    # (n, 2): half the lane's width along the unit vector to the right, (-sin yaw, cos yaw) in CARLA's axes.
     half = np.stack([-np.sin(yaw), np.cos(yaw)], axis=1) * (0.5 * rows[:, 4, None] * (1.0 if keeps_right else -1.0))
     left, right = ([_marking(getattr(w, f"{side}_lane_marking")) for w in waypoints] for side in ("left", "right"))
     inner, outer = (left, right) if keeps_right else (right, left)
