@@ -30,7 +30,6 @@ from typing import IO, Any, ClassVar
 
 import carla
 
-from sb3_carla.checks import check_limits
 from sb3_carla.client import process_watchdog
 from sb3_carla.errors import MapError, ServerStartError, TownNotFoundError
 
@@ -473,23 +472,19 @@ def supervisor(
     What keeps an environment's server running.
 
     :param host: of a server that somebody else keeps, or None
-    :param command: ``server_command`` of :class:`sb3_carla.envs.carla_lane.CarlaLaneEnv`
-    :param episodes: its ``server_episodes``
-    :param memory: its ``server_memory`` [GB]
+    :param command: ``server.command`` of :class:`sb3_carla.envs.carla_lane.CarlaLaneEnv`
+    :param episodes: its ``server.max_episodes``
+    :param memory: its ``server.max_memory`` [GB]
     :return: None with a ``host``
-    :raises ValueError: if something is asked of a server that somebody else keeps, or the command has no ``{port}``, or
-        a limit is not positive
+    :raises ValueError: if something is asked of a server that somebody else keeps
     """
-    check_limits(server_episodes=episodes, server_memory=memory)
     if host is not None:
         if any(value is not None for value in (command, episodes, memory)):
-            raise ValueError("server_command, server_episodes, server_memory: expected none of these beside host")
+            raise ValueError("server: expected none of command, max_episodes, max_memory beside host")
         return None
-    if command is not None:
-        _check_command(command)
     return Supervisor(command, episodes=episodes, memory=None if memory is None else memory * 1e9)
 
 
 def _check_command(command: str) -> None:
     if "{port}" not in command:
-        raise ValueError(f"server_command: expected {{port}} where the port of the calls goes, got {command!r}")
+        raise ValueError(f"server.command: expected {{port}} where the port of the calls goes, got {command!r}")

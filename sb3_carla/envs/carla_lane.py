@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from sb3_carla.checks import check_limits, check_positive, check_whole
+from sb3_carla.checks import check_positive, check_whole, from_mapping
 from sb3_carla.client.camera_stream import CameraMount
 from sb3_carla.client.server_connection import LOST, ServerConnection
 from sb3_carla.client.servers import supervisor
@@ -22,6 +22,7 @@ from sb3_carla.client.session import CarlaSession, VehicleState, translate_clien
 from sb3_carla.envs import arguments
 from sb3_carla.envs.controls import Controls, read_action
 from sb3_carla.envs.episode import Episode
+from sb3_carla.envs.options import ControlOptions, ServerOptions
 from sb3_carla.envs.privileged_state import privileged_state
 from sb3_carla.envs.rewards import STANDING_SPEED, Motion, RewardWeights, reward_terms
 from sb3_carla.envs.route import LanePose, LaneRoute, Scenarios
@@ -59,12 +60,13 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | index | meaning | -1 | 1 |
     | --- | --- | --- | --- |
     | 0 | steering | wheels at ``max_wheel_angle`` to the left | to the right |
-    | 1 | pedal, or with `speed_control` speed | full brake, or stop | full throttle, or `target_speed` |
+    | 1 | pedal (`control.longitudinal` "pedal") | full brake | full throttle |
+    | 1 | speed (`control.longitudinal` "speed") | stop | `target_speed` |
 
-    With `speed_control` the car keeps the speed that the action asks for, as in Kendall et al., Learning to drive in a
-    day, ICRA 2019: it reads its speedometer, which the camera cannot. The wheels turn 40 degrees at most, and with
-    `lateral_acceleration` no more than what makes this acceleration in a steady turn at the present speed. So the
-    useful range of actions is as wide at 8 m/s as at walking speed.
+    With "speed" a controller works the pedals so that the car keeps the speed that the action asks for, as in Kendall
+    et al., Learning to drive in a day, ICRA 2019: it reads the speedometer, which the camera cannot. The wheels turn 40
+    degrees at most. With `control.lateral_acceleration` they turn no further than what makes this acceleration in a
+    steady turn at the present speed, so the useful range of actions is as wide at 8 m/s as at walking speed.
 
     ## Reward
     Sum of the weighted terms in ``info["reward_terms"]``, see :mod:`sb3_carla.envs.rewards`:
@@ -99,16 +101,21 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `frame_stack` | 4 | frames in an observation: how many of the last, or how old each is: `[9, 4, 1, 0]` |
     | `image_size` | (84, 84) | height and width [px] |
     | `action_repeat` | 1 | simulation ticks of 0.05 s a decision, its last one too |
-    | `steering_rate` | None | fastest change of the steering, full actions a second; None: at once |
-    | `lateral_acceleration` | None | that full steering makes at speed [m/s^2]; None: 40 degrees at any speed |
-    | `speed_control` | False | the second action is a speed, and a controller works the pedals |
+    | `control` | None | what the actions do: a mapping of the keys below |
     | `reward` | None | weights by term name, replacing defaults |
     | `render_mode` | None | "rgb_array" or "human" |
     | `timeout` | 20.0 | for each answer of the server [s] |
-    | `server_command` | None | starts a server of yours instead of the packaged one; `{port}` stands for its port |
-    | `server_episodes` | None | replace the server after so many episodes, against leaks |
-    | `server_memory` | None | replace it before an episode if it takes more than so many gigabytes |
+    | `server` | None | the server that the environment starts, without `host`: a mapping of the keys below |
     | `start_curriculum` | 0.0 | share of episodes that start shortly before one of the last failures, and are short |
+
+    | key | default | meaning |
+    | --- | --- | --- |
+    | `control.longitudinal` | "pedal" | what the second action is: "pedal" or "speed" |
+    | `control.lateral_acceleration` | None | what full steering makes at speed [m/s^2]; None: 40 degrees at any speed |
+    | `control.steering_rate` | None | fastest change of the steering action [full actions/s]; None: at once |
+    | `server.command` | None | starts a server of yours; `{port}` stands for its port; None: the packaged server |
+    | `server.max_episodes` | None | replace the server after this many episodes, against leaks |
+    | `server.max_memory` | None | replace the server before an episode if it takes more memory than this [GB] |
 
     In `town`, "training" stands for all built-in towns for training, and "held-out" for those to evaluate on; the names
     that CARLA gives its maps ("Carla/Maps/Town01") are understood.
@@ -127,6 +134,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self,
         host: str | None = None,
         port: int = 2000,
+        *,
         town: str | Sequence[str] = "Circuit01",
         scenario: int | None = None,
         n_npcs: int = 0,
@@ -136,15 +144,11 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         frame_stack: int | Sequence[int] = 4,
         image_size: Sequence[int] = (84, 84),
         action_repeat: int = 1,
-        steering_rate: float | None = None,
-        lateral_acceleration: float | None = None,
-        speed_control: bool = False,
+        control: Mapping[str, Any] | None = None,
         reward: Mapping[str, float] | None = None,
         render_mode: str | None = None,
         timeout: float = 20.0,
-        server_command: str | None = None,
-        server_episodes: int | None = None,
-        server_memory: float | None = None,
+        server: Mapping[str, Any] | None = None,
         start_curriculum: float = 0.0,
     ) -> None:
         self._towns = arguments.town_names(town)
@@ -154,7 +158,6 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             check_whole(name, value, least)
         arguments.check_scenario(scenario)
         check_positive(target_speed=target_speed, route_length=route_length, timeout=timeout)
-        check_limits(steering_rate=steering_rate, lateral_acceleration=lateral_acceleration)
         if not route_length >= 20.0:
             raise ValueError(f"route_length: expected at least 20 m, got {route_length!r}")
         arguments.check_image_size(image_size)
@@ -169,14 +172,15 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._n_npcs = n_npcs
         self._route_length = route_length
         self._action_repeat = action_repeat
-        self._weights = RewardWeights.from_mapping(reward)
+        self._weights = from_mapping(RewardWeights, "reward", reward)
         self._camera = CameraMount(width=width, height=height)
         self.metadata = {**self.metadata, "render_fps": round(1.0 / self.decision_seconds)}
 
         self._start_curriculum = StartCurriculum(start_curriculum)
         self._start_place: StartPlace | None = None
+        kept = from_mapping(ServerOptions, "server", server)
         self._connection = ServerConnection(
-            host, port, supervisor(host, server_command, server_episodes, server_memory),
+            host, port, supervisor(host, kept.command, kept.max_episodes, kept.max_memory),
             [self._camera] if render_mode is None else [self._camera, Spectator.MOUNT],
             timeout=timeout, delta_seconds=self.delta_seconds, ticks_per_image=action_repeat,
         )  # fmt: skip
@@ -185,12 +189,10 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._frames = np.zeros((ages[0] + 1, height, width), np.uint8)  # the last ones, oldest first
         self._observation_frames = [ages[0] - age for age in ages]  # of them, those in an observation
         self._gap = math.inf, 0.0  # to the car in front [m], infinite with nobody there, and its speed [m/s]
-        self._controls = Controls(
-            target_speed, steering_rate=steering_rate, lateral_acceleration=lateral_acceleration,
-            speed_control=speed_control, delta_seconds=self.delta_seconds,
-        )  # fmt: skip
-        self.speed_control = speed_control
-        self.action_names = ("steering", "speed") if speed_control else ("steering", "pedal")
+        self.control = from_mapping(ControlOptions, "control", control)
+        """What the actions do."""
+        self.action_names = ("steering", self.control.longitudinal)
+        self._controls = Controls(self.control, target_speed, delta_seconds=self.delta_seconds)
         self._episode: Episode | None = None
         self._replay: dict[str, Any] = {}
         self._interrupted = False  # within a decision

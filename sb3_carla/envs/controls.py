@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sb3_carla.client.session import MAX_WHEEL_ANGLE, WHEELBASE
+from sb3_carla.envs.options import ControlOptions
 
 __all__ = ["Controls", "read_action"]
 
@@ -36,25 +37,16 @@ class Controls:
     """
     From actions to steering and pedals, tick by tick.
 
-    :param target_speed: of the full second action, with ``speed_control`` [m/s]
-    :param steering_rate: fastest change of the steering [full actions/s]; None: at once
-    :param lateral_acceleration: that full steering makes at speed [m/s^2]; None: the wheels' limit at any speed
-    :param speed_control: the second action is a speed, not a pedal
+    :param options: what the actions mean
+    :param target_speed: speed that a full second action asks for if it is a speed [m/s]
     :param delta_seconds: simulated time of a tick [s]
     """
 
-    def __init__(
-        self,
-        target_speed: float,
-        *,
-        steering_rate: float | None,
-        lateral_acceleration: float | None,
-        speed_control: bool,
-        delta_seconds: float,
-    ) -> None:
-        self._target_speed, self._speed_control = target_speed, speed_control
-        self._steering_step = (math.inf if steering_rate is None else steering_rate) * delta_seconds
-        self._lateral_acceleration = math.inf if lateral_acceleration is None else lateral_acceleration
+    def __init__(self, options: ControlOptions, target_speed: float, *, delta_seconds: float) -> None:
+        self._target_speed, self._asks_for_speed = target_speed, options.longitudinal == "speed"
+        rate, acceleration = options.steering_rate, options.lateral_acceleration
+        self._steering_step = (math.inf if rate is None else rate) * delta_seconds
+        self._lateral_acceleration = math.inf if acceleration is None else acceleration
         self.restart()
 
     def restart(self) -> None:
@@ -81,7 +73,7 @@ class Controls:
         self.steering = min(max(steering, low), high)
         self.wheel_angle = self.steering * self.full_steering(speed)
         pedal = drive
-        if self._speed_control:
+        if self._asks_for_speed:
             wanted = 0.5 * (drive + 1.0) * self._target_speed
             pedal = min(max(SPEED_GAIN * (wanted - speed), -1.0), 1.0)
         return self.wheel_angle / MAX_WHEEL_ANGLE, pedal

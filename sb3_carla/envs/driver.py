@@ -52,5 +52,8 @@ class PurePursuitDriver:
         wheel_angle = math.atan2(2.0 * WHEELBASE * math.sin(bearing), distance)
         curvature = route.curvature_ahead(pose.station, 4.0 + BRAKING_DISTANCE_TIME * state.speed)
         wanted = min(comfortable_speed(curvature, env.target_speed), env.safe_speed())
-        drive = 2.0 * wanted / env.target_speed - 1.0 if env.speed_control else 0.5 * (wanted - state.speed) + 0.1
+        if env.control.longitudinal == "speed":
+            drive = 2.0 * wanted / env.target_speed - 1.0
+        else:
+            drive = 0.5 * (wanted - state.speed) + 0.1
         return np.clip([wheel_angle / env.max_wheel_angle, drive], -1.0, 1.0).astype(np.float32)

@@ -15,9 +15,7 @@ others; ``safety`` does, once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
 
 __all__ = ["REWARD_TERMS", "Motion", "RewardWeights", "comfortable_speed", "reward_terms"]
 
@@ -39,6 +37,7 @@ class RewardWeights:
     :param speed: driving faster than recommended, -1 at twice that speed
     :param idling: -1 at a standstill, 0 from a quarter of the recommended speed on
     :param safety: -1 when the episode ends in a failure
+    :raises ValueError: if a weight is not a finite number
     """
 
     progress: float = 1.0
@@ -49,20 +48,10 @@ class RewardWeights:
     idling: float = 0.5
     safety: float = 5.0
 
-    @classmethod
-    def from_mapping(cls, weights: Mapping[str, Any] | None) -> RewardWeights:
-        """
-        Default weights with some replaced.
-
-        :param weights: weight by term name, or None
-        :raises ValueError: if a name is unknown or a weight is not a finite number
-        """
-        for name, weight in (weights or {}).items():
-            if name not in REWARD_TERMS:
-                raise ValueError(f"reward: unknown term {name!r}, expected some of {', '.join(REWARD_TERMS)}")
+    def __post_init__(self) -> None:
+        for name, weight in asdict(self).items():
             if not isinstance(weight, (int, float)) or not math.isfinite(weight):
-                raise ValueError(f"reward: weight of {name!r} must be a finite number, got {weight!r}")
-        return cls(**(weights or {}))
+                raise ValueError(f"reward.{name}: expected a finite number, got {weight!r}")
 
 
 REWARD_TERMS = tuple(field.name for field in fields(RewardWeights))

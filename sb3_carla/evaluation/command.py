@@ -28,6 +28,7 @@ from sb3_carla.evaluation.report import Evaluation, evaluate
 from sb3_carla.evaluation.video import film
 from sb3_carla.td3 import weights
 from sb3_carla.zoo import runs
+from sb3_carla.zoo.hyperparameters import merge_env_kwargs
 
 __all__ = ["main"]
 
@@ -96,7 +97,7 @@ def environment(options: argparse.Namespace, models: list[Path]) -> dict[str, An
         kwargs["n_npcs"] = options.npcs
     if options.host is not None:
         kwargs.update(host=options.host, port=options.port)
-    return {**kwargs, **options.env_kwargs, "town": options.towns}
+    return {**merge_env_kwargs(kwargs, options.env_kwargs), "town": options.towns}
 
 
 def _loaded(path: Path, options: argparse.Namespace) -> Any:

@@ -11,7 +11,13 @@ import yaml
 
 from sb3_carla.td3.schedules import LINEAR, rate_schedule
 
-__all__ = ["check_hyperparameters", "constructor_arguments", "read_hyperparameter_file", "read_hyperparameters"]
+__all__ = [
+    "check_hyperparameters",
+    "constructor_arguments",
+    "merge_env_kwargs",
+    "read_hyperparameter_file",
+    "read_hyperparameters",
+]
 
 AROUND_THE_MODEL = (
     "n_envs", "env_kwargs", "env_wrapper", "vec_env_wrapper", "frame_stack", "normalize", "callback", "monitor_kwargs",
@@ -22,6 +28,8 @@ OF_THE_ZOO = (*AROUND_THE_MODEL, "n_timesteps", "noise_type", "noise_std", "poli
 """Keys of an entry that rl-zoo3 uses itself, the policy, and what :mod:`sb3_carla.zoo.hooks` adds."""
 COUNTS = ("n_timesteps", "n_envs")
 """Numbers among them."""
+OPTION_GROUPS = ("control", "server")
+"""Arguments of the environment that are mappings of options."""
 
 
 def read_hyperparameter_file(path: str) -> dict[str, Any]:
@@ -109,6 +117,20 @@ def constructor_arguments(entry: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {key: value for key, value in entry.items() if key not in OF_THE_ZOO}
     rates = {key: rate_schedule(value) for key, value in arguments.items() if _is_rate(key) and value is not None}
     return arguments | rates
+
+
+def merge_env_kwargs(env_kwargs: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    :param env_kwargs: arguments of the environment
+    :param changes: what goes over them, key by key; within ``control`` and ``server`` key by key as well
+    :return: the result, a new dict
+    """
+    merged = {**env_kwargs, **changes}
+    for name in OPTION_GROUPS:
+        options = (env_kwargs.get(name), changes.get(name))
+        if all(isinstance(each, Mapping) for each in options):
+            merged[name] = {**options[0], **options[1]}
+    return merged
 
 
 def _is_rate(key: str) -> bool:

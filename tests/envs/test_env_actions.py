@@ -15,7 +15,7 @@ from sb3_carla.evaluation import Case, run_episode, scripted_policy
 
 
 def test_wheels_turn_no_faster_than_the_steering_rate() -> None:
-    with CarlaLaneEnv(steering_rate=2.0, action_repeat=2) as env:
+    with CarlaLaneEnv(control={"steering_rate": 2.0}, action_repeat=2) as env:
         env.reset(seed=0, options={"scenario": 0})
         session = env._session
         assert session is not None
@@ -29,7 +29,7 @@ def test_wheels_turn_no_faster_than_the_steering_rate() -> None:
 
 
 def test_speed_control_keeps_the_speed_that_was_asked_for() -> None:
-    with CarlaLaneEnv(speed_control=True, lateral_acceleration=4.0, action_repeat=4) as env:
+    with CarlaLaneEnv(control={"longitudinal": "speed", "lateral_acceleration": 4.0}, action_repeat=4) as env:
         assert env.action_names == ("steering", "speed")
         driver = PurePursuitDriver(env)
         env.reset(seed=0, options={"town": "Circuit01", "scenario": 0})
@@ -44,7 +44,7 @@ def test_speed_control_keeps_the_speed_that_was_asked_for() -> None:
 
 
 def test_full_steering_makes_the_lateral_acceleration_at_speed() -> None:
-    with CarlaLaneEnv(lateral_acceleration=4.0) as env:
+    with CarlaLaneEnv(control={"lateral_acceleration": 4.0}) as env:
         env.reset(seed=0, options={"town": "Circuit01", "scenario": 0})
         assert env.max_wheel_angle == MAX_WHEEL_ANGLE, "at a standstill there is no limit"
         driver = PurePursuitDriver(env)

@@ -255,7 +255,9 @@ def make_run(logs: Path, number: int, config: dict[str, Any], env_kwargs: dict[s
 def test_settings_of_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = {"town": ["Circuit01"], "action_repeat": 2}
     make_run(tmp_path, 2, {"gamma": 0.9, "env_kwargs": file}, None)
-    model = make_run(tmp_path, 10, {"gamma": 0.9, "env_kwargs": file}, {"target_speed": 6.0, "server_memory": 4.0})
+    model = make_run(
+        tmp_path, 10, {"gamma": 0.9, "env_kwargs": file}, {"target_speed": 6.0, "server": {"max_memory": 4.0}}
+    )
     assert runs.find_model(None, tmp_path) == model
     assert runs.environment_settings(model) == {"action_repeat": 2, "target_speed": 6.0}
     wrapped = make_run(tmp_path, 11, {"env_wrapper": "some.Wrapper"}, None)
