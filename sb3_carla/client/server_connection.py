@@ -85,7 +85,7 @@ class ServerConnection:
 
     def _lost_in(self, begin: Callable[[], None]) -> ServerError | None:
         try:
-            with translate_client_errors("The CARLA server stopped translate_client_errors"):
+            with translate_client_errors("The CARLA server stopped answering"):
                 begin()
         except LOST as error:
             self.leave(server_lost=True)

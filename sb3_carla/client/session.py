@@ -344,7 +344,7 @@ class CarlaSession:
         :raises ServerTimeoutError: if the server does not answer
         :raises VehicleLostError: if the car is not in that frame; the client would go on telling its last pose
         """
-        with translate_client_errors("The CARLA server stopped translate_client_errors"):
+        with translate_client_errors("The CARLA server stopped answering"):
             self.frame = self.world.tick(self._timeout)
             present = self.world.get_snapshot().has_actor(self.vehicle.id)  # half a microsecond
         if not present:
@@ -360,7 +360,7 @@ class CarlaSession:
         :raises FrameError: if another one comes instead
         """
         if mount in self._waiting:
-            with translate_client_errors("The CARLA server stopped translate_client_errors"):
+            with translate_client_errors("The CARLA server stopped answering"):
                 self._listen(mount)
         return self._streams[mount].frame(self.frame, self._timeout)
 

@@ -43,6 +43,7 @@ class Controls:
     """
 
     def __init__(self, options: ControlOptions, target_speed: float, *, delta_seconds: float) -> None:
+        self.delta_seconds = delta_seconds
         self._target_speed, self._asks_for_speed = target_speed, options.longitudinal == "speed"
         rate, acceleration = options.steering_rate, options.lateral_acceleration
         self._steering_step = (math.inf if rate is None else rate) * delta_seconds

@@ -205,7 +205,7 @@ def run_episode(env: Env, case: Case, policy: Policy) -> EpisodeRecord:
     total = 0.0
     info: dict[str, Any] = {}
     for _, reward, info in drive(env, case, policy):
-        car = lane.vehicle_state
+        car = lane.simulation.vehicle_state
         errors = (info["lateral_offset_m"], info["heading_error_rad"], info["wheel_angle_rad"])
         rows.append((car.x, car.y, car.heading, car.speed, *errors))
         total += reward
@@ -219,5 +219,5 @@ def run_episode(env: Env, case: Case, policy: Policy) -> EpisodeRecord:
         departures=int(info["departures"]),
         episode_return=total,
         decisions=len(rows) - 1,
-        trace=Trace(lane.decision_seconds, *np.array(rows).T),
+        trace=Trace(lane.simulation.decision_seconds, *np.array(rows).T),
     )

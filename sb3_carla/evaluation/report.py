@@ -147,7 +147,7 @@ def evaluate(
         for case in to_drive:
             records[name].append(run_episode(env, case, policy))
             if case.town not in roads:
-                roads[case.town] = lane_edges(lane.town_map)
+                roads[case.town] = lane_edges(lane.simulation.town_map)
             on_episode()
     return Evaluation(records, tuple(models), roads)
 

@@ -282,7 +282,7 @@ def test_slow_driver_meets_the_time_limit() -> None:
 
         def act() -> np.ndarray:
             action = crawl.act()
-            action[1] = 0.3 if crawl_env.vehicle_state.speed < 1.5 else -0.2
+            action[1] = 0.3 if crawl_env.simulation.vehicle_state.speed < 1.5 else -0.2
             return action
 
         _, info = run_episode(crawl_env, act, seed=0)
@@ -344,7 +344,7 @@ def test_towns_are_drawn_from_the_list() -> None:
 
 def test_the_name_that_the_map_has_is_the_towns(env: CarlaLaneEnv) -> None:
     env.reset(options={"town": "Circuit03"})
-    name, episode = env.town_map.name, env._session.world.id
+    name, episode = env.simulation.town_map.name, env._session.world.id
     assert name != "Circuit03"  # "Carla/Maps/Circuit03"
     _, info = env.reset(options={"town": name})
     assert info["town"] == "Circuit03"
@@ -402,17 +402,17 @@ def test_map_file_that_was_written_anew_is_loaded_anew(tmp_path: Path, max_episo
         for lane_width in (3.5, 4.0):
             path.write_text(road_map(Geometry(200.0), lane_width=lane_width).to_opendrive())
             env.reset(seed=0)
-            assert env.lane_pose.half_width == 0.5 * lane_width
-            place = env.town_map.get_waypoint(carla.Location(*env.route.position(0.0)))
+            assert env.simulation.lane_pose.half_width == 0.5 * lane_width
+            place = env.simulation.town_map.get_waypoint(carla.Location(*env.simulation.route.position(0.0)))
             assert place.lane_width == lane_width
 
 
 def test_not_every_town_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_carla.envs.carla_lane.TOWNS_KEPT", 2)
+    monkeypatch.setattr("sb3_carla.envs.simulation.TOWNS_KEPT", 2)
     with CarlaLaneEnv() as env:
         for town in ("Circuit01", "Village01", "Circuit01", "Circuit02", "Circuit01"):
             env.reset(options={"town": town})
-        assert list(env._scenarios) == ["Circuit02", "Circuit01"]
+        assert list(env.simulation.scenarios) == ["Circuit02", "Circuit01"]
 
 
 def test_traffic_moves_and_the_scripted_driver_shares_the_road_with_it() -> None:
@@ -421,13 +421,13 @@ def test_traffic_moves_and_the_scripted_driver_shares_the_road_with_it() -> None
         driver = PurePursuitDriver(lane)
         for seed in range(3):
             lane.reset(seed=seed)
-            before = lane._traffic.positions
+            before = lane.simulation.traffic.positions
             ended = False
             while not ended:
                 _, _, terminated, truncated, info = lane.step(driver.act())
                 ended = terminated or truncated
             assert info["collisions"] == 0, info
-            moved = np.hypot(*(lane._traffic.positions - before)[:, :2].T)
+            moved = np.hypot(*(lane.simulation.traffic.positions - before)[:, :2].T)
             assert np.median(moved) > 3.0
 
 
@@ -435,7 +435,7 @@ def test_traffic_has_room_or_says_so() -> None:
     with CarlaLaneEnv(town="Circuit01", n_npcs=24) as env:
         for seed in range(8):
             env.reset(seed=seed)
-            cars = np.vstack([env._traffic.positions[:, :2], env.route.points[0, :2]])
+            cars = np.vstack([env.simulation.traffic.positions[:, :2], env.simulation.route.points[0, :2]])
             apart = np.hypot(*(cars[:, None] - cars[None]).T) + np.diag(np.full(len(cars), np.inf))
             assert apart.min() > 11.9
     with CarlaLaneEnv(town="Circuit01", n_npcs=36) as env, pytest.raises(ServerError, match="36 cars do not find 12 m"):
@@ -446,9 +446,9 @@ def test_driving_into_a_standing_car_is_a_collision() -> None:
     with gym.make("CarlaLane-v0", n_npcs=1, town="Circuit01", scenario=0) as made:
         lane = made.unwrapped
         lane.reset(seed=0)
-        x, y, z, heading, _ = lane.route.pose(25.0)
-        car = lane._traffic._cars[0]
-        lane._traffic._cars = []
+        x, y, z, heading, _ = lane.simulation.route.pose(25.0)
+        car = lane.simulation.traffic._cars[0]
+        lane.simulation.traffic._cars = []
         pose = carla.Transform(carla.Location(x, y, z), carla.Rotation(yaw=math.degrees(heading)))
         lane._session.client.apply_batch([carla.command.ApplyTransform(car.actor_id, pose)])
         driver = PurePursuitDriver(lane)
@@ -466,8 +466,8 @@ def test_waiting_behind_a_standing_car_is_not_being_stuck() -> None:
     ) as made:
         lane = made.unwrapped
         lane.reset(seed=0)
-        car = lane._traffic._cars[0]
-        car.route, car.station, car.desired_speed = lane.route, 30.0, 1e-6
+        car = lane.simulation.traffic._cars[0]
+        car.route, car.station, car.desired_speed = lane.simulation.route, 30.0, 1e-6
         driver = PurePursuitDriver(lane)
         ended = False
         while not ended:

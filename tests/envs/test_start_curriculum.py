@@ -77,10 +77,10 @@ def test_episodes_begin_before_the_last_failures(env: CarlaLaneEnv) -> None:
     for _ in range(3):
         _, info = env.reset()
         assert info["town"] == "Village01"
-        start = env.route.waypoints[0]
+        start = env.simulation.route.waypoints[0]
         assert (start.road_id, start.lane_id) == place[1:3]
         assert start.s == pytest.approx(place.s, abs=1e-3)
-        assert env.vehicle_state.speed == pytest.approx(0.0, abs=0.1)
+        assert env.simulation.vehicle_state.speed == pytest.approx(0.0, abs=0.1)
         assert abs(info["lateral_offset_m"]) < 0.05
     _, info = env.reset(options={"town": "Circuit01"})
     assert info["town"] == "Circuit01", "who asks for a town gets it"
@@ -95,11 +95,11 @@ def test_practice_goes_on_where_it_was(env: CarlaLaneEnv) -> None:
     observation, _ = env.reset()
     for _ in range(3):
         observation = env.step(np.array([0.0, 0.3], np.float32))[0]
-    so_far, start, places = env.episode_so_far, env.route.points[0].copy(), env._start_curriculum.places
+    so_far, start, places = env.episode_so_far, env.simulation.route.points[0].copy(), env._start_curriculum.places
 
     env._start_curriculum.places = []
     env.reset(seed=9)
     again, _ = env.reset(options={"resume": so_far})
     np.testing.assert_array_equal(again, observation)
-    np.testing.assert_array_equal(env.route.points[0], start)
+    np.testing.assert_array_equal(env.simulation.route.points[0], start)
     assert env._start_curriculum.places == places
