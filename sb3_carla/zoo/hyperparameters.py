@@ -127,9 +127,9 @@ def merge_env_kwargs(env_kwargs: Mapping[str, Any], changes: Mapping[str, Any]) 
     """
     merged = {**env_kwargs, **changes}
     for name in OPTION_GROUPS:
-        options = (env_kwargs.get(name), changes.get(name))
-        if all(isinstance(each, Mapping) for each in options):
-            merged[name] = {**options[0], **options[1]}
+        before, after = env_kwargs.get(name), changes.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            merged[name] = {**before, **after}
     return merged
 
 

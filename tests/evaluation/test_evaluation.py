@@ -290,6 +290,57 @@ def test_models_are_named_by_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("", "CarlaLane-v0.evaluation.json"),
+        (
+            "--no-baselines --device cpu --towns held-out --weathers ClearNoon --episodes 20",
+            "CarlaLane-v0.evaluation.json",
+        ),
+        ("--towns Town01", "CarlaLane-v0.evaluation.Town01.json"),
+        ("--towns Town01.xodr training", "CarlaLane-v0.evaluation.Town01.xodr+training.json"),
+        ("--weathers HardRainNoon --npcs 20", "CarlaLane-v0.evaluation.HardRainNoon-npcs20.json"),
+        ("--weathers ClearNoon WetNoon --npcs 0", "CarlaLane-v0.evaluation.ClearNoon+WetNoon-npcs0.json"),
+        ("--episodes 5 --scenarios 3 7 --seed 1", "CarlaLane-v0.evaluation.episodes5-scenarios3+7-seed1.json"),
+        ("--host ::1", "CarlaLane-v0.evaluation.host_1.json"),
+        (
+            '--env-kwargs {"target_speed":6,"control":{"longitudinal":"pedal"}}',
+            "CarlaLane-v0.evaluation.control_longitudinal_pedal-target_speed_6.json",
+        ),
+        ("--towns held-out --output here/my.json", "my.json"),
+    ],
+)
+def test_files_are_named_after_what_was_evaluated(options: str, name: str) -> None:
+    model = Path("logs/td3/CarlaLane-v0_1/CarlaLane-v0.zip")
+    path = command.output_path(command.parse(options.split()), model)
+    assert path is not None
+    assert path.name == name
+    assert path.parent == (Path("here") if "--output" in options else model.parent)
+
+
+def test_long_names_are_cut_and_still_differ() -> None:
+    towns = [f"Village{number}" for number in range(10, 42)]
+    paths = [
+        command.output_path(command.parse(["--towns", *each]), Path("a.zip")) for each in (towns, towns[:-1], towns)
+    ]
+    assert paths[0] == paths[2] != paths[1]
+    for path in paths:
+        assert path is not None
+        assert re.fullmatch(r"a\.evaluation\.Village10\+Village11\+[\w+]*-[0-9a-f]{8}\.json", path.name)
+        assert len(path.name) < 110
+
+
+def test_towns_of_the_same_name_in_other_folders_have_other_files() -> None:
+    names = {command.parse(["--towns", f"{folder}Town01.xodr"]).evaluated for folder in ("", "a/", "b/")}
+    assert len(names) == 3
+    assert all(name.startswith("Town01.xodr") for name in names)
+
+
+def test_without_a_model_nothing_is_written() -> None:
+    assert command.output_path(command.parse(["--model", "none", "--npcs", "3"]), None) is None
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--env-kwargs", "[1]"], r"--env-kwargs: expected a JSON object, got \[1\]"),
