@@ -20,9 +20,9 @@ import yaml
 import sb3_carla
 from sb3_carla import evaluation
 from sb3_carla.envs.towns import HELD_OUT_TOWNS
-from sb3_carla.evaluation import Case, EpisodeRecord, Evaluation, Trace, command, scores
+from sb3_carla.evaluation import Case, EpisodeRecord, Evaluation, Trace, command, estimate_metrics
+from sb3_carla.evaluation.metrics import _percentiles, jerk, wilson_interval
 from sb3_carla.evaluation.page import page
-from sb3_carla.evaluation.scores import _percentiles, jerk, wilson_interval
 from sb3_carla.evaluation.video import film
 from sb3_carla.zoo import runs
 
@@ -92,7 +92,7 @@ def test_cases_are_repeated_in_every_weather() -> None:
 
 
 def test_scores_by_hand() -> None:
-    found = {name: scored.value for name, scored in scores([RECORD, FAILURE]).items()}
+    found = {name: estimate.value for name, estimate in estimate_metrics([RECORD, FAILURE]).items()}
     assert found["success_rate"] == 0.5
     assert found["route_completion"] == 0.75
     assert found["driving_score"] == 75.0
@@ -104,7 +104,7 @@ def test_scores_by_hand() -> None:
     assert found["departures_per_km"] == pytest.approx(1 / 0.5)
     assert found["collisions_per_km"] == found["steering_rate_degps"] == found["jerk_rms_mps3"] == 0.0
     crashed = replace(FAILURE, end_reason="collision", departures=0, collisions=1)
-    found = {name: scored.value for name, scored in scores([RECORD, crashed]).items()}
+    found = {name: estimate.value for name, estimate in estimate_metrics([RECORD, crashed]).items()}
     assert found["driving_score"] == pytest.approx(0.5 * (100.0 + 0.6 * 50.0))
     assert found["collisions_per_km"] == pytest.approx(2.0)
 
@@ -117,7 +117,7 @@ def test_steering_rate_heading_and_jerk_by_hand() -> None:
         speed=np.array([8.0, 8.2, 8.2, 8.2]),
         heading=np.array([3.1, 3.1, 3.1, 3.15 - 2.0 * np.pi]),  # 0.05 rad to the right in the last decision
     )
-    found = {name: scored.value for name, scored in scores([replace(RECORD, trace=moving)]).items()}
+    found = {name: estimate.value for name, estimate in estimate_metrics([replace(RECORD, trace=moving)]).items()}
     assert found["steering_rate_degps"] == pytest.approx(5.0 / 0.3)
     assert found["heading_rmse_deg"] == pytest.approx(np.sqrt((9.0 + 16.0) / 3))
     # Along: 2, 0, 0 m/s^2. Across: 0, 0, 8.2 * 0.5 m/s^2. So the jerks are 20 and 41 m/s^3.
@@ -134,7 +134,7 @@ def test_intervals_cover_the_truth() -> None:
             replace(RECORD, success=bool(rng.random() < 0.9), decisions=1, trace=trace([rng.exponential(0.2)]))
             for _ in range(50)
         ]
-        found = scores(records)
+        found = estimate_metrics(records)
         for name, truth in (("success_rate", 0.9), ("lateral_mean_m", 0.2)):
             inside[name] += found[name].low <= truth <= found[name].high
     assert all(180 <= count <= 199 for count in inside.values()), inside
@@ -153,8 +153,8 @@ def test_fifty_successes_are_not_certainty() -> None:
     low, high = wilson_interval(1.0, 50)
     assert (low, high) == (pytest.approx(0.9287, abs=1e-4), 1.0)
     assert wilson_interval(0.0, 50) == (0.0, pytest.approx(1.0 - low))
-    with pytest.raises(ValueError, match="an episode at least"):
-        scores([])
+    with pytest.raises(ValueError, match="at least one episode"):
+        estimate_metrics([])
 
 
 def test_table_file_and_page(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_drivers_on_the_same_scenarios(env: evaluation.Env) -> None:
         assert record.trace.seconds == DECISION
         driven = np.hypot(np.diff(record.trace.x), np.diff(record.trace.y)).sum()
         assert driven == pytest.approx(record.distance_m, rel=0.05)
-        edges = np.concatenate(result.roads[record.town])
+        edges = np.concatenate(result.lane_edges[record.town])
         away = np.hypot(edges[:, 0, None] - record.trace.x, edges[:, 1, None] - record.trace.y).min(axis=0)
         assert away.max() < 4.0, "the path lies on the map's roads"
     assert 0.0 < result.scores["scripted"]["lateral_mean_m"].value < 0.3
