@@ -95,7 +95,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     `start_curriculum`, 20 to 60 m before a place where an earlier episode failed.
 
     ## End
-    | ``end_reason`` | meaning | Gymnasium's flag |
+    | end reason | meaning | flag of `step` |
     | --- | --- | --- |
     | ``collision`` | the car hit something | terminated |
     | ``off_lane`` | the car's centre left its lane | terminated |

@@ -13,14 +13,14 @@ from sb3_carla.envs.options import ControlOptions
 __all__ = ["Controls", "read_action"]
 
 SPEED_GAIN = 0.3
-"""Pedal for each m/s that the car is too slow, of the speed controller [s/m]."""
+"""Gain of the speed controller: pedal for each m/s that the car is too slow [s/m]."""
 
 
 def read_action(action: Any, names: tuple[str, str]) -> tuple[float, float]:
     """
     :param action: shape (2,)
-    :param names: of its numbers, for the error
-    :return: the two, clipped to -1..1
+    :param names: names of the two numbers, for the error
+    :return: the two numbers, clipped to -1..1
     :raises ValueError: if it is not two finite numbers
     """
     try:
@@ -51,7 +51,7 @@ class Controls:
         self.restart()
 
     def restart(self) -> None:
-        """Steer straight on, as when an episode begins."""
+        """Set the steering to straight ahead, for a new episode."""
         self.steering = self.wheel_angle = 0.0
 
     def full_steering(self, speed: float) -> float:
@@ -59,6 +59,7 @@ class Controls:
         :param speed: of the car [m/s]
         :return: wheel angle of full steering at this speed [rad]
         """
+        # Kinematic bicycle: lateral acceleration = speed^2 tan(wheel angle) / wheelbase
         return min(MAX_WHEEL_ANGLE, math.atan(WHEELBASE * self._lateral_acceleration / max(speed**2, 1e-6)))
 
     def act(self, steering: float, drive: float, speed: float) -> tuple[float, float]:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["PurePursuitDriver"]
 
 MIN_LOOKAHEAD, LOOKAHEAD_TIME = 2.5, 0.35
-"""Distance to the point that the rear axle is aimed at: minimum [m], and growth with the speed [s]."""
+"""Distance to the point that the rear axle steers to: minimum [m], and growth with the speed [s]."""
 BRAKING_DISTANCE_TIME = 1.8
-"""How far ahead bends are seen, in seconds of driving."""
+"""Bends slow the car down this far ahead [s of driving]."""
 
 
 class PurePursuitDriver:
@@ -37,7 +37,7 @@ class PurePursuitDriver:
 
     def act(self) -> NDArray[np.float32]:
         """
-        Action for the environment's present state.
+        The action for the present state.
 
         :return: shape (2,), float32: steering, pedal or speed, each in -1 to 1
         """

@@ -1,5 +1,5 @@
 """
-Cars that keep their lane and their distance, moved along waypoints in one batch a tick.
+Other cars: they follow lanes, keep their distance, and are moved along waypoints in one batch each tick.
 
 CARLA's Traffic Manager is not used: it opens a socket that is not on loopback, and can deadlock in 0.9.16.
 """
@@ -22,7 +22,7 @@ from sb3_carla.errors import ServerError
 __all__ = ["CarAhead", "IntelligentDriver", "Traffic", "find_car_ahead", "recommended_speed"]
 
 ROUTE_CHUNK = 150.0
-"""A car's route is continued in pieces of this length [m]."""
+"""A car's route is extended by pieces of this length [m]."""
 VIEW = 40
 """How far ahead a driver looks for others [m]."""
 CAR_LENGTH = 4.8
@@ -216,7 +216,7 @@ class Traffic:
         dt = self._session.delta_seconds
         for index, car in enumerate(self._cars):
             gap, speed = find_car_ahead(car.route, car.station, everyone[near[index]])
-            # Routes are continued in time, so what is left of one is short only where the lane ends.
+            # Routes are extended early, so the rest of one is short only where its lane ends.
             gap = min(gap, car.route.length - car.station)
             desired = comfortable_speed(car.route.curvature_ahead(car.station, 15.0), car.desired_speed)
             acceleration = self._driver(car.speed, desired, gap=gap, closing_speed=car.speed - speed)

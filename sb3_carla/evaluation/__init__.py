@@ -1,4 +1,4 @@
-"""Evaluation on fixed lists of scenarios: episodes, scores with confidence intervals, and reports."""
+"""Evaluation on fixed lists of scenarios: episodes, metrics with confidence intervals, and reports."""
 
 from sb3_carla.evaluation.episodes import (
     FIRST_SEED,

@@ -98,6 +98,19 @@ def test_class_docstring_lists_every_option_with_its_default() -> None:
     assert {name: eval(default, {}) for name, default in rows.items()} == options
 
 
+def test_class_docstring_lists_every_info_key_reward_term_and_end(env: CarlaLaneEnv) -> None:
+    def section(name: str) -> str:
+        return re.split(r"^\s*## ", CarlaLaneEnv.__doc__.split(f"## {name}\n")[1], flags=re.MULTILINE)[0]
+
+    def first_column(text: str) -> list[str]:
+        return re.findall(r"^\s*\| ``(\w+)`` \|", text, re.MULTILINE)
+
+    _, last = run_episode(env, lambda: np.array([0.6, 0.8]), options={"town": "Circuit01", "scenario": 0})
+    assert set(first_column(section("Info"))) == {*last, "server_restarted"}
+    assert set(re.findall(r"``(\w+)``", section("Reward"))) == set(REWARD_TERMS)
+    assert first_column(section("End")) == [*FAILURES, "route_end", "time_limit", "server_lost"]
+
+
 def test_frames_are_oldest_first(env: CarlaLaneEnv) -> None:
     env.reset(seed=2)
     seen = [env.step(STRAIGHT_ON)[0] for _ in range(6)]
