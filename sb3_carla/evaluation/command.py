@@ -117,8 +117,9 @@ def output_path(options: argparse.Namespace, model: Path | None) -> Path | None:
     :param model: the first one, beside which the files are written
     :return: the JSON file; None if there is neither ``--output`` nor a model
     """
-    if options.output is not None or model is None:
-        return options.output
+    output: Path | None = options.output
+    if output is not None or model is None:
+        return output
     return model.with_suffix(f".evaluation.{options.evaluated}.json" if options.evaluated else ".evaluation.json")
 
 
