@@ -32,7 +32,10 @@ from sb3_carla.envs.driver import PurePursuitDriver
 
 TOWNS = ["Circuit01", "Village01", "Village10"]
 WEATHERS = ["ClearNoon", "HardRainSunset"]
-DRIVING: dict[str, Any] = {"action_repeat": 4, "lateral_acceleration": 6.0, "speed_control": True}
+DRIVING: dict[str, Any] = {
+    "action_repeat": 4,
+    "control": {"longitudinal": "speed", "lateral_acceleration": 6.0},
+}
 TENTHS, WARM_UP = 10, 3
 MEMORY_GROWTH, SLOWDOWN = 0.01, 0.05
 """What is allowed [-]."""

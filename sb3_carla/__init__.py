@@ -1,9 +1,8 @@
 """
 Lane keeping from a camera in CARLA, learnt with Stable-Baselines3's TD3.
 
-Importing this package registers ``CarlaLane-v0`` with Gymnasium, sets ``HOME`` where there is none and, where rl-zoo3
-is loaded, hooks into it (see :mod:`sb3_carla.zoo.hooks`). Nothing else happens, and nothing heavy is imported until it
-is used.
+Importing this package registers ``CarlaLane-v0`` with Gymnasium, sets ``HOME`` if it is not set, and hooks into rl-zoo3
+if that is loaded (:mod:`sb3_carla.zoo.hooks`). PyTorch, CARLA and OpenCV are imported only when they are used.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ _LAZY = {
     "SupervisedVecEnv": "sb3_carla.envs.vec_env",
 }
 
-# Services and small containers have none, and `import carla` crashes then: a segmentation fault without a word.
+# Without HOME, as in services and small containers, `import carla` ends the process with a segmentation fault.
 os.environ.setdefault("HOME", os.path.expanduser("~") if os.path.expanduser("~") != "~" else "/")
 
 if "CarlaLane-v0" not in registry:
     register(id="CarlaLane-v0", entry_point="sb3_carla.envs.carla_lane:CarlaLaneEnv")
 
-# `--gym-packages sb3_carla`, or a `custom_envs` of the user's own that imports us: our own hook has not run then.
+# With `--gym-packages sb3_carla`, or a user's own `custom_envs` that imports us, our own hook has not run.
 if "rl_zoo3" in sys.modules:
     importlib.import_module("sb3_carla.zoo.hooks").install()
 

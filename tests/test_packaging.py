@@ -15,6 +15,8 @@ import yaml
 from paths import ROOT
 
 import sb3_carla
+from sb3_carla.checks import from_mapping
+from sb3_carla.envs.options import ControlOptions, ServerOptions
 from sb3_carla.zoo.algorithms import ALGORITHMS
 
 FOLDERS = {"policies": "sb3_carla.policies", "callbacks": "sb3_carla.callbacks", "hyperparams": "sb3_carla.hyperparams"}
@@ -157,7 +159,10 @@ def test_hyperparameters_are_data(algo: str, env_id: str, entry: dict[str, Any])
         assert value is None or isinstance(value, (bool, int, float, str)), value
         assert not isinstance(value, str) or "(" not in value, f"looks like code: {value!r}"
     accepted = gym.spec(env_id).kwargs.keys() | _arguments(env_id)
-    assert set(entry.get("env_kwargs", {})) <= accepted
+    env_kwargs = entry.get("env_kwargs", {})
+    assert set(env_kwargs) <= accepted
+    for name, options in {"control": ControlOptions, "server": ServerOptions}.items():
+        from_mapping(options, name, env_kwargs.get(name))
 
 
 def _arguments(env_id: str) -> set[str]:

@@ -16,7 +16,7 @@ from sb3_carla.client import process_watchdog
 from sb3_carla.client.server_process import RESTORE_SYS_PATH, ServerProcess, child_environment
 from sb3_carla.errors import ServerStartError
 
-__all__ = ["CommandServer", "check_command"]
+__all__ = ["CommandServer"]
 
 ANSWER_TIMEOUT = 2.0
 """How long a server that is starting may take for one answer before it is asked again [s]."""
@@ -52,7 +52,8 @@ class CommandServer(ServerProcess):
     """
 
     def __init__(self, command: str, *, timeout: float = 180.0) -> None:
-        check_command(command)
+        if "{port}" not in command:
+            raise ValueError(f"server.command: expected a command with {{port}} in it, got {command!r}")
         port, reservation = reserve_ports()
         words = shlex.split(command.replace("{port}", str(port)))
         server_id = secrets.token_hex(8)
@@ -77,15 +78,6 @@ class CommandServer(ServerProcess):
                 last = self.last_log_line()
                 raise ServerStartError(f"The server {shlex.join(words)} {what}. Its last line: {last!r}")
             time.sleep(0.2)
-
-
-def check_command(command: str) -> None:
-    """
-    :param command: that starts a server
-    :raises ValueError: if it has no ``{port}``
-    """
-    if "{port}" not in command:
-        raise ValueError(f"server_command: expected {{port}} in place of the RPC port, got {command!r}")
 
 
 def server_answers(host: str, port: int) -> bool:

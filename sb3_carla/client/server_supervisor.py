@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sb3_carla.checks import check_limits
-from sb3_carla.client.command_server import CommandServer, check_command
+from sb3_carla.client.command_server import CommandServer
 from sb3_carla.client.embedded_server import EmbeddedServer
 from sb3_carla.client.server_process import ServerProcess
 
@@ -73,22 +72,18 @@ def make_supervisor(
     host: str | None, command: str | None, *, max_episodes: int | None = None, max_memory: float | None = None
 ) -> ServerSupervisor | None:
     """
-    Check the server arguments of :class:`sb3_carla.envs.carla_lane.CarlaLaneEnv`, and make its supervisor.
+    The supervisor of an environment's server.
 
     :param host: address of a server that the user runs, or None
-    :param command: ``server_command``
-    :param max_episodes: ``server_episodes``
-    :param max_memory: ``server_memory`` [GB]
+    :param command: see :class:`ServerSupervisor`
+    :param max_episodes: likewise
+    :param max_memory: memory above which the server is replaced before an episode [GB]
     :return: None with a ``host``
-    :raises ValueError: if there is another argument beside ``host``, the command has no ``{port}``, or a limit is not
-        positive
+    :raises ValueError: if there is another argument beside ``host``
     """
-    check_limits(server_episodes=max_episodes, server_memory=max_memory)
     if host is not None:
         if any(value is not None for value in (command, max_episodes, max_memory)):
-            raise ValueError("server_command, server_episodes, server_memory: expected none of these beside host")
+            raise ValueError("server: expected none of command, max_episodes, max_memory beside host")
         return None
-    if command is not None:
-        check_command(command)
     max_bytes = None if max_memory is None else max_memory * 1e9
     return ServerSupervisor(command, max_episodes=max_episodes, max_memory=max_bytes)

@@ -1,4 +1,4 @@
-"""Checks of the environment's arguments. Every error names the argument, what was expected and what was seen."""
+"""Checks of the environment's arguments. Every error names the argument, what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sb3_carla.checks import check_whole
+from sb3_carla.checks import check_positive, check_whole
 from sb3_carla.envs.towns import expand_towns
 
 __all__ = [
-    "check_image_size",
+    "check_route_length",
     "check_scenario",
     "frame_ages",
+    "image_shape",
     "town_names",
     "weather_choices",
 ]
@@ -23,8 +24,8 @@ __all__ = [
 
 def frame_ages(value: Any) -> tuple[int, ...]:
     """
-    :param value: the argument ``frame_stack``: how many of the last frames an observation has, or the age of each
-        [decisions], the oldest first
+    :param value: the argument ``frame_stack``: the number of the last frames in an observation, or the age of each
+        [decisions], oldest first
     :return: the ages
     :raises ValueError: if it is neither; ages are whole numbers that fall to 0
     """
@@ -38,21 +39,33 @@ def frame_ages(value: Any) -> tuple[int, ...]:
     return tuple(range(int(value) - 1, -1, -1))
 
 
-def check_image_size(value: object) -> None:
+def image_shape(value: Any) -> tuple[int, int]:
     """
-    :param value: height and width [px]
-    :raises ValueError: if it is something else, or one is no whole number, or less than 8
+    :param value: the argument ``image_size``: height and width [px]
+    :return: the two
+    :raises ValueError: if it is not a pair of whole numbers of at least 8
     """
     if not isinstance(value, Sequence) or len(value) != 2:
         raise ValueError(f"image_size: expected (height, width), each at least 8 px, got {value!r}")
     for length in value:
         check_whole("image_size", length, 8)
+    return value[0], value[1]
+
+
+def check_route_length(value: object) -> None:
+    """
+    :param value: length of a route [m]
+    :raises ValueError: if it is not a finite number of at least 20
+    """
+    check_positive(route_length=value)
+    if float(value) < 20.0:  # type: ignore[arg-type]
+        raise ValueError(f"route_length: expected at least 20 m, got {value!r}")
 
 
 def check_scenario(value: object) -> None:
     """
     :param value: number of a scenario, or None for any
-    :raises ValueError: if it is something else
+    :raises ValueError: if it is neither None nor a whole number of at least 0
     """
     if value is not None:
         check_whole("scenario", value, 0)
@@ -60,10 +73,10 @@ def check_scenario(value: object) -> None:
 
 def town_names(towns: str | Sequence[str]) -> list[str]:
     """
-    :param towns: one or several names, paths or names of sets
-    :return: all the towns, see :func:`sb3_carla.envs.towns.expand_towns`; paths are absolute, since
-        a server has a folder of its own, and this process may change its
-    :raises ValueError: if there is none, or one is no text
+    :param towns: one or several names, paths, or names of sets
+    :return: all the towns, see :func:`sb3_carla.envs.towns.expand_towns`. Paths are absolute, because the server runs
+        in another folder and this process may change its own
+    :raises ValueError: if the list is empty, or an item is not a text
     """
     names = _listed(towns, str)
     if not names or not all(isinstance(name, str) and name for name in names):
@@ -75,7 +88,7 @@ def weather_choices(weather: Any) -> list[str | Mapping[str, float]]:
     """
     :param weather: one or several presets of ``carla.WeatherParameters``, or mappings of its parameters
     :return: all of them
-    :raises ValueError: if there is none, or one is neither, or a parameter is no number
+    :raises ValueError: if the list is empty, an item is neither preset nor mapping, or a parameter is not a number
     """
     choices = _listed(weather, (str, Mapping))
     if not choices or not all(isinstance(choice, (str, Mapping)) for choice in choices):

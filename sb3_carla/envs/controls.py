@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 
 from sb3_carla.client.vehicle import MAX_WHEEL_ANGLE, WHEELBASE
+from sb3_carla.envs.options import ControlOptions
 
 __all__ = ["Controls", "read_action"]
 
 SPEED_GAIN = 0.3
-"""Pedal for each m/s that the car is too slow, of the speed controller [s/m]."""
+"""Gain of the speed controller: pedal for each m/s that the car is too slow [s/m]."""
 
 
 def read_action(action: Any, names: tuple[str, str]) -> tuple[float, float]:
     """
     :param action: shape (2,)
-    :param names: of its numbers, for the error
-    :return: the two, clipped to -1..1
+    :param names: names of the two numbers, for the error
+    :return: the two numbers, clipped to -1..1
     :raises ValueError: if it is not two finite numbers
     """
     try:
@@ -36,29 +37,21 @@ class Controls:
     """
     From actions to steering and pedals, tick by tick.
 
-    :param target_speed: of the full second action, with ``speed_control`` [m/s]
-    :param steering_rate: fastest change of the steering [full actions/s]; None: at once
-    :param lateral_acceleration: that full steering makes at speed [m/s^2]; None: the wheels' limit at any speed
-    :param speed_control: the second action is a speed, not a pedal
+    :param options: what the actions mean
+    :param target_speed: speed that a full second action asks for if it is a speed [m/s]
     :param delta_seconds: simulated time of a tick [s]
     """
 
-    def __init__(
-        self,
-        target_speed: float,
-        *,
-        steering_rate: float | None,
-        lateral_acceleration: float | None,
-        speed_control: bool,
-        delta_seconds: float,
-    ) -> None:
-        self._target_speed, self._speed_control = target_speed, speed_control
-        self._steering_step = (math.inf if steering_rate is None else steering_rate) * delta_seconds
-        self._lateral_acceleration = math.inf if lateral_acceleration is None else lateral_acceleration
+    def __init__(self, options: ControlOptions, target_speed: float, *, delta_seconds: float) -> None:
+        self.delta_seconds = delta_seconds
+        self._target_speed, self._asks_for_speed = target_speed, options.longitudinal == "speed"
+        rate, acceleration = options.steering_rate, options.lateral_acceleration
+        self._steering_step = (math.inf if rate is None else rate) * delta_seconds
+        self._lateral_acceleration = math.inf if acceleration is None else acceleration
         self.restart()
 
     def restart(self) -> None:
-        """Steer straight on, as when an episode begins."""
+        """Set the steering to straight ahead, for a new episode."""
         self.steering = self.wheel_angle = 0.0
 
     def full_steering(self, speed: float) -> float:
@@ -66,6 +59,7 @@ class Controls:
         :param speed: of the car [m/s]
         :return: wheel angle of full steering at this speed [rad]
         """
+        # Kinematic bicycle: lateral acceleration = speed^2 tan(wheel angle) / wheelbase
         return min(MAX_WHEEL_ANGLE, math.atan(WHEELBASE * self._lateral_acceleration / max(speed**2, 1e-6)))
 
     def act(self, steering: float, drive: float, speed: float) -> tuple[float, float]:
@@ -81,7 +75,7 @@ class Controls:
         self.steering = min(max(steering, low), high)
         self.wheel_angle = self.steering * self.full_steering(speed)
         pedal = drive
-        if self._speed_control:
+        if self._asks_for_speed:
             wanted = 0.5 * (drive + 1.0) * self._target_speed
             pedal = min(max(SPEED_GAIN * (wanted - speed), -1.0), 1.0)
         return self.wheel_angle / MAX_WHEEL_ANGLE, pedal

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["PurePursuitDriver"]
 
 MIN_LOOKAHEAD, LOOKAHEAD_TIME = 2.5, 0.35
-"""Distance to the point that the rear axle is aimed at: minimum [m], and growth with the speed [s]."""
+"""Distance to the point that the rear axle steers to: minimum [m], and growth with the speed [s]."""
 BRAKING_DISTANCE_TIME = 1.8
-"""How far ahead bends are seen, in seconds of driving."""
+"""Bends slow the car down this far ahead [s of driving]."""
 
 
 class PurePursuitDriver:
@@ -37,12 +37,12 @@ class PurePursuitDriver:
 
     def act(self) -> NDArray[np.float32]:
         """
-        Action for the environment's present state.
+        The action for the present state.
 
         :return: shape (2,), float32: steering, pedal or speed, each in -1 to 1
         """
-        env = self._env
-        state, pose, route = env.vehicle_state, env.lane_pose, env.route
+        env, simulation = self._env, self._env.simulation
+        state, pose, route = simulation.vehicle_state, simulation.lane_pose, simulation.route
         lookahead = MIN_LOOKAHEAD + LOOKAHEAD_TIME * state.speed
         x, y, _ = route.position(pose.station + lookahead - 0.5 * WHEELBASE)
         rear_x = state.x - 0.5 * WHEELBASE * math.cos(state.heading)
@@ -51,6 +51,9 @@ class PurePursuitDriver:
         distance = max(math.hypot(x - rear_x, y - rear_y), 0.1)
         wheel_angle = math.atan2(2.0 * WHEELBASE * math.sin(bearing), distance)
         curvature = route.curvature_ahead(pose.station, 4.0 + BRAKING_DISTANCE_TIME * state.speed)
-        wanted = min(comfortable_speed(curvature, env.target_speed), env.safe_speed())
-        drive = 2.0 * wanted / env.target_speed - 1.0 if env.speed_control else 0.5 * (wanted - state.speed) + 0.1
-        return np.clip([wheel_angle / env.max_wheel_angle, drive], -1.0, 1.0).astype(np.float32)
+        wanted = min(comfortable_speed(curvature, env.target_speed), simulation.safe_speed())
+        if env.control.longitudinal == "speed":
+            drive = 2.0 * wanted / env.target_speed - 1.0
+        else:
+            drive = 0.5 * (wanted - state.speed) + 0.1
+        return np.clip([wheel_angle / simulation.max_wheel_angle, drive], -1.0, 1.0).astype(np.float32)

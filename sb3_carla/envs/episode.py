@@ -1,9 +1,9 @@
-"""What has happened in an episode so far, and whether it is over."""
+"""The bookkeeping of an episode: what has happened so far, and whether it is over."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sb3_carla.client.vehicle import VehicleState
@@ -12,9 +12,9 @@ from sb3_carla.envs.route import LanePose
 __all__ = ["FAILURES", "Episode"]
 
 FAILURES = ("collision", "off_lane", "wrong_way", "stuck")
-"""Ends that are the driver's fault: the episode is terminated. All others truncate it."""
+"""End reasons that terminate the episode, as they are the driver's fault. All others truncate it."""
 STUCK_DISTANCE, STUCK_TIME = 1.8, 6.0
-"""A car that takes longer [s] for so little [m] is stuck: also one that creeps, as exploration noise makes it."""
+"""A car that drives less than this distance [m] in this time [s] is stuck, also if exploration noise makes it creep."""
 ROUTE_END_MARGIN = 1.5
 """The route counts as completed this far before its last point [m]."""
 
@@ -38,31 +38,32 @@ class Episode:
     """Empty while the episode goes on."""
     ticks: int = 0
     distance: float = 0.0
+    """Distance driven [m]."""
     collisions: int = 0
     lane_invasions: int = 0
     _offset_sum: float = 0.0
-    _mark: float = 0.0
-    _mark_age: float = 0.0
+    _last_progress: float = 0.0
+    _time_without_progress: float = 0.0
     _over_marking: bool = False
-    _furthest: float = field(default=0.0)
+    _largest_station: float = 0.0
 
     def update(self, state: VehicleState, pose: LanePose, collisions: int, *, blocked: bool = False) -> None:
         """
-        Take in one tick.
+        Count one tick.
 
-        :param state: car's state after it
+        :param state: car's state after the tick
         :param pose: car relative to its route
-        :param collisions: contacts reported in it
-        :param blocked: a car in front leaves no room to move; waiting behind it is not being stuck
+        :param collisions: contacts reported in the tick
+        :param blocked: a car ahead leaves no room to move, so that waiting does not count as stuck
         """
         self.ticks += 1
         self.distance += state.speed * self.delta_seconds
         self.collisions += collisions > 0
         self._offset_sum += abs(pose.lateral_offset)
-        self._furthest = max(self._furthest, pose.station)
-        self._mark_age += self.delta_seconds
-        if blocked or self.distance - self._mark >= STUCK_DISTANCE:
-            self._mark, self._mark_age = self.distance, 0.0
+        self._largest_station = max(self._largest_station, pose.station)
+        self._time_without_progress += self.delta_seconds
+        if blocked or self.distance - self._last_progress >= STUCK_DISTANCE:
+            self._last_progress, self._time_without_progress = self.distance, 0.0
         over_marking = abs(pose.lateral_offset) + self.half_width > pose.half_width
         self.lane_invasions += over_marking and not self._over_marking
         self._over_marking = over_marking
@@ -77,7 +78,7 @@ class Episode:
             return "wrong_way"
         if pose.station >= self.route_length - ROUTE_END_MARGIN:
             return "route_end"
-        if self._mark_age > STUCK_TIME:
+        if self._time_without_progress > STUCK_TIME:
             return "stuck"
         if self.ticks * self.delta_seconds >= self.time_limit:
             return "time_limit"
@@ -85,8 +86,8 @@ class Episode:
 
     @property
     def stuck(self) -> float:
-        """Share of the time that has passed in which the car counts as stuck, unless it moves on."""
-        return self._mark_age / STUCK_TIME
+        """Time without progress, as a share of that after which the car is stuck."""
+        return self._time_without_progress / STUCK_TIME
 
     @property
     def failed(self) -> bool:
@@ -98,10 +99,10 @@ class Episode:
         """Share of the route that was driven, 0 to 1."""
         if self.end_reason == "route_end":
             return 1.0
-        return min(max(self._furthest / self.route_length, 0.0), 1.0)
+        return min(max(self._largest_station / self.route_length, 0.0), 1.0)
 
     def summary(self) -> dict[str, Any]:
-        """The part of ``info`` that an episode's last step has in addition."""
+        """What the ``info`` of an episode's last step has in addition."""
         return {
             "is_success": self.end_reason == "route_end",
             "end_reason": self.end_reason,

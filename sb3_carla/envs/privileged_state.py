@@ -1,4 +1,4 @@
-"""What the simulator knows of the car and its lane, in numbers: for critics, which only train, never for the policy."""
+"""What the simulator knows about the car and its lane. For critics, which only training needs; never for the policy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from sb3_carla.client.vehicle import VehicleState
 from sb3_carla.envs.route import LanePose, LaneRoute, wrap_angle
-from sb3_carla.envs.traffic import recommended_speed
+from sb3_carla.envs.traffic import CarAhead, recommended_speed
 
 __all__ = ["PRIVILEGED_STATE_SIZE", "privileged_state"]
 
 LOOK_AHEAD = (4.0, 8.0, 12.0, 20.0, 32.0)
-"""Distances of the points of the lane whose directions are told [m]."""
-ANGLE, GAP = 0.3, 50.0
-"""Units of angles [rad] and of the gap to the next car [m]."""
+"""Distances along the lane to the points whose directions are part of the state [m]."""
+ANGLE_UNIT, GAP_UNIT = 0.3, 50.0
+"""Units of angles [rad] and of the gap to the car ahead [m]."""
 BOUND = 4.0
-"""Every number is clipped to plus and minus this many units."""
+"""Every number is clipped to -BOUND..BOUND, in its unit."""
 PRIVILEGED_STATE_SIZE = 9 + len(LOOK_AHEAD)
-"""How many numbers there are."""
+"""Length of the state."""
 
 
 def privileged_state(
@@ -28,37 +28,48 @@ def privileged_state(
     pose: LanePose,
     car: VehicleState,
     *,
-    gap: tuple[float, float],
+    car_ahead: CarAhead,
     target_speed: float,
     steering: float,
     stuck: float,
 ) -> NDArray[np.float32]:
     """
-    The state that the reward and the episode's end follow from, in about unit size.
+    The state that reward and end of the episode depend on, in numbers of about unit size.
 
-    :param route: that the car is to follow
-    :param pose: of the car on it
+    | index | number | unit |
+    | --- | --- | --- |
+    | 0 | lateral offset, right positive | 1 m |
+    | 1 | heading error, right positive | 0.3 rad |
+    | 2 to 6 | directions from the car to the lane's centre 4, 8, 12, 20 and 32 m ahead, right positive | 0.3 rad |
+    | 7 | half of the lane's width | 1 m |
+    | 8 | speed | target speed |
+    | 9 | recommended speed | target speed |
+    | 10 | speed of the car ahead, 0 if the road is free | target speed |
+    | 11 | gap to the car ahead, 1 if the road is free | 50 m |
+    | 12 | last steering action | 1 |
+    | 13 | time without progress, as a share of that after which the car is stuck | 1 |
+
+    :param route: of the car
+    :param pose: the car relative to its route
     :param car: its position, heading and speed
-    :param gap: to the car in front [m], infinite with nobody there, and its speed [m/s]
-    :param target_speed: on a free straight, and unit of the speeds [m/s]
+    :param car_ahead: the next car on the route
+    :param target_speed: speed on a free straight [m/s]
     :param steering: last steering action [-]
-    :param stuck: share of the time that has passed in which a car counts as stuck [-]
-    :return: shape (PRIVILEGED_STATE_SIZE,), float32: lateral offset [m], heading error and directions from the car to
-        the lane's centre ``LOOK_AHEAD`` further on [0.3 rad], half of the lane's width [m], speed, recommended speed,
-        speed of the car in front [target speed], gap to it [50 m, at most 1], steering, stuck
+    :param stuck: share of the time after which the car counts as stuck [-]
+    :return: shape (PRIVILEGED_STATE_SIZE,), float32
     """
     angles = [pose.heading_error]
     for distance in LOOK_AHEAD:
         x, y, _ = route.position(pose.station + distance)
         angles.append(wrap_angle(math.atan2(y - car.y, x - car.x) - car.heading))
-    comfortable = recommended_speed(route, pose.station, car.speed, target_speed, gap[0])
-    speeds = (car.speed, comfortable, gap[1])
+    comfortable = recommended_speed(route, pose.station, speed=car.speed, target_speed=target_speed, gap=car_ahead.gap)
+    speeds = (car.speed, comfortable, car_ahead.speed)
     numbers = [
         pose.lateral_offset,
-        *(angle / ANGLE for angle in angles),
+        *(angle / ANGLE_UNIT for angle in angles),
         pose.half_width,
         *(speed / target_speed for speed in speeds),
-        min(gap[0] / GAP, 1.0),
+        min(car_ahead.gap / GAP_UNIT, 1.0),
         steering,
         stuck,
     ]

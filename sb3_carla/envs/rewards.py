@@ -1,30 +1,30 @@
 """
 The reward, as named terms of comparable size.
 
-Each term is worked out per decision from what the car did, multiplied by its weight, and reported under its name in
-``info["reward_terms"]``; the reward is their sum. ``lane_centering`` and ``heading`` fade with the speed: a car that
-stands off-centre is not punished for it, so ending the episode early never pays. Standing still until the episode ends
-as stuck costs about twice as much as leaving the lane at once: where the two cost the same, policies stopped for good
-before junctions that they had failed at.
+After each decision every term is computed from a :class:`Motion`, multiplied by its weight, and reported under its name
+in ``info["reward_terms"]``. The reward is their sum. To add a term: a weight in :class:`RewardWeights`, a line in
+:func:`reward_terms`, and its name in the docstring of :class:`sb3_carla.envs.carla_lane.CarlaLaneEnv`.
 
-Source of the shape: progress times (1 - lateral error) keeps the lane in DonkeyCar and in CARLA lane-keeping work; a
-progress weight of 95 % taught a published system to rush, so here no term of a decision outweighs the sum of the
-others; ``safety`` does, once.
+``lane_centering`` and ``heading`` are scaled by the progress: a car that stands off-centre is not punished for it, so
+ending the episode early never pays. Standing still until the episode ends as ``stuck`` costs about twice as much as
+leaving the lane at once. When both cost the same, policies stopped before junctions where they had failed.
+
+Source of the shape: progress times (1 - lateral error) keeps the lane in DonkeyCar and in CARLA lane-keeping work. A
+progress weight of 95 % taught a published system to drive too fast, so here no term of a decision outweighs the sum of
+the others, except ``safety``, once an episode.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
 
 __all__ = ["REWARD_TERMS", "Motion", "RewardWeights", "comfortable_speed", "reward_terms"]
 
 COMFORTABLE_LATERAL_ACCELERATION = 2.5
-"""Limit for choosing the speed in bends [m/s^2]; 2 to 3 is what drivers accept (Reymond et al., Human Factors 2001)."""
+"""Limit for the speed in bends [m/s^2]; drivers accept 2 to 3 (Reymond et al., Human Factors 2001)."""
 STANDING_SPEED = 1.0
-"""Behind a car that leaves room for less than this [m/s], standing is not idling."""
+"""If the recommended speed is lower [m/s], as behind a standing car, standing still is not idling."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class RewardWeights:
     :param speed: driving faster than recommended, -1 at twice that speed
     :param idling: -1 at a standstill, 0 from a quarter of the recommended speed on
     :param safety: -1 when the episode ends in a failure
+    :raises ValueError: if a weight is not a finite number
     """
 
     progress: float = 1.0
@@ -49,20 +50,10 @@ class RewardWeights:
     idling: float = 0.5
     safety: float = 5.0
 
-    @classmethod
-    def from_mapping(cls, weights: Mapping[str, Any] | None) -> RewardWeights:
-        """
-        Default weights with some replaced.
-
-        :param weights: weight by term name, or None
-        :raises ValueError: if a name is unknown or a weight is not a finite number
-        """
-        for name, weight in (weights or {}).items():
-            if name not in REWARD_TERMS:
-                raise ValueError(f"reward: unknown term {name!r}, expected some of {', '.join(REWARD_TERMS)}")
+    def __post_init__(self) -> None:
+        for name, weight in asdict(self).items():
             if not isinstance(weight, (int, float)) or not math.isfinite(weight):
-                raise ValueError(f"reward: weight of {name!r} must be a finite number, got {weight!r}")
-        return cls(**(weights or {}))
+                raise ValueError(f"reward.{name}: expected a finite number, got {weight!r}")
 
 
 REWARD_TERMS = tuple(field.name for field in fields(RewardWeights))
@@ -71,16 +62,16 @@ REWARD_TERMS = tuple(field.name for field in fields(RewardWeights))
 @dataclass(frozen=True, slots=True)
 class Motion:
     """
-    What the reward looks at after one decision.
+    What the reward depends on: the car after a decision.
 
     :param progress_speed: mean speed along the lane since the last decision [m/s]
     :param speed: car's speed now [m/s]
-    :param recommended_speed: that of the bends ahead and of the car in front [m/s], >= 0
+    :param recommended_speed: comfortable in the bends ahead and behind the car ahead [m/s], >= 0
     :param lateral_offset: distance from the lane's centre [m]
     :param half_width: half of the lane's width [m]
     :param heading_error: angle to the lane [rad]
     :param steering_change: since the last decision, in steering actions [-], 0 to 2
-    :param failed: the episode ends in a collision, off the lane, the wrong way or stuck
+    :param failed: the episode ended in a failure: collision, off_lane, wrong_way or stuck
     """
 
     progress_speed: float
@@ -110,7 +101,7 @@ def reward_terms(motion: Motion, weights: RewardWeights) -> dict[str, float]:
     """
     The weighted terms; their sum is the reward.
 
-    :param motion: what the car did
+    :param motion: the car after the decision
     :param weights: weight of each term
     :return: term by name
     """

@@ -1,4 +1,4 @@
-"""Where to drive: a lane's centre line as a polyline, and where the car stands relative to it."""
+"""Where to drive: a lane's centre line as a polyline, and the car's place relative to it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Waypoint = Any
 SPACING = 1.0
 """Distance between two points of a route [m]."""
 MOST_STEPS = 4
-"""Waypoints for each of these distances, at most: they are closer together on the inside of a bend."""
+"""Most waypoints in a distance of ``SPACING``: they are closer together on the inside of a bend."""
 STRAIGHT_ON = math.radians(45.0)
-"""A branch that changes the heading by less leads straight on."""
+"""A branch that changes the heading by less than this goes straight on."""
 SAME_TURN = math.radians(12.0)
 """Branches straight on whose heading changes differ by less than this count as equally straight."""
 SAME_CORNER = math.radians(60.0)
-"""The same for branches that turn off."""
+"""Likewise for branches that turn."""
 SHORT_ROUTE = 120.0
-"""Length of a route that is begun at a given place [m]."""
+"""Length of a route that the start curriculum begins [m]."""
 OUTLOOK = 40.0
-"""How far the lane is known beyond a route's end [m]: as far as anything looks ahead."""
+"""Length of lane that is known beyond the end of a route [m]: nothing looks further ahead."""
 START_SPACING = 10.0
 """Distance between two numbered starts on a lane [m]."""
 
@@ -60,10 +60,10 @@ def wrap_angle(angle: float) -> float:
 
 def straightest(current: Waypoint, candidates: list[Waypoint]) -> Waypoint:
     """
-    The branch that changes the heading least, judged at the branch's far end; the rightmost of equals.
+    The branch that changes the heading least, judged at its far end; the rightmost of those that are about equal.
 
-    Where a road ends in a T, left and right turn by about the same angle. A camera cannot tell which is the lesser one,
-    so unless the difference is plain to see, right is taken: every T looks alike and is driven alike.
+    At the end of a T junction both branches turn by about the same angle, and a camera cannot see which turns less. So
+    unless the difference is large, the right one is taken: all T junctions look alike and are driven alike.
 
     :param current: where the branches begin
     :param candidates: first waypoint of each branch, at least one
@@ -115,10 +115,10 @@ def follow_lane(start: Waypoint, length: float) -> list[Waypoint]:
 
 class LaneRoute:
     """
-    A lane's centre line from a start, and a cursor that follows a car along it.
+    A lane's centre line, and a cursor that follows the car along it.
 
     :param waypoints: at least two ``carla.Waypoint``, about ``SPACING`` apart
-    :param length: of what is to be driven [m]; the rest is there to be looked at. None: all of it
+    :param length: length to drive [m]; the rest is only looked at
     """
 
     def __init__(self, waypoints: list[Waypoint], length: float = math.inf) -> None:
@@ -127,22 +127,22 @@ class LaneRoute:
         places = [_location(waypoint) for waypoint in waypoints]
         moved = [0] + [i for i in range(1, len(places)) if math.dist(places[i][:2], places[i - 1][:2]) > 1e-3]
         self.waypoints = [waypoints[i] for i in moved]
-        """The waypoints, without any that repeat a place."""
+        """The waypoints, without those at the place of the one before."""
         self.points: NDArray[np.float64] = np.array([places[i] for i in moved])
-        """Shape (n, 3), float64 [m]."""
+        """Their places: shape (n, 3), float64 [m]."""
         steps = np.diff(self.points, axis=0)
         lengths = np.hypot(steps[:, 0], steps[:, 1])
         self.stations: NDArray[np.float64] = np.concatenate(([0.0], np.cumsum(lengths)))
         """Distance from the start at each point: shape (n,), float64 [m]."""
         self.length = min(length, float(self.stations[-1]))
-        """Length of what is to be driven [m]."""
+        """Length to drive [m]."""
         self.headings: NDArray[np.float64] = np.arctan2(steps[:, 1], steps[:, 0])
         """Direction of each segment: shape (n - 1,), float64 [rad]."""
         self._half_widths = [0.5 * waypoint.lane_width for waypoint in self.waypoints]
         self._pitches: list[float] = np.arctan2(steps[:, 2], lengths).tolist()
         self.curvatures: NDArray[np.float64] = _curvatures(self.headings, lengths)
         """Curvature at each segment, right positive: shape (n - 1,), float64 [1/m]."""
-        # Plain floats: the cursor reads a handful a tick, and numpy scalars cost more than the arithmetic.
+        # Lists of floats: the cursor reads a few numbers each tick, and indexing numpy arrays is slower than that.
         self._xs: list[float] = self.points[:, 0].tolist()
         self._ys: list[float] = self.points[:, 1].tolist()
         self._zs: list[float] = self.points[:, 2].tolist()
@@ -157,10 +157,9 @@ class LaneRoute:
 
     def locate(self, x: float, y: float, heading: float) -> LanePose:
         """
-        Follow the car: project it to the route near its last place.
+        Project the car to the route and move the cursor there.
 
-        The search goes on from the segment of the previous call, so that a road that comes back to itself is not
-        taken for a short cut.
+        The search starts at the segment of the previous call, so the cursor does not jump where a road crosses itself.
 
         :param x: car's position [m]
         :param y: car's position [m]
@@ -183,6 +182,7 @@ class LaneRoute:
         return LanePose(self._stations[segment] + along, across, error, self._half_widths[segment])
 
     def _project(self, segment: int, x: float, y: float) -> tuple[float, float]:
+        """Distance along a segment from its start, and to the right of it [m]."""
         heading = self._headings[segment]
         dx, dy = x - self._xs[segment], y - self._ys[segment]
         cos_heading, sin_heading = math.cos(heading), math.sin(heading)
@@ -210,7 +210,7 @@ class LaneRoute:
 
     def position(self, station: float) -> tuple[float, float, float]:
         """
-        Point of the centre line; beyond its end, where the lane ends too, straight on.
+        Point of the centre line; beyond its end the last segment is continued.
 
         :param station: distance from the start [m], at least 0
         :return: x, y, z [m]
@@ -229,9 +229,9 @@ class LaneRoute:
 
     def curvature_ahead(self, station: float, distance: float) -> float:
         """
-        Sharpest bend of the next stretch.
+        Sharpest bend of a stretch of the route.
 
-        :param station: where the stretch begins [m]
+        :param station: start of the stretch [m]
         :param distance: its length [m]
         :return: largest absolute curvature [1/m]
         """
@@ -256,12 +256,12 @@ class Scenarios:
     """
     The starts of a town: every ``START_SPACING`` metres of every driving lane outside junctions.
 
-    Numbered scenarios are those starts in a fixed shuffled order, without those from which the lane ends before the
+    Numbered scenarios are these starts in a fixed shuffled order. Starts are left out if their lane ends before the
     route does.
 
     :param carla_map: ``carla.Map``
     :param route_length: length of each route [m]
-    :raises MapError: if the town has no start with so long a route
+    :raises MapError: if no lane of the town is as long as the route
     """
 
     def __init__(self, carla_map: Any, route_length: float) -> None:
@@ -280,7 +280,7 @@ class Scenarios:
         """
         Route of a numbered scenario, its cursor at the start.
 
-        :param number: from 0; the order never changes for a town and a route length
+        :param number: from 0; a town and a route length always give the same order
         :raises IndexError: if the town has fewer scenarios
         """
         if number < 0 or not self._extend(number + 1):
@@ -291,7 +291,7 @@ class Scenarios:
 
     def draw(self, rng: np.random.Generator) -> LaneRoute:
         """
-        Route from a random start; depends on ``rng`` alone, not on what was drawn before.
+        Route from a random start. It depends on ``rng`` only, not on earlier calls.
 
         :param rng: source of randomness
         :return: a new route
@@ -308,10 +308,10 @@ class Scenarios:
         """
         A short route from a point of a lane, which may be inside a junction.
 
-        :param road_id: as OpenDRIVE names it
-        :param lane_id: likewise
+        :param road_id: OpenDRIVE's number of the road
+        :param lane_id: OpenDRIVE's number of the lane
         :param s: distance along the road [m]
-        :return: a new route of at most ``SHORT_ROUTE``; None where the lane ends before half of it, or there is none
+        :return: a new route of at most ``SHORT_ROUTE``; None if there is no such lane, or it ends before half of that
         """
         start = self._map.get_waypoint_xodr(road_id, lane_id, s)
         length = min(SHORT_ROUTE, self._route_length)
@@ -319,7 +319,7 @@ class Scenarios:
 
     def shuffled_starts(self, rng: np.random.Generator) -> Iterator[Waypoint]:
         """
-        Places on driving lanes outside junctions, each once, from which a lane leads on.
+        All starts in random order.
 
         :param rng: source of randomness
         :return: ``carla.Waypoint``
@@ -327,7 +327,7 @@ class Scenarios:
         return (self._starts[index] for index in rng.permutation(len(self._starts)))
 
     def _extend(self, count: int) -> bool:
-        """Find routes until there are ``count``; False where the town has fewer."""
+        """Find numbered routes until there are ``count``; False if the town has fewer."""
         while len(self._numbered) < count and self._tried < len(self._starts):
             route = _route(self._starts[self._tried], self._route_length, self._route_length)
             self._tried += 1
@@ -337,8 +337,8 @@ class Scenarios:
 
 
 def _route(start: Waypoint, length: float, least: float) -> LaneRoute | None:
-    """Route from a start, or None where the lane ends before ``least`` [m]."""
-    # Beyond its end too the lane can be seen: the state at the end is like any other, and has a value.
+    """Route from a start, or None if the lane ends before ``least`` [m]."""
+    # OUTLOOK: a route's end truncates the episode, so the state there must be like any other and have a value.
     waypoints = follow_lane(start, length + OUTLOOK)
     route = LaneRoute(waypoints, length) if len(waypoints) > 1 else None
     return route if route is not None and route.length > least - SPACING else None

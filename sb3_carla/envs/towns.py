@@ -1,4 +1,4 @@
-"""Names of the towns that come in the package, and which of them training never sees."""
+"""The built-in towns: those to train in, and those to evaluate in, which training never sees."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ TRAINING_TOWNS: tuple[str, ...] = (
     *(f"Village{number}" for number in range(10, 42)),
 )
 """
-Towns to train on: twelve of chosen styles, and villages whose styles are drawn too, from Village10 on; those from
-Village34 on have three and four lanes a direction.
+Towns to train in. The first twelve have hand-picked styles; those of Village10 and later are random. Villages from
+Village34 on have three or four lanes in each direction.
 """
 
 HELD_OUT_TOWNS: tuple[str, ...] = (
@@ -36,16 +36,16 @@ HELD_OUT_TOWNS: tuple[str, ...] = (
     "Village42",
     "Village43",
 )
-"""Towns to evaluate on: other seeds, and styles that overlap with those of training without being the same."""
+"""Towns to evaluate in: other seeds; their styles overlap with those of training but are not the same."""
 
 
 def expand_towns(names: str | Iterable[str]) -> list[str]:
     """
-    Names of towns, where "training" and "held-out" stand for these sets.
+    Names of towns, with the sets "training" and "held-out" replaced by their towns.
 
-    :param names: one or several: of towns, also in the long forms that CARLA gives (``Carla/Maps/Town01`` of
-        ``world.get_map().name``, ``/Game/Carla/Maps/Town01`` of ``client.get_available_maps()``), paths of OpenDRIVE
-        files, names of sets
+    :param names: one or several: names of towns or sets, paths of OpenDRIVE files, or CARLA's long names
+        (``Carla/Maps/Town01`` of ``world.get_map().name``, ``/Game/Carla/Maps/Town01`` of
+        ``client.get_available_maps()``)
     :return: the towns, in this order
     """
     sets = {"training": TRAINING_TOWNS, "held-out": HELD_OUT_TOWNS}

@@ -1,5 +1,5 @@
 """
-Cars that keep their lane and their distance, moved along waypoints in one batch a tick.
+Other cars: they follow lanes, keep their distance, and are moved along waypoints in one batch each tick.
 
 CARLA's Traffic Manager is not used: it opens a socket that is not on loopback, and can deadlock in 0.9.16.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import carla
 import numpy as np
@@ -20,17 +20,18 @@ from sb3_carla.envs.rewards import comfortable_speed
 from sb3_carla.envs.route import LaneRoute, Scenarios, follow_lane
 from sb3_carla.errors import ServerError
 
-__all__ = ["IntelligentDriver", "Traffic", "gap_ahead", "recommended_speed"]
+__all__ = ["CarAhead", "IntelligentDriver", "Traffic", "find_car_ahead", "recommended_speed"]
 
 ROUTE_CHUNK = 150.0
-"""A car's route is continued in pieces of this length [m]."""
+"""A car's route is extended by pieces of this length [m]."""
 VIEW = 40
 """How far ahead a driver looks for others [m]."""
 CAR_LENGTH = 4.8
+"""[m]"""
 BLOCKING_WIDTH = 1.9
-"""Another car is in the way where its centre is closer than this to the route [m]."""
+"""A car is in the way where its centre is closer than this to the route [m]."""
 BEND_PREVIEW, BEND_PREVIEW_TIME = 2.0, 1.2
-"""How far ahead bends limit the recommended speed: so many metres, and seconds of driving."""
+"""Bends limit the recommended speed this far ahead: distance [m], and growth with the speed [s]."""
 CLEARANCE = 12.0
 """Free space around each car when an episode begins [m]."""
 
@@ -53,11 +54,11 @@ class IntelligentDriver:
     acceleration: float = 1.5
     deceleration: float = 2.0
 
-    def __call__(self, speed: float, desired_speed: float, gap: float, closing_speed: float) -> float:
+    def __call__(self, speed: float, desired_speed: float, *, gap: float, closing_speed: float) -> float:
         """
         :param speed: [m/s]
         :param desired_speed: [m/s], > 0
-        :param gap: to the car in front, bumper to bumper [m]; infinite if there is none
+        :param gap: to the car ahead, bumper to bumper [m]; infinite if there is none
         :param closing_speed: how fast the gap shrinks [m/s]
         :return: acceleration [m/s^2], at least -8
         """
@@ -68,49 +69,61 @@ class IntelligentDriver:
 
     def following_speed(self, gap: float) -> float:
         """
-        :param gap: to the car in front, bumper to bumper [m]; infinite if there is none
+        :param gap: to the car ahead, bumper to bumper [m]; infinite if there is none
         :return: speed at which this gap is the one to keep [m/s]
         """
         return max(0.0, gap - self.minimum_gap) / self.time_headway
 
 
-def gap_ahead(route: LaneRoute, station: float, cars: NDArray[np.float64]) -> tuple[float, float]:
+class CarAhead(NamedTuple):
     """
     The next car on a route.
 
-    :param route: where one is going
-    :param station: where one is [m]
+    :param gap: distance to it, bumper to bumper [m]; infinite if the road is free
+    :param speed: its speed along the route [m/s]
+    """
+
+    gap: float = math.inf
+    speed: float = 0.0
+
+
+def find_car_ahead(route: LaneRoute, station: float, cars: NDArray[np.float64]) -> CarAhead:
+    """
+    Find the next car on a route, up to ``VIEW`` metres ahead.
+
+    :param route: of the car that looks ahead
+    :param station: its place on the route [m]
     :param cars: the others: shape (n, 4), float64 [x m, y m, velocity x m/s, velocity y m/s]
-    :return: gap from bumper to bumper [m] (infinite if the way is free), that car's speed along the route [m/s]
+    :return: the nearest of them that is in the way
     """
     if not len(cars):
-        return math.inf, 0.0
+        return CarAhead()
     bumper = station + 0.5 * CAR_LENGTH
     first, last = np.searchsorted(route.stations, (bumper, bumper + VIEW))
     ahead = route.points[first:last, :2]  # (k, 2)
     if not len(ahead):
-        return math.inf, 0.0
+        return CarAhead()
     squared = ((ahead[:, None, :] - cars[None, :, :2]) ** 2).sum(axis=2)  # (k, n)
     blocked = np.flatnonzero((squared < BLOCKING_WIDTH**2).any(axis=1))
     if not len(blocked):
-        return math.inf, 0.0
+        return CarAhead()
     point = int(blocked[0])
     car = cars[int(squared[point].argmin())]
     heading = route.headings[min(first + point, len(route.headings) - 1)]
     speed = car[2] * math.cos(heading) + car[3] * math.sin(heading)
     distance = route.stations[first + point] - station + BLOCKING_WIDTH
-    return max(0.0, float(distance) - CAR_LENGTH), float(speed)
+    return CarAhead(max(0.0, float(distance) - CAR_LENGTH), float(speed))
 
 
-def recommended_speed(route: LaneRoute, station: float, speed: float, target_speed: float, gap: float) -> float:
+def recommended_speed(route: LaneRoute, station: float, *, speed: float, target_speed: float, gap: float) -> float:
     """
-    Speed that the bends ahead and the car in front leave comfortable.
+    Speed that is comfortable in the bends ahead and behind the car ahead.
 
     :param route: that the car follows
-    :param station: where it is [m]
+    :param station: its place on the route [m]
     :param speed: its speed [m/s]
     :param target_speed: on a free straight [m/s]
-    :param gap: to the car in front [m], infinite with nobody there
+    :param gap: to the car ahead [m]; infinite if the road is free
     :return: [m/s]
     """
     curvature = route.curvature_ahead(station, BEND_PREVIEW + BEND_PREVIEW_TIME * speed)
@@ -130,8 +143,8 @@ class Traffic:
     """
     Lane-following cars around the agent's.
 
-    :param session: where they drive; its town is loaded
-    :param count: how many
+    :param session: with the server; its town is loaded
+    :param count: number of cars
     :param target_speed: their mean desired speed [m/s]
     :raises ServerError: if the town has too few free places
     """
@@ -168,7 +181,7 @@ class Traffic:
 
     def restart(self, scenarios: Scenarios, route: LaneRoute, rng: np.random.Generator) -> None:
         """
-        Spread the cars over the town, none of them near another or near the agent's start.
+        Spread the cars over the town, with free space around each and around the agent's start.
 
         :param scenarios: the town's starts
         :param route: the agent's route
@@ -203,11 +216,11 @@ class Traffic:
         np.fill_diagonal(near, False)
         dt = self._session.delta_seconds
         for index, car in enumerate(self._cars):
-            gap, speed = gap_ahead(car.route, car.station, everyone[near[index]])
-            # Routes are continued in time, so what is left of one is short only where the lane ends.
+            gap, speed = find_car_ahead(car.route, car.station, everyone[near[index]])
+            # Routes are extended early, so the rest of one is short only where its lane ends.
             gap = min(gap, car.route.length - car.station)
             desired = comfortable_speed(car.route.curvature_ahead(car.station, 15.0), car.desired_speed)
-            acceleration = self._driver(car.speed, desired, gap, car.speed - speed)
+            acceleration = self._driver(car.speed, desired, gap=gap, closing_speed=car.speed - speed)
             car.speed = max(0.0, car.speed + acceleration * dt)
             car.station += car.speed * dt
             if car.station > car.route.length - VIEW:
@@ -244,7 +257,7 @@ def _is_car(blueprint: Any) -> bool:
 
 
 def _continued(route: LaneRoute, station: float) -> tuple[LaneRoute, float]:
-    """The route that goes on where this one ends, overlapping it from the car's place on."""
+    """A route that begins shortly before the car and goes on where this one ends; the car's place on it [m]."""
     index = int(np.searchsorted(route.stations, station))
     rest = route.waypoints[max(index - 1, 0) :]
     begin = float(route.stations[max(index - 1, 0)])

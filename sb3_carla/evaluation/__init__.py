@@ -1,4 +1,4 @@
-"""Evaluation on fixed lists of scenarios: episodes, scores with confidence intervals, and reports."""
+"""Evaluation on fixed lists of scenarios: episodes, metrics with confidence intervals, and reports."""
 
 from sb3_carla.evaluation.episodes import (
     FIRST_SEED,
@@ -14,25 +14,26 @@ from sb3_carla.evaluation.episodes import (
     run_episode,
     scripted_policy,
 )
+from sb3_carla.evaluation.metrics import METRICS, Estimate, Metric, estimate_metrics
 from sb3_carla.evaluation.report import Evaluation, evaluate
-from sb3_carla.evaluation.scores import SCORES, Score, scores
 
 __all__ = [
     "FIRST_SEED",
-    "SCORES",
+    "METRICS",
     "Case",
     "Env",
     "EpisodeRecord",
+    "Estimate",
     "Evaluation",
+    "Metric",
     "Policy",
-    "Score",
     "Trace",
     "cases",
     "drive",
+    "estimate_metrics",
     "evaluate",
     "model_policy",
     "random_policy",
     "run_episode",
-    "scores",
     "scripted_policy",
 ]

@@ -1,19 +1,25 @@
 """
-Evaluate models beside the scripted driver and a random policy, on the same scenarios of towns they never saw.
+Evaluate models beside the scripted driver and a random policy, on the same scenarios of towns that they never saw.
 
     python scripts/evaluate.py                                      # the last run in logs/
     python scripts/evaluate.py --model seed1=a.zip seed2=b.zip --weathers ClearNoon HardRainNoon --npcs 20
     python scripts/evaluate.py --model none                         # only the scripted driver and the random policy
     python scripts/evaluate.py --host localhost --towns Town02      # a real CARLA server
 
-Several models count as seeds of one training: the table ends with their mean and spread. Beside the JSON it writes a
-page with every driven path over the map and, with --video, a film of the worst episode of the first driver.
+Several models count as seeds of one training: the table ends with their mean and spread.
+
+Files are written beside the first model: the scorecard MODEL.evaluation.json, a page .html with every driven path over
+its map and, with --video, a film .webm of the first driver's worst episode. What differs from the default evaluation is
+part of the name, so that no evaluation overwrites another: CarlaLane-v0.evaluation.Town02.json,
+CarlaLane-v0.evaluation.HardRainNoon-npcs20.json. --output names the files itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,8 +34,13 @@ from sb3_carla.evaluation.report import Evaluation, evaluate
 from sb3_carla.evaluation.video import film
 from sb3_carla.td3 import weights
 from sb3_carla.zoo import runs
+from sb3_carla.zoo.hyperparameters import merge_env_kwargs
 
 __all__ = ["main"]
+
+DEFAULT_TOWNS, DEFAULT_WEATHERS, DEFAULT_EPISODES = ["held-out"], ["ClearNoon"], 20
+LONGEST_NAME = 80
+"""Most characters of a file's name that tell what was evaluated."""
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,31 +55,78 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--algo", default="td3", help="rl-zoo3's name of the algorithm (default: td3)")
     parser.add_argument("--weights-only", action="store_true", help="unpickle nothing: for models you do not trust")
     parser.add_argument("--device", default="auto", help="PyTorch device (default: auto)")
-    parser.add_argument("--towns", nargs="+", default=["held-out"], help="names, paths, training, held-out (default)")
-    parser.add_argument("--episodes", type=int, default=20, help="in a weather; they go round the towns (default: 20)")
-    parser.add_argument("--scenarios", type=int, nargs="+", help="numbers to go through (default: 0, 1, 2, ...)")
-    parser.add_argument("--weathers", nargs="+", default=["ClearNoon"], help="presets of CARLA (default: ClearNoon)")
-    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first episode")
+    parser.add_argument("--towns", nargs="+", default=DEFAULT_TOWNS, help="names, paths, training, held-out (default)")
+    parser.add_argument(
+        "--episodes", type=int, default=DEFAULT_EPISODES, help="in each weather, town after town (default: 20)"
+    )
+    parser.add_argument("--scenarios", type=int, nargs="+", help="numbers to drive in turn (default: 0, 1, 2, ...)")
+    parser.add_argument("--weathers", nargs="+", default=DEFAULT_WEATHERS, help="presets of CARLA (default: ClearNoon)")
+    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first episode")
     parser.add_argument("--npcs", type=int, help="other cars (default: as in the model's run)")
     parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
     parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
     parser.add_argument("--env-kwargs", type=json.loads, default={}, help="""JSON, e.g. '{"target_speed": 6}'""")
     parser.add_argument("--no-baselines", action="store_true", help="the models only")
     parser.add_argument("--video", action="store_true", help="film the worst episode of the first driver")
-    parser.add_argument("--output", type=Path, help="JSON file; the page lies beside it (default: beside the model)")
+    parser.add_argument("--output", type=Path, help="JSON file to write, the page beside it (default: see above)")
     options = parser.parse_args(argv)
     if not isinstance(options.env_kwargs, dict):
         parser.error(f"--env-kwargs: expected a JSON object, got {options.env_kwargs!r}")
     if options.video and options.model == ["none"] and options.output is None:
-        parser.error("--video: expected --output, beside which the film lies, as there is no model")
+        parser.error("--video: expected --output, as there is no model beside which the film could be written")
+    options.evaluated = _evaluated(options)
     options.towns = expand_towns(options.towns)
     return options
+
+
+def _evaluated(options: argparse.Namespace) -> str:
+    """
+    What differs from the default evaluation, as a part of a file's name: empty if nothing does.
+
+    A digest ends a name that is too long, or leaves out the folder of a town's file.
+    """
+    parts = []
+    if options.model is not None and len(options.model) > 1:
+        parts.append(f"{len(options.model)}models")
+    if options.towns != DEFAULT_TOWNS:
+        parts.append("+".join(Path(town).name for town in options.towns))
+    if options.weathers != DEFAULT_WEATHERS:
+        parts.append("+".join(options.weathers))
+    if options.npcs is not None:
+        parts.append(f"npcs{options.npcs}")
+    if options.episodes != DEFAULT_EPISODES:
+        parts.append(f"episodes{options.episodes}")
+    if options.scenarios is not None:
+        parts.append(f"scenarios{'+'.join(map(str, options.scenarios))}")
+    if options.seed != FIRST_SEED:
+        parts.append(f"seed{options.seed}")
+    if options.host is not None:
+        parts.append(f"host_{options.host}")
+    parts += [f"{key}_{json.dumps(value, sort_keys=True)}" for key, value in sorted(options.env_kwargs.items())]
+    name = "-".join(re.sub(r"[^A-Za-z0-9.+-]+", "_", part).strip("_") for part in parts)
+    folders = [town for town in options.towns if Path(town).name != town]
+    if len(name) <= LONGEST_NAME and not folders:
+        return name
+    digest = hashlib.sha256("-".join([*parts, *folders]).encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - len(digest) - 1]}-{digest}"
+
+
+def output_path(options: argparse.Namespace, model: Path | None) -> Path | None:
+    """
+    :param options: of the command line
+    :param model: the first one, beside which the files are written
+    :return: the JSON file; None if there is neither ``--output`` nor a model
+    """
+    output: Path | None = options.output
+    if output is not None or model is None:
+        return output
+    return model.with_suffix(f".evaluation.{options.evaluated}.json" if options.evaluated else ".evaluation.json")
 
 
 def find_models(options: argparse.Namespace) -> dict[str, Path]:
     """
     :param options: of the command line
-    :return: path of a ``.zip`` by the name that stands in the table
+    :return: path of a ``.zip`` by the model's name in the table
     """
     if options.model == ["none"]:
         return {}
@@ -85,7 +143,7 @@ def find_models(options: argparse.Namespace) -> dict[str, Path]:
 def environment(options: argparse.Namespace, models: list[Path]) -> dict[str, Any]:
     """
     :param options: of the command line
-    :param models: whose runs tell what the environment was like; of none: defaults
+    :param models: their run folders say how the environment was set up; without models: defaults
     :return: arguments for ``gym.make``
     """
     settings = [runs.environment_settings(model) for model in models] or [{}]
@@ -96,7 +154,7 @@ def environment(options: argparse.Namespace, models: list[Path]) -> dict[str, An
         kwargs["n_npcs"] = options.npcs
     if options.host is not None:
         kwargs.update(host=options.host, port=options.port)
-    return {**kwargs, **options.env_kwargs, "town": options.towns}
+    return {**merge_env_kwargs(kwargs, options.env_kwargs), "town": options.towns}
 
 
 def _loaded(path: Path, options: argparse.Namespace) -> Any:
@@ -107,11 +165,11 @@ def _loaded(path: Path, options: argparse.Namespace) -> Any:
 
 def main(argv: list[str] | None = None) -> None:
     """
-    Parse, drive, print, write.
+    Parse the command line, drive, print the scorecard, write the files.
 
     :param argv: command line without the program; None: the process's own
     :raises FileNotFoundError: if there is no such model
-    :raises CarlaLaneError: if the server or a town cannot be had
+    :raises CarlaLaneError: if the server cannot be started or reached, or has no such town
     """
     options = parse(argv)
     models = find_models(options)
@@ -133,9 +191,8 @@ def main(argv: list[str] | None = None) -> None:
     finally:
         env.close()
     print(result.table())
-    first = next(iter(models.values()), None)
-    output = options.output or (first and first.with_suffix(".evaluation.json"))
-    if output:
+    output = output_path(options, next(iter(models.values()), None))
+    if output is not None:
         result.settings = {
             "models": {name: str(path) for name, path in models.items()}, "algo": options.algo, "env_kwargs": kwargs,
         }  # fmt: skip
@@ -149,11 +206,11 @@ def film_worst(result: Evaluation, policies: dict[str, Policy], kwargs: dict[str
     """
     Drive the first driver's worst episode again, and film it.
 
-    :param result: of the evaluation
-    :param policies: that drove
-    :param kwargs: of the environment
+    :param result: the evaluation
+    :param policies: the drivers
+    :param kwargs: arguments of the environment
     :param path: of the film
-    :return: the same
+    :return: the same path
     """
     name, policy = next(iter(policies.items()))
     worst = result.worst(name)

@@ -1,4 +1,4 @@
-"""Driving a fixed list of episodes: the same ones for a model, the scripted driver and a random policy."""
+"""Driving a fixed list of episodes, the same for a model, the scripted driver and a random policy."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ __all__ = [
 ]
 
 FIRST_SEED = 1_000_000
-"""Seed of the first evaluation episode: far from the small numbers that trainings are started with."""
+"""Seed of the first evaluation episode, far from the small numbers that trainings use."""
 
 Env = gym.Env[NDArray[np.uint8], NDArray[np.float32]]
 Act = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Observation to action."""
 Policy = Callable[[Env, "Case"], Act]
-"""Made anew for every episode, so that no episode depends on those before it."""
+"""Called at the start of every episode, so that no episode depends on those before it."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Trace:
     :param heading: [rad]
     :param speed: [m/s]
     :param lateral_offset: distance to the right of the lane's centre [m]
-    :param heading_error: to the lane, right positive [rad]
-    :param wheel_angle: that was asked for, right positive [rad]
+    :param heading_error: car's heading minus the lane's direction, right positive [rad]
+    :param wheel_angle: wheel angle that the action asked for, right positive [rad]
     """
 
     seconds: float
@@ -78,13 +78,13 @@ class Trace:
 
     @property
     def deviations(self) -> NDArray[np.float64]:
-        """Distance from the lane's centre after each decision, without the start, which nobody chose: (n,) [m]."""
+        """Distance from the lane's centre after each decision, without the start: shape (n,) [m]."""
         return np.abs(self.lateral_offset[1:])
 
 
 @dataclass
 class EpisodeRecord:
-    """What came of one episode. Lengths in metres."""
+    """The result of one episode. Lengths are in metres."""
 
     town: str
     scenario: int
@@ -110,20 +110,20 @@ def cases(
     weathers: Sequence[str] = ("ClearNoon",),
 ) -> list[Case]:
     """
-    The fixed list: episode i is scenario ``i // len(towns)`` of town ``i % len(towns)``, with seed ``first_seed + i``;
-    the whole of it again for every weather.
+    The fixed list: episode i is scenario ``i // len(towns)`` of town ``i % len(towns)``, with seed ``first_seed + i``.
+    The list is repeated for every weather.
 
     :param towns: names or ``.xodr`` paths
-    :param episodes: how many in each weather, >= 1
-    :param first_seed: decides nothing but traffic: scenarios fix the start and the route
-    :param scenarios: numbers to go through instead of 0, 1, 2, ...; repeated where there are too few
+    :param episodes: number in each weather, >= 1
+    :param first_seed: seeds only the other cars, because scenarios fix start and route
+    :param scenarios: numbers to drive in turn instead of 0, 1, 2, ...; repeated if there are too few
     :param weathers: presets of ``carla.WeatherParameters``
-    :return: one case an episode
-    :raises ValueError: if there is nothing to drive
+    :return: one case for each episode
+    :raises ValueError: if a list is empty, or ``episodes`` is less than 1
     """
     if not towns or episodes < 1 or not weathers or (scenarios is not None and not scenarios):
         given = f"{towns}, {episodes}, {scenarios}, {weathers}"
-        raise ValueError(f"expected a town, an episode, a scenario and a weather at least, got {given}")
+        raise ValueError(f"expected at least one town, episode, scenario and weather, got {given}")
     rounds = [i // len(towns) for i in range(episodes)]
     numbers = rounds if scenarios is None else [scenarios[i % len(scenarios)] for i in rounds]
     return [
@@ -136,7 +136,7 @@ def cases(
 def model_policy(model: Any) -> Policy:
     """
     :param model: any Stable-Baselines3 algorithm
-    :return: its deterministic action
+    :return: drives with its deterministic actions
     """
 
     def begin(env: Env, case: Case) -> Act:
@@ -147,9 +147,9 @@ def model_policy(model: Any) -> Policy:
 
 def scripted_policy(env: Env, case: Case) -> Act:
     """
-    :param env: the environment to be driven
-    :param case: unused: the driver has no choice to make
-    :return: pure pursuit on the map, whatever the camera sees
+    :param env: the environment to drive in
+    :param case: unused
+    :return: drives by pure pursuit on the map; does not use the camera
     """
     driver = PurePursuitDriver(env)
     return lambda observation: driver.act()
@@ -157,9 +157,9 @@ def scripted_policy(env: Env, case: Case) -> Act:
 
 def random_policy(env: Env, case: Case) -> Act:
     """
-    :param env: the environment to be driven
-    :param case: its seed makes the actions repeatable
-    :return: uniform actions
+    :param env: the environment to drive in
+    :param case: seeds the actions
+    :return: drives with uniform random actions
     """
     rng = np.random.default_rng(case.seed)
     space = env.action_space
@@ -173,9 +173,9 @@ def drive(env: Env, case: Case, policy: Policy) -> Iterator[tuple[NDArray[np.uin
 
     :param env: a ``CarlaLane-v0`` environment
     :param case: what to drive
-    :param policy: who drives
-    :return: yields observation, reward and info: of the reset, with reward 0, and after each decision
-    :raises ServerError: if the server was lost: that says nothing about the driver
+    :param policy: the driver
+    :return: yields observation, reward and info: after the reset, with reward 0, and after each decision
+    :raises ServerError: if the server is lost, which says nothing about the driver
     """
     options = {"town": case.town, "scenario": case.scenario, "weather": case.weather}
     observation, info = env.reset(seed=case.seed, options=options)
@@ -196,7 +196,7 @@ def run_episode(env: Env, case: Case, policy: Policy) -> EpisodeRecord:
 
     :param env: a ``CarlaLane-v0`` environment
     :param case: what to drive
-    :param policy: who drives
+    :param policy: the driver
     :return: record of the episode
     :raises ServerError: if the server was lost
     """
@@ -205,7 +205,7 @@ def run_episode(env: Env, case: Case, policy: Policy) -> EpisodeRecord:
     total = 0.0
     info: dict[str, Any] = {}
     for _, reward, info in drive(env, case, policy):
-        car = lane.vehicle_state
+        car = lane.simulation.vehicle_state
         errors = (info["lateral_offset_m"], info["heading_error_rad"], info["wheel_angle_rad"])
         rows.append((car.x, car.y, car.heading, car.speed, *errors))
         total += reward
@@ -219,5 +219,5 @@ def run_episode(env: Env, case: Case, policy: Policy) -> EpisodeRecord:
         departures=int(info["departures"]),
         episode_return=total,
         decisions=len(rows) - 1,
-        trace=Trace(lane.decision_seconds, *np.array(rows).T),
+        trace=Trace(lane.simulation.decision_seconds, *np.array(rows).T),
     )

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from sb3_carla.diagnostics.html import COLOURS, escaped, html_page, html_table
 from sb3_carla.evaluation.episodes import EpisodeRecord
+from sb3_carla.evaluation.lane_edges import Polylines
 from sb3_carla.evaluation.report import Evaluation
-from sb3_carla.evaluation.roads import Lines
 from sb3_carla.zoo.provenance import provenance
 
 __all__ = ["page"]
@@ -22,14 +22,14 @@ MARGIN = 8.0
 
 def page(evaluation: Evaluation, video: Path | None = None) -> str:
     """
-    :param evaluation: what was driven
-    :param video: of the worst episode, a ``.webm`` that goes into the page
+    :param evaluation: to show
+    :param video: a ``.webm`` of the worst episode, to embed in the page
     :return: HTML
     """
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(evaluation.records)}
     maps = "".join(
         f"<figure><figcaption>{escaped(town)}</figcaption>{_map(town, lines, evaluation, colours)}</figure>"
-        for town, lines in evaluation.roads.items()
+        for town, lines in evaluation.lane_edges.items()
     )
     switches = "".join(
         f'<label style="color:{colour}"><input type="checkbox" checked data-driver="d{i}"> {escaped(name)}</label>'
@@ -70,7 +70,7 @@ for (const box of document.querySelectorAll("input[data-driver]"))
 </script>"""
 
 
-def _map(town: str, lines: Lines, evaluation: Evaluation, colours: dict[str, str]) -> str:
+def _map(town: str, lines: Polylines, evaluation: Evaluation, colours: dict[str, str]) -> str:
     """The town with the paths of all drivers; y points down, as in CARLA's left-handed frame seen from above."""
     everything = np.concatenate(lines)
     low, high = everything.min(axis=0) - MARGIN, everything.max(axis=0) + MARGIN

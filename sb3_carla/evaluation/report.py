@@ -1,4 +1,4 @@
-"""What an evaluation says: tables, and everything as JSON."""
+"""The result of an evaluation: tables, and everything as JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from sb3_carla.diagnostics.html import markdown_table
 from sb3_carla.evaluation.episodes import Case, Env, EpisodeRecord, Policy, run_episode
-from sb3_carla.evaluation.roads import Lines, lane_edges
-from sb3_carla.evaluation.scores import SCORES, Scored, scores
+from sb3_carla.evaluation.lane_edges import Polylines, lane_edges
+from sb3_carla.evaluation.metrics import METRICS, Estimate, estimate_metrics
 from sb3_carla.zoo.provenance import provenance
 
 if TYPE_CHECKING:
@@ -22,37 +22,40 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "evaluate"]
 
 GROUPED = ("success_rate", "driving_score", "lateral_mean_m", "lateral_p95_m")
-"""What is shown for each town and each weather."""
+"""Metrics that are shown for each town and each weather."""
 
 
 @dataclass
 class Evaluation:
     """
-    Records by driver, and what to say about them.
+    Records by driver, and their metrics.
 
-    :param records: driver's name to its episodes, at least one each
-    :param models: names of the drivers that are seeds of one training: they get their mean and spread
-    :param roads: the towns' lane edges, for the maps
-    :param settings: whatever else is needed to repeat the evaluation, for the JSON
+    :param records: episodes by the driver's name, at least one each
+    :param models: names of the drivers that are seeds of one training; their mean and spread are shown
+    :param lane_edges: by town, for the maps
+    :param settings: what else is needed to repeat the evaluation, for the JSON
     """
 
     records: dict[str, list[EpisodeRecord]]
     models: tuple[str, ...] = ()
-    roads: dict[str, Lines] = field(default_factory=dict)
+    lane_edges: dict[str, Polylines] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.scores: dict[str, dict[str, Scored]] = {name: scores(found) for name, found in self.records.items()}
+        self.scores: dict[str, dict[str, Estimate]] = {
+            name: estimate_metrics(found) for name, found in self.records.items()
+        }
+        """Metrics by driver and name."""
 
     def rows(self) -> list[list[str]]:
         """
         The scorecard.
 
-        :return: drivers across, scores down, headings first; intervals in brackets
+        :return: a column for each driver, a row for each metric, headings first; intervals in brackets
         """
-        columns = [["driver", "episodes", *(score.title for score in SCORES.values())]]
+        columns = [["driver", "episodes", *(metric.title for metric in METRICS.values())]]
         for name, found in self.scores.items():
-            cells = [f"{SCORES[key].show(s.value)} [{_interval(key, s)}]" for key, s in found.items()]
+            cells = [f"{METRICS[key].show(e.value)} [{_interval(key, e)}]" for key, e in found.items()]
             columns.append([name, str(len(self.records[name])), *cells])
         if len(self.models) > 1:
             columns.append([f"{len(self.models)} models, mean ± sd", "", *self._spread()])
@@ -60,19 +63,19 @@ class Evaluation:
 
     def _spread(self) -> list[str]:
         cells = []
-        for key, score in SCORES.items():
+        for key, metric in METRICS.items():
             values = [self.scores[name][key].value for name in self.models]
-            cells.append(f"{score.show(float(np.mean(values)))} ± {score.show(float(np.std(values, ddof=1)))}")
+            cells.append(f"{metric.show(float(np.mean(values)))} ± {metric.show(float(np.std(values, ddof=1)))}")
         return cells
 
     def grouped_rows(self, by: str) -> list[list[str]]:
         """
-        A few scores for every town, or every weather.
+        A few metrics for every town, or every weather.
 
         :param by: "town" or "weather"
-        :return: rows after the one of headings; none but that if there is only one group
+        :return: headings, then a row for each driver and group; only headings if there is only one group
         """
-        rows = [["driver", by, "episodes", *(SCORES[key].title for key in GROUPED)]]
+        rows = [["driver", by, "episodes", *(METRICS[key].title for key in GROUPED)]]
         groups = list(dict.fromkeys(getattr(record, by) for found in self.records.values() for record in found))
         if len(groups) < 2:
             return rows
@@ -80,13 +83,13 @@ class Evaluation:
             for group in groups:
                 members = [record for record in found if getattr(record, by) == group]
                 if members:
-                    cells = [SCORES[key].show(SCORES[key].value(members)) for key in GROUPED]
+                    cells = [METRICS[key].show(METRICS[key].value(members)) for key in GROUPED]
                     rows.append([name, group, str(len(members)), *cells])
         return rows
 
     def table(self) -> str:
         """
-        :return: Markdown: drivers across, scores down; then by weather, if there were several
+        :return: Markdown: the scorecard, and a table by weather if there were several
         """
         text = markdown_table(self.rows())
         by_weather = self.grouped_rows("weather")
@@ -94,7 +97,7 @@ class Evaluation:
 
     def worst(self, driver: str) -> EpisodeRecord:
         """
-        The episode to look at: the least completed; of several, the one furthest from the lane's centre.
+        The episode with the least route completion; of several, the one furthest from the lane's centre on average.
 
         :param driver: its name
         :return: record
@@ -109,7 +112,7 @@ class Evaluation:
         """
         drivers = {
             name: {
-                "scores": {key: asdict(scored) for key, scored in self.scores[name].items()},
+                "scores": {key: asdict(estimate) for key, estimate in self.scores[name].items()},
                 "episodes": [_without_trace(record) for record in records],
             }
             for name, records in self.records.items()
@@ -131,7 +134,7 @@ def evaluate(
     Let every policy drive the same cases, in one environment.
 
     :param env: a ``CarlaLane-v0`` environment; stays open
-    :param policies: by the name that stands in the table
+    :param policies: by name in the table
     :param to_drive: see :func:`sb3_carla.evaluation.cases`
     :param models: names of the policies that are seeds of one training
     :param on_episode: called after each episode, for a progress bar
@@ -141,19 +144,19 @@ def evaluate(
     lane: CarlaLaneEnv = env.unwrapped  # type: ignore[assignment]
     to_drive = list(to_drive)
     records: dict[str, list[EpisodeRecord]] = {}
-    roads: dict[str, Lines] = {}
+    edges: dict[str, Polylines] = {}
     for name, policy in policies.items():
         records[name] = []
         for case in to_drive:
             records[name].append(run_episode(env, case, policy))
-            if case.town not in roads:
-                roads[case.town] = lane_edges(lane.town_map)
+            if case.town not in edges:
+                edges[case.town] = lane_edges(lane.simulation.town_map)
             on_episode()
-    return Evaluation(records, tuple(models), roads)
+    return Evaluation(records, tuple(models), edges)
 
 
-def _interval(key: str, scored: Scored) -> str:
-    low, high = (SCORES[key].show(value).removesuffix(" %") for value in (scored.low, scored.high))
+def _interval(key: str, estimate: Estimate) -> str:
+    low, high = (METRICS[key].show(value).removesuffix(" %") for value in (estimate.low, estimate.high))
     return f"{low}, {high}"
 
 

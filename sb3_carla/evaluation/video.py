@@ -1,4 +1,4 @@
-"""A film of one episode: the car from behind, what its camera sees, its controls and its place in the lane."""
+"""A film of one episode: the car from behind, the camera's image, the actions and the place in the lane."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["film"]
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK, RED = (255, 255, 255), (0, 0, 0), (60, 60, 230)
 INSET = 126
-"""Size of the picture in the picture [px]."""
+"""Size of the inset with the camera's image [px]."""
 FILM_WIDTH = 480
-"""[px]; the height follows."""
+"""[px]; the height keeps the aspect ratio."""
 LAST_SECONDS = 1.5
-"""How long the last frame stands [s]."""
+"""How long the film shows its last frame [s]."""
 
 
 def film(env: Env, case: Case, policy: Policy, path: Path) -> None:
@@ -32,7 +32,7 @@ def film(env: Env, case: Case, policy: Policy, path: Path) -> None:
 
     :param env: a ``CarlaLane-v0`` environment with ``render_mode="rgb_array"``
     :param case: what to drive
-    :param policy: who drives
+    :param policy: the driver
     :param path: of the ``.webm`` (VP8, which browsers play); its folder is made
     :raises OSError: if it cannot be written
     """
@@ -41,19 +41,19 @@ def film(env: Env, case: Case, policy: Policy, path: Path) -> None:
     rate = lane.metadata["render_fps"]
     actions: list[NDArray[np.float32]] = [np.zeros(2, np.float32)]
 
-    def watched(env: Env, case: Case) -> Act:
+    def recorded(env: Env, case: Case) -> Act:
         act = policy(env, case)
 
-        def act_and_tell(observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def act_and_record(observation: NDArray[np.uint8]) -> NDArray[np.float32]:
             actions.append(act(observation))
             return actions[-1]
 
-        return act_and_tell
+        return act_and_record
 
     writer: Any = None
     picture: Any = None
     try:
-        for observation, _, info in drive(env, case, watched):
+        for observation, _, info in drive(env, case, recorded):
             view = env.render()
             assert isinstance(view, np.ndarray)
             size = (FILM_WIDTH, FILM_WIDTH * view.shape[0] // view.shape[1])
@@ -62,7 +62,7 @@ def film(env: Env, case: Case, policy: Policy, path: Path) -> None:
             if writer is None:
                 writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), rate, size)
                 if not writer.isOpened():
-                    raise OSError(f"{path} cannot be written: is the folder writable, and has OpenCV its FFmpeg?")
+                    raise OSError(f"{path} cannot be written: is the folder writable, and does OpenCV have FFmpeg?")
             writer.write(picture)
         for _ in range(round(LAST_SECONDS * rate)):
             writer.write(picture)
@@ -74,10 +74,10 @@ def film(env: Env, case: Case, policy: Policy, path: Path) -> None:
 def _overlay(
     picture: Any, observation: NDArray[np.uint8], info: dict[str, Any], action: dict[str, float], case: Case
 ) -> None:
-    """Draw into the picture, BGR."""
+    """Draw text, camera image and bars into the picture, BGR."""
     height, width = picture.shape[:2]
-    seen = cv2.resize(observation[-1], (INSET, INSET), interpolation=cv2.INTER_NEAREST)
-    picture[8 : 8 + INSET, width - INSET - 8 : width - 8] = seen[:, :, None]
+    inset = cv2.resize(observation[-1], (INSET, INSET), interpolation=cv2.INTER_NEAREST)
+    picture[8 : 8 + INSET, width - INSET - 8 : width - 8] = inset[:, :, None]
     lines = [
         f"{Path(case.town).stem} {case.scenario}  {case.weather}",
         f"{info['speed_mps']:4.1f} m/s   {info['route_completion']:4.0%}",
@@ -91,7 +91,7 @@ def _overlay(
 
 
 def _write(picture: Any, text: str, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    """On a dark ground, which is readable on any picture."""
+    """Text on a dark ground, readable on any picture."""
     (width, height), below = cv2.getTextSize(text, FONT, 0.42, 1)
     x, y = place
     cv2.rectangle(picture, (x - 3, y - height - 2), (x + width + 3, y + below), BLACK, -1)
@@ -99,7 +99,7 @@ def _write(picture: Any, text: str, place: tuple[int, int], colour: tuple[int, i
 
 
 def _bar(picture: Any, name: str, value: float, centre: tuple[int, int]) -> None:
-    """A bar from the middle, 100 px for 1."""
+    """A horizontal bar from its centre: 100 px for the value 1."""
     x, y = centre
     end = x + round(100 * value)
     cv2.rectangle(picture, (x - 100, y), (x + 100, y + 11), BLACK, -1)

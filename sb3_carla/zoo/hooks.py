@@ -13,10 +13,11 @@ calls the original and does nothing else.
    For ours: the file in ``sb3_carla.hyperparams``, and a word of :func:`presets` after ``--conf-file`` stands for its
    file.
 2. ``read_hyperparameters``: the zoo *replaces* the file's ``env_kwargs`` by ``--env-kwargs``, and evaluates with no
-   ``env_kwargs`` at all if they stand in the file alone. For ours: the command line goes over the file key by key,
-   evaluation uses the result without practice (``--eval-env-kwargs`` over it), and so does ``args.yml``, because that
-   is where ``rl_zoo3.enjoy`` and ``record_video`` look. ``vec_env: supervised`` in the file (or ``-params``) has the
-   environments in processes of their own, :class:`sb3_carla.SupervisedVecEnv`.
+   ``env_kwargs`` at all if they stand in the file alone. For ours: the command line goes over the file key by key, also
+   within ``control`` and ``server``; evaluation uses the result without the start curriculum (``--eval-env-kwargs``
+   over it), and so does ``args.yml``, because that is where ``rl_zoo3.enjoy`` and ``record_video`` look. ``vec_env:
+   supervised`` in the file (or ``-params``) has the environments in processes of their own,
+   :class:`sb3_carla.SupervisedVecEnv`.
 3. ``setup_experiment`` and ``hyperparameters_optimization``: both look the class up in the shared dict ``ALGOS`` (a new
    model, ``--trained-agent``, each trial). For ours: the entry is swapped while they run, and put back.
 4. ``hyperparameters_optimization``: the zoo's search space knows none of our options, lets a trial's ``policy_kwargs``
@@ -159,12 +160,12 @@ def _with_merged_env_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
             entries.check_hyperparameters(hyperparams, algorithm(self.algo))
         except ValueError as error:
             raise ValueError(f"{self.config}: {self.env_name.gym_id}: {error}") from error
-        merged = {**hyperparams.get("env_kwargs", {}), **given}
+        merged = entries.merge_env_kwargs(hyperparams.get("env_kwargs", {}), given)
         hyperparams["env_kwargs"] = saved["env_kwargs"] = merged
         self._asked = dict(saved)
         # The start curriculum is for training alone.
         anywhere = {**merged, "start_curriculum": 0.0} if "start_curriculum" in merged else merged
-        self.eval_env_kwargs = {**anywhere, **(self._eval_env_kwargs_args or {})}
+        self.eval_env_kwargs = entries.merge_env_kwargs(anywhere, self._eval_env_kwargs_args or {})
         self.args.env_kwargs = dict(anywhere)
         vector = hyperparams.pop("vec_env", None)
         if vector == "supervised":

@@ -11,7 +11,13 @@ import yaml
 
 from sb3_carla.td3.schedules import LINEAR, rate_schedule
 
-__all__ = ["check_hyperparameters", "constructor_arguments", "read_hyperparameter_file", "read_hyperparameters"]
+__all__ = [
+    "check_hyperparameters",
+    "constructor_arguments",
+    "merge_env_kwargs",
+    "read_hyperparameter_file",
+    "read_hyperparameters",
+]
 
 AROUND_THE_MODEL = (
     "n_envs", "env_kwargs", "env_wrapper", "vec_env_wrapper", "frame_stack", "normalize", "callback", "monitor_kwargs",
@@ -24,6 +30,8 @@ RATES = ("learning_rate", "learning_rates")
 """Keys of an entry that hold learning rates: one, and those of parts."""
 COUNTS = ("n_timesteps", "n_envs")
 """Numbers among them."""
+OPTION_GROUPS = ("control", "server")
+"""Arguments of the environment that are mappings of options."""
 
 
 def read_hyperparameter_file(path: str) -> dict[str, Any]:
@@ -116,3 +124,17 @@ def _schedules(key: str, value: Any) -> Any:
         return None if value is None else rate_schedule(value)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
+
+
+def merge_env_kwargs(env_kwargs: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    :param env_kwargs: arguments of the environment
+    :param changes: what goes over them, key by key; within ``control`` and ``server`` key by key as well
+    :return: the result, a new dict
+    """
+    merged = {**env_kwargs, **changes}
+    for name in OPTION_GROUPS:
+        before, after = env_kwargs.get(name), changes.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            merged[name] = {**before, **after}
+    return merged

@@ -12,6 +12,7 @@ import yaml
 
 from sb3_carla.errors import ModelError
 from sb3_carla.zoo import algorithms
+from sb3_carla.zoo.hyperparameters import merge_env_kwargs
 
 __all__ = ["changed_hyperparameters", "environment_settings", "find_model", "latest_model", "load_model"]
 
@@ -19,8 +20,7 @@ logger = logging.getLogger(__name__)
 
 ENV_ID = "CarlaLane-v0"
 NOT_OF_THE_TASK = (
-    "town", "scenario", "host", "port", "render_mode", "timeout", "start_curriculum",
-    "server_command", "server_episodes", "server_memory",
+    "town", "scenario", "host", "port", "render_mode", "timeout", "start_curriculum", "server",
 )  # fmt: skip
 """Arguments of the environment that say where a run took place, not what was learnt in it."""
 WRAPPERS = ("env_wrapper", "frame_stack", "normalize", "vec_env_wrapper")
@@ -100,7 +100,7 @@ def environment_settings(model: Path) -> dict[str, Any]:
     if wrapped:
         raise ValueError(f"{model} was trained with {', '.join(wrapped)} around the environment: use rl_zoo3.enjoy")
     arguments = _read(run / ENV_ID / "args.yml")
-    settings = {**(config.get("env_kwargs") or {}), **(arguments.get("env_kwargs") or {})}
+    settings = merge_env_kwargs(config.get("env_kwargs") or {}, arguments.get("env_kwargs") or {})
     return {key: value for key, value in settings.items() if key not in NOT_OF_THE_TASK}
 
 

@@ -30,8 +30,10 @@ from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, as_lines, read_
 from sb3_carla.ablation.report import draw, families, table
 from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, _settings, run_all
 from sb3_carla.ablation.variants import ENV_ID, load_variant, variant_names
+from sb3_carla.checks import from_mapping
 from sb3_carla.diagnostics.event_logs import RunLog, Series
 from sb3_carla.envs.carla_lane import CarlaLaneEnv
+from sb3_carla.envs.options import ControlOptions
 from sb3_carla.envs.privileged_state import PRIVILEGED_STATE_SIZE
 from sb3_carla.envs.towns import HELD_OUT_TOWNS, expand_towns
 from sb3_carla.policies import LayerNormNatureCNN
@@ -155,8 +157,12 @@ def test_a_variant_differs_in_what_its_file_says_and_in_nothing_else(name: str) 
     missing = {key for key in before if key not in own}
     assert {key for key in own if own[key] != before.get(key, own)} == set(flat(file.get("but", {})))
     assert {key for key in missing if not any(key.startswith(path) for path in file.get("without", []))} == set()
-    assert load_variant(name).hyperparameters["env_kwargs"].keys() <= inspect.signature(CarlaLaneEnv).parameters.keys()
-    assert not set(HELD_OUT_TOWNS) & set(expand_towns([load_variant(name).hyperparameters["env_kwargs"]["town"]]))
+    env_kwargs = load_variant(name).hyperparameters["env_kwargs"]
+    assert env_kwargs.keys() <= inspect.signature(CarlaLaneEnv).parameters.keys()
+    direct = re.match("published|stock|ours-with-direct-control", name)
+    expected = ControlOptions("pedal") if direct else ControlOptions("speed", lateral_acceleration=6.0)
+    assert from_mapping(ControlOptions, "control", env_kwargs["control"]) == expected
+    assert not set(HELD_OUT_TOWNS) & set(expand_towns([env_kwargs["town"]]))
 
 
 def test_layer_norm_and_algorithm_are_those_of_the_title() -> None:

@@ -163,7 +163,7 @@ def test_car_that_somebody_else_removes_truncates_and_the_next_reset_has_another
         env.reset()
         for _ in range(20):
             assert env.step(STRAIGHT_ON)[2:4] == (False, False)
-        assert env.vehicle_state.speed > 0.5
+        assert env.simulation.vehicle_state.speed > 0.5
         assert kinds(server) == {"sensor": 2, "vehicle": 1}
     assert kinds(server) == {}
 

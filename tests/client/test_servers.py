@@ -212,7 +212,7 @@ def test_server_that_never_comes_back_is_an_error_after_some_tries(monkeypatch: 
 
 
 def test_a_new_server_after_so_many_episodes() -> None:
-    with CarlaLaneEnv(server_episodes=3) as env:
+    with CarlaLaneEnv(server={"max_episodes": 3}) as env:
         pids = []
         for _ in range(7):
             env.reset(seed=1)
@@ -221,13 +221,13 @@ def test_a_new_server_after_so_many_episodes() -> None:
 
 
 def test_a_new_server_when_it_takes_too_much_memory() -> None:
-    with CarlaLaneEnv(server_memory=0.001) as env:
+    with CarlaLaneEnv(server={"max_memory": 0.001}) as env:
         env.reset(seed=1)
         first = server_of(env).pid
         env.step(STRAIGHT_ON)
         env.reset()
         assert server_of(env).pid != first
-    with CarlaLaneEnv(server_memory=8.0) as env:
+    with CarlaLaneEnv(server={"max_memory": 8.0}) as env:
         env.reset(seed=1)
         first = server_of(env).pid
         env.reset()

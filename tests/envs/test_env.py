@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import carla
@@ -25,11 +26,13 @@ import sb3_carla
 from sb3_carla.envs.carla_lane import CarlaLaneEnv
 from sb3_carla.envs.driver import PurePursuitDriver
 from sb3_carla.envs.episode import FAILURES
+from sb3_carla.envs.options import ControlOptions, ServerOptions
 from sb3_carla.envs.rewards import REWARD_TERMS
-from sb3_carla.envs.towns import BUILT_IN_TOWNS, HELD_OUT_TOWNS
+from sb3_carla.envs.towns import HELD_OUT_TOWNS, TRAINING_TOWNS
 from sb3_carla.errors import MapError, ServerError, TownNotFoundError
 
 STRAIGHT_ON = np.array([0.0, 0.5], dtype=np.float32)
+SPEED_CONTROL = {"longitudinal": "speed", "lateral_acceleration": 4.0}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,26 @@ def test_class_docstring_lists_every_argument_with_its_default() -> None:
         assert eval(rows[name], {}) == parameter.default, name
 
 
+def test_class_docstring_lists_every_option_with_its_default() -> None:
+    rows = dict(re.findall(r"^\s*\| `(\w+\.\w+)` \| (\S.*?) \|", CarlaLaneEnv.__doc__, re.MULTILINE))
+    groups = {"control": ControlOptions(), "server": ServerOptions()}
+    options = {f"{group}.{name}": value for group, each in groups.items() for name, value in asdict(each).items()}
+    assert {name: eval(default, {}) for name, default in rows.items()} == options
+
+
+def test_class_docstring_lists_every_info_key_reward_term_and_end(env: CarlaLaneEnv) -> None:
+    def section(name: str) -> str:
+        return re.split(r"^\s*## ", CarlaLaneEnv.__doc__.split(f"## {name}\n")[1], flags=re.MULTILINE)[0]
+
+    def first_column(text: str) -> list[str]:
+        return re.findall(r"^\s*\| ``(\w+)`` \|", text, re.MULTILINE)
+
+    _, last = run_episode(env, lambda: np.array([0.6, 0.8]), options={"town": "Circuit01", "scenario": 0})
+    assert set(first_column(section("Info"))) == {*last, "server_restarted"}
+    assert set(re.findall(r"``(\w+)``", section("Reward"))) == set(REWARD_TERMS)
+    assert first_column(section("End")) == [*FAILURES, "route_end", "time_limit", "server_lost"]
+
+
 def test_frames_are_oldest_first(env: CarlaLaneEnv) -> None:
     env.reset(seed=2)
     seen = [env.step(STRAIGHT_ON)[0] for _ in range(6)]
@@ -128,13 +151,25 @@ def test_frames_of_chosen_ages() -> None:
         ({"frame_stack": [2.5, 0]}, "frame_stack: expected a whole number of at least 0, got 2.5"),
         ({"frame_stack": "four"}, "frame_stack: expected a whole number of at least 1, got 'four'"),
         ({"action_repeat": 1.5}, "action_repeat"),
-        ({"steering_rate": 0.0}, "steering_rate: expected a finite positive number"),
-        ({"lateral_acceleration": -1.0}, "lateral_acceleration: expected a finite positive number, got -1.0"),
+        ({"control": "speed"}, "control: expected a mapping with keys from longitudinal, lateral_acceleration, steer"),
+        ({"control": {"longitudinal": "gas"}}, "control.longitudinal: expected 'pedal' or 'speed', got 'gas'"),
+        ({"control": {"steering": 1.0}}, "control: unknown key 'steering', did you mean 'steering_rate'? Known: "),
+        ({"control": {"steering_rate": 0.0}}, "control.steering_rate: expected a finite positive number"),
+        (
+            {"control": {"lateral_acceleration": -1.0}},
+            "control.lateral_acceleration: expected a finite positive number, got -1.0",
+        ),
+        ({"server": 4}, "server: expected a mapping with keys from command, max_episodes, max_memory, got 4"),
+        ({"server": {"memory": 4}}, "server: unknown key 'memory', did you mean 'max_memory'?"),
+        ({"server": {"command": "CarlaUE4.sh"}}, "server.command: expected a command with {port} in it, got 'CarlaUE"),
+        ({"server": {"max_episodes": 2.5}}, "server.max_episodes: expected a whole number of at least 1, got 2.5"),
+        ({"server": {"max_memory": 0}}, "server.max_memory: expected a finite positive number, got 0"),
+        ({"host": "localhost", "server": {"max_episodes": 3}}, "server: expected none of command, max_episodes, max_m"),
         ({"target_speed": 0.0}, "target_speed: expected a finite positive number, got 0.0"),
         ({"target_speed": math.nan}, "target_speed"),
         ({"route_length": 5.0}, "route_length"),
         ({"image_size": (4, 4)}, "image_size"),
-        ({"reward": {"progres": 1.0}}, "unknown term 'progres'"),
+        ({"reward": {"progres": 1.0}}, "reward: unknown key 'progres', did you mean 'progress'?"),
         ({"timeout": 0.0}, "timeout"),
         ({"weather": []}, "weather: expected a preset, a mapping or a list"),
         ({"weather": 3}, "weather: expected a preset, a mapping or a list of these, got 3"),
@@ -233,7 +268,7 @@ def test_standing_still_is_stuck(env: CarlaLaneEnv) -> None:
 @pytest.mark.parametrize(("speed", "end"), [(0.25, "stuck"), (0.9, "time_limit")])
 def test_creeping_is_stuck_too(speed: float, end: str) -> None:
     """Now standing, now rolling: at 0.5 m/s half of the time nobody gets anywhere."""
-    with CarlaLaneEnv(speed_control=True, lateral_acceleration=4.0, action_repeat=4, route_length=40.0) as env:
+    with CarlaLaneEnv(control=SPEED_CONTROL, action_repeat=4, route_length=40.0) as env:
         env.reset(seed=0, options={"scenario": 0})
         driver, ended, decision = PurePursuitDriver(env), False, 0
         while not ended:
@@ -260,7 +295,7 @@ def test_slow_driver_meets_the_time_limit() -> None:
 
         def act() -> np.ndarray:
             action = crawl.act()
-            action[1] = 0.3 if crawl_env.vehicle_state.speed < 1.5 else -0.2
+            action[1] = 0.3 if crawl_env.simulation.vehicle_state.speed < 1.5 else -0.2
             return action
 
         _, info = run_episode(crawl_env, act, seed=0)
@@ -314,15 +349,15 @@ def test_a_seed_means_the_same_whatever_was_driven_before(env: CarlaLaneEnv) -> 
 
 
 def test_towns_are_drawn_from_the_list() -> None:
-    with gym.make("CarlaLane-v0", town=list(BUILT_IN_TOWNS[:3])) as made:
+    with gym.make("CarlaLane-v0", town=list(TRAINING_TOWNS[:3])) as made:
         made.reset(seed=0)
         towns = {made.reset()[1]["town"] for _ in range(12)}
-    assert towns == set(BUILT_IN_TOWNS[:3])
+    assert towns == set(TRAINING_TOWNS[:3])
 
 
 def test_the_name_that_the_map_has_is_the_towns(env: CarlaLaneEnv) -> None:
     env.reset(options={"town": "Circuit03"})
-    name, episode = env.town_map.name, env._session.world.id
+    name, episode = env.simulation.town_map.name, env._session.world.id
     assert name != "Circuit03"  # "Carla/Maps/Circuit03"
     _, info = env.reset(options={"town": name})
     assert info["town"] == "Circuit03"
@@ -372,25 +407,25 @@ def test_reset_that_failed_ends_the_episode(env: CarlaLaneEnv) -> None:
         env.step(STRAIGHT_ON)
 
 
-@pytest.mark.parametrize("server_episodes", [None, 1])
-def test_map_file_that_was_written_anew_is_loaded_anew(tmp_path: Path, server_episodes: int | None) -> None:
+@pytest.mark.parametrize("max_episodes", [None, 1])
+def test_map_file_that_was_written_anew_is_loaded_anew(tmp_path: Path, max_episodes: int | None) -> None:
     """World and routes are of one version, whether the server is replaced meanwhile or not."""
     path = tmp_path / "road.xodr"
-    with CarlaLaneEnv(town=str(path), route_length=60.0, server_episodes=server_episodes) as env:
+    with CarlaLaneEnv(town=str(path), route_length=60.0, server={"max_episodes": max_episodes}) as env:
         for lane_width in (3.5, 4.0):
             path.write_text(road_map(Geometry(200.0), lane_width=lane_width).to_opendrive())
             env.reset(seed=0)
-            assert env.lane_pose.half_width == 0.5 * lane_width
-            place = env.town_map.get_waypoint(carla.Location(*env.route.position(0.0)))
+            assert env.simulation.lane_pose.half_width == 0.5 * lane_width
+            place = env.simulation.town_map.get_waypoint(carla.Location(*env.simulation.route.position(0.0)))
             assert place.lane_width == lane_width
 
 
 def test_not_every_town_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_carla.envs.carla_lane.TOWNS_KEPT", 2)
+    monkeypatch.setattr("sb3_carla.envs.simulation.TOWNS_KEPT", 2)
     with CarlaLaneEnv() as env:
         for town in ("Circuit01", "Village01", "Circuit01", "Circuit02", "Circuit01"):
             env.reset(options={"town": town})
-        assert list(env._scenarios) == ["Circuit02", "Circuit01"]
+        assert list(env.simulation.scenarios) == ["Circuit02", "Circuit01"]
 
 
 def test_traffic_moves_and_the_scripted_driver_shares_the_road_with_it() -> None:
@@ -399,13 +434,13 @@ def test_traffic_moves_and_the_scripted_driver_shares_the_road_with_it() -> None
         driver = PurePursuitDriver(lane)
         for seed in range(3):
             lane.reset(seed=seed)
-            before = lane._traffic.positions
+            before = lane.simulation.traffic.positions
             ended = False
             while not ended:
                 _, _, terminated, truncated, info = lane.step(driver.act())
                 ended = terminated or truncated
             assert info["collisions"] == 0, info
-            moved = np.hypot(*(lane._traffic.positions - before)[:, :2].T)
+            moved = np.hypot(*(lane.simulation.traffic.positions - before)[:, :2].T)
             assert np.median(moved) > 3.0
 
 
@@ -413,7 +448,7 @@ def test_traffic_has_room_or_says_so() -> None:
     with CarlaLaneEnv(town="Circuit01", n_npcs=24) as env:
         for seed in range(8):
             env.reset(seed=seed)
-            cars = np.vstack([env._traffic.positions[:, :2], env.route.points[0, :2]])
+            cars = np.vstack([env.simulation.traffic.positions[:, :2], env.simulation.route.points[0, :2]])
             apart = np.hypot(*(cars[:, None] - cars[None]).T) + np.diag(np.full(len(cars), np.inf))
             assert apart.min() > 11.9
     with CarlaLaneEnv(town="Circuit01", n_npcs=36) as env, pytest.raises(ServerError, match="36 cars do not find 12 m"):
@@ -424,9 +459,9 @@ def test_driving_into_a_standing_car_is_a_collision() -> None:
     with gym.make("CarlaLane-v0", n_npcs=1, town="Circuit01", scenario=0) as made:
         lane = made.unwrapped
         lane.reset(seed=0)
-        x, y, z, heading, _ = lane.route.pose(25.0)
-        car = lane._traffic._cars[0]
-        lane._traffic._cars = []
+        x, y, z, heading, _ = lane.simulation.route.pose(25.0)
+        car = lane.simulation.traffic._cars[0]
+        lane.simulation.traffic._cars = []
         pose = carla.Transform(carla.Location(x, y, z), carla.Rotation(yaw=math.degrees(heading)))
         lane._session.client.apply_batch([carla.command.ApplyTransform(car.actor_id, pose)])
         driver = PurePursuitDriver(lane)
@@ -439,11 +474,13 @@ def test_driving_into_a_standing_car_is_a_collision() -> None:
 
 
 def test_waiting_behind_a_standing_car_is_not_being_stuck() -> None:
-    with gym.make("CarlaLane-v0", n_npcs=1, scenario=0, route_length=60.0, speed_control=True, action_repeat=4) as made:
+    with gym.make(
+        "CarlaLane-v0", n_npcs=1, scenario=0, route_length=60.0, control=SPEED_CONTROL, action_repeat=4
+    ) as made:
         lane = made.unwrapped
         lane.reset(seed=0)
-        car = lane._traffic._cars[0]
-        car.route, car.station, car.desired_speed = lane.route, 30.0, 1e-6
+        car = lane.simulation.traffic._cars[0]
+        car.route, car.station, car.desired_speed = lane.simulation.route, 30.0, 1e-6
         driver = PurePursuitDriver(lane)
         ended = False
         while not ended:

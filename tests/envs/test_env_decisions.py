@@ -60,9 +60,9 @@ def test_an_episode_that_ends_in_a_decision_ends_with_its_last_tick() -> None:
             if terminated:
                 break
         assert info["end_reason"] == "off_lane"
-        assert env._episode is not None
-        assert env._episode.ticks % 10, "what happens after the end is not counted"
-        assert abs(info["lateral_offset_m"]) > env.lane_pose.half_width
+        assert env.simulation.episode is not None
+        assert env.simulation.episode.ticks % 10, "what happens after the end is not counted"
+        assert abs(info["lateral_offset_m"]) > env.simulation.lane_pose.half_width
 
 
 def test_a_decision_that_was_interrupted_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:

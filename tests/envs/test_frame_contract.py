@@ -28,7 +28,7 @@ def drive(env: CarlaLaneEnv, steps: int) -> tuple[list[np.ndarray], dict[str, An
 def test_pictures_sent_again_or_late_change_nothing(fault: str) -> None:
     with CarlaLaneEnv() as env:
         expected, _ = drive(env, 25)
-    with CarlaLaneEnv(server_command=faulty(fault), timeout=5.0) as env:
+    with CarlaLaneEnv(server={"command": faulty(fault)}, timeout=5.0) as env:
         got, info = drive(env, 25)
     assert "server_restarted" not in info
     assert len(got) == 26
@@ -39,7 +39,7 @@ def test_pictures_sent_again_or_late_change_nothing(fault: str) -> None:
 def test_a_picture_that_is_lost_truncates_and_is_never_an_old_one(fault: str) -> None:
     with CarlaLaneEnv() as env:
         expected, _ = drive(env, 25)
-    with CarlaLaneEnv(server_command=faulty(fault), timeout=1.0) as env:
+    with CarlaLaneEnv(server={"command": faulty(fault)}, timeout=1.0) as env:
         begun = time.monotonic()
         for _ in range(2):
             got, info = drive(env, 25)
@@ -65,7 +65,7 @@ def test_a_camera_that_never_works_or_a_car_that_never_comes_is_an_error(
 ) -> None:
     begun = time.monotonic()
     with (
-        CarlaLaneEnv(server_command=faulty(fault), timeout=1.0, server_memory=8.0) as env,
+        CarlaLaneEnv(server={"command": faulty(fault), "max_memory": 8.0}, timeout=1.0) as env,
         pytest.raises(error, match=message),
     ):
         env.reset(seed=0)

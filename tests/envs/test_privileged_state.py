@@ -13,12 +13,13 @@ from test_route import route_on
 from sb3_carla.client.vehicle import VehicleState
 from sb3_carla.envs.privileged_state import PRIVILEGED_STATE_SIZE, privileged_state
 from sb3_carla.envs.route import LaneRoute, Scenarios
+from sb3_carla.envs.traffic import CarAhead
 
 
 def told(route: LaneRoute, x: float, y: float, heading: float, **kwargs) -> np.ndarray:
     pose = route.locate(x, y, heading)
     car = VehicleState(x=x, y=y, z=0.0, heading=heading, speed=4.0)
-    given = {"gap": (math.inf, 0.0), "target_speed": 8.0, "steering": 0.25, "stuck": 0.5, **kwargs}
+    given = {"car_ahead": CarAhead(), "target_speed": 8.0, "steering": 0.25, "stuck": 0.5, **kwargs}
     return privileged_state(route, pose, car, **given)
 
 
@@ -65,7 +66,7 @@ def test_where_the_lane_ends_it_is_thought_to_go_straight_on() -> None:
 
 def test_behind_a_car() -> None:
     route = route_on(road_map(Geometry(200.0)), 10.0, 1.75, 150.0)
-    numbers = told(route, 30.0, 1.75, 0.0, gap=(8.0, 2.0))
+    numbers = told(route, 30.0, 1.75, 0.0, car_ahead=CarAhead(8.0, 2.0))
     assert numbers[9:12] == pytest.approx([4.0 / 8.0, 0.25, 8.0 / 50.0]), "(8 - 2) m in 1.5 s"
 
 

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from sb3_carla.checks import from_mapping
 from sb3_carla.envs.rewards import REWARD_TERMS, Motion, RewardWeights, comfortable_speed, reward_terms
 
 PERFECT = Motion(
@@ -90,13 +91,16 @@ def test_comfortable_speed_of_a_bend() -> None:
 
 
 def test_weights_replace_defaults_by_name() -> None:
-    assert RewardWeights.from_mapping({"heading": 2.0}) == dataclasses.replace(RewardWeights(), heading=2.0)
+    assert from_mapping(RewardWeights, "reward", {"heading": 2.0}) == dataclasses.replace(RewardWeights(), heading=2.0)
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [({"speeed": 1.0}, "unknown term 'speeed'"), ({"speed": math.nan}, "finite number, got nan")],
+    [
+        ({"speeed": 1.0}, "reward: unknown key 'speeed', did you mean 'speed'"),
+        ({"speed": math.nan}, "reward.speed: expected a finite number, got nan"),
+    ],
 )
 def test_bad_weights(weights: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        RewardWeights.from_mapping(weights)
+        from_mapping(RewardWeights, "reward", weights)

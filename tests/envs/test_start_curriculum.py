@@ -31,24 +31,24 @@ def fail(env: CarlaLaneEnv) -> None:
 
 def test_the_last_places_are_remembered_a_little_before_the_failure() -> None:
     route = route_on(road_map(Geometry(300.0)), 10.0, 1.75, 250.0)
-    practice, rng = StartCurriculum(0.5), np.random.default_rng(0)
-    assert practice.draw(rng) is None
+    curriculum, rng = StartCurriculum(0.5), np.random.default_rng(0)
+    assert curriculum.draw(rng) is None
     for station in (30.0, 110.0, 120.0, 130.0, 140.0, 10.0):
-        practice.remember("Test", route, station, rng)
-    assert len(practice.places) == 4, "the last ones"
-    for place, station in zip(practice.places[:3], (120.0, 130.0, 140.0), strict=True):
+        curriculum.remember("Test", route, station, rng)
+    assert len(curriculum.places) == 4, "the last ones"
+    for place, station in zip(curriculum.places[:3], (120.0, 130.0, 140.0), strict=True):
         assert (place.town, place.road_id, place.lane_id) == ("Test", 1, -1)
         assert 20.0 <= station - (place.s - 10.0) <= 61.0
-    assert practice.places[3].s == pytest.approx(10.0), "where the route began"
-    drawn = [practice.draw(rng) for _ in range(400)]
+    assert curriculum.places[3].s == pytest.approx(10.0), "where the route began"
+    drawn = [curriculum.draw(rng) for _ in range(400)]
     assert 160 < sum(place is not None for place in drawn) < 240
-    assert set(drawn) == {None, *practice.places}
+    assert set(drawn) == {None, *curriculum.places}
 
 
-def test_no_practice_asks_for_no_random_number() -> None:
-    practice, rng = StartCurriculum(0.0), np.random.default_rng(0)
-    practice.remember("Test", route_on(road_map(Geometry(300.0)), 10.0, 1.75, 250.0), 100.0, rng)
-    assert practice.draw(rng) is None
+def test_without_a_curriculum_no_random_number_is_drawn() -> None:
+    curriculum, rng = StartCurriculum(0.0), np.random.default_rng(0)
+    curriculum.remember("Test", route_on(road_map(Geometry(300.0)), 10.0, 1.75, 250.0), 100.0, rng)
+    assert curriculum.draw(rng) is None
     assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
 
@@ -77,10 +77,10 @@ def test_episodes_begin_before_the_last_failures(env: CarlaLaneEnv) -> None:
     for _ in range(3):
         _, info = env.reset()
         assert info["town"] == "Village01"
-        start = env.route.waypoints[0]
+        start = env.simulation.route.waypoints[0]
         assert (start.road_id, start.lane_id) == place[1:3]
         assert start.s == pytest.approx(place.s, abs=1e-3)
-        assert env.vehicle_state.speed == pytest.approx(0.0, abs=0.1)
+        assert env.simulation.vehicle_state.speed == pytest.approx(0.0, abs=0.1)
         assert abs(info["lateral_offset_m"]) < 0.05
     _, info = env.reset(options={"town": "Circuit01"})
     assert info["town"] == "Circuit01", "who asks for a town gets it"
@@ -88,18 +88,18 @@ def test_episodes_begin_before_the_last_failures(env: CarlaLaneEnv) -> None:
     assert info["scenario"] == 2
 
 
-def test_practice_goes_on_where_it_was(env: CarlaLaneEnv) -> None:
+def test_an_episode_of_the_curriculum_is_resumed(env: CarlaLaneEnv) -> None:
     env._start_curriculum.places = []
     env.reset(seed=3, options={"town": "Village01", "scenario": 4})
     fail(env)
     observation, _ = env.reset()
     for _ in range(3):
         observation = env.step(np.array([0.0, 0.3], np.float32))[0]
-    so_far, start, places = env.episode_so_far, env.route.points[0].copy(), env._start_curriculum.places
+    so_far, start, places = env.episode_so_far, env.simulation.route.points[0].copy(), env._start_curriculum.places
 
     env._start_curriculum.places = []
     env.reset(seed=9)
     again, _ = env.reset(options={"resume": so_far})
     np.testing.assert_array_equal(again, observation)
-    np.testing.assert_array_equal(env.route.points[0], start)
+    np.testing.assert_array_equal(env.simulation.route.points[0], start)
     assert env._start_curriculum.places == places

@@ -20,9 +20,9 @@ import yaml
 import sb3_carla
 from sb3_carla import evaluation
 from sb3_carla.envs.towns import HELD_OUT_TOWNS
-from sb3_carla.evaluation import Case, EpisodeRecord, Evaluation, Trace, command, scores
+from sb3_carla.evaluation import Case, EpisodeRecord, Evaluation, Trace, command, estimate_metrics
+from sb3_carla.evaluation.metrics import _percentiles, jerk, wilson_interval
 from sb3_carla.evaluation.page import page
-from sb3_carla.evaluation.scores import _percentiles, jerk, wilson_interval
 from sb3_carla.evaluation.video import film
 from sb3_carla.zoo import runs
 
@@ -92,7 +92,7 @@ def test_cases_are_repeated_in_every_weather() -> None:
 
 
 def test_scores_by_hand() -> None:
-    found = {name: scored.value for name, scored in scores([RECORD, FAILURE]).items()}
+    found = {name: estimate.value for name, estimate in estimate_metrics([RECORD, FAILURE]).items()}
     assert found["success_rate"] == 0.5
     assert found["route_completion"] == 0.75
     assert found["driving_score"] == 75.0
@@ -104,7 +104,7 @@ def test_scores_by_hand() -> None:
     assert found["departures_per_km"] == pytest.approx(1 / 0.5)
     assert found["collisions_per_km"] == found["steering_rate_degps"] == found["jerk_rms_mps3"] == 0.0
     crashed = replace(FAILURE, end_reason="collision", departures=0, collisions=1)
-    found = {name: scored.value for name, scored in scores([RECORD, crashed]).items()}
+    found = {name: estimate.value for name, estimate in estimate_metrics([RECORD, crashed]).items()}
     assert found["driving_score"] == pytest.approx(0.5 * (100.0 + 0.6 * 50.0))
     assert found["collisions_per_km"] == pytest.approx(2.0)
 
@@ -117,7 +117,7 @@ def test_steering_rate_heading_and_jerk_by_hand() -> None:
         speed=np.array([8.0, 8.2, 8.2, 8.2]),
         heading=np.array([3.1, 3.1, 3.1, 3.15 - 2.0 * np.pi]),  # 0.05 rad to the right in the last decision
     )
-    found = {name: scored.value for name, scored in scores([replace(RECORD, trace=moving)]).items()}
+    found = {name: estimate.value for name, estimate in estimate_metrics([replace(RECORD, trace=moving)]).items()}
     assert found["steering_rate_degps"] == pytest.approx(5.0 / 0.3)
     assert found["heading_rmse_deg"] == pytest.approx(np.sqrt((9.0 + 16.0) / 3))
     # Along: 2, 0, 0 m/s^2. Across: 0, 0, 8.2 * 0.5 m/s^2. So the jerks are 20 and 41 m/s^3.
@@ -134,7 +134,7 @@ def test_intervals_cover_the_truth() -> None:
             replace(RECORD, success=bool(rng.random() < 0.9), decisions=1, trace=trace([rng.exponential(0.2)]))
             for _ in range(50)
         ]
-        found = scores(records)
+        found = estimate_metrics(records)
         for name, truth in (("success_rate", 0.9), ("lateral_mean_m", 0.2)):
             inside[name] += found[name].low <= truth <= found[name].high
     assert all(180 <= count <= 199 for count in inside.values()), inside
@@ -153,8 +153,8 @@ def test_fifty_successes_are_not_certainty() -> None:
     low, high = wilson_interval(1.0, 50)
     assert (low, high) == (pytest.approx(0.9287, abs=1e-4), 1.0)
     assert wilson_interval(0.0, 50) == (0.0, pytest.approx(1.0 - low))
-    with pytest.raises(ValueError, match="an episode at least"):
-        scores([])
+    with pytest.raises(ValueError, match="at least one episode"):
+        estimate_metrics([])
 
 
 def test_table_file_and_page(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_drivers_on_the_same_scenarios(env: evaluation.Env) -> None:
         assert record.trace.seconds == DECISION
         driven = np.hypot(np.diff(record.trace.x), np.diff(record.trace.y)).sum()
         assert driven == pytest.approx(record.distance_m, rel=0.05)
-        edges = np.concatenate(result.roads[record.town])
+        edges = np.concatenate(result.lane_edges[record.town])
         away = np.hypot(edges[:, 0, None] - record.trace.x, edges[:, 1, None] - record.trace.y).min(axis=0)
         assert away.max() < 4.0, "the path lies on the map's roads"
     assert 0.0 < result.scores["scripted"]["lateral_mean_m"].value < 0.3
@@ -255,7 +255,9 @@ def make_run(logs: Path, number: int, config: dict[str, Any], env_kwargs: dict[s
 def test_settings_of_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = {"town": ["Circuit01"], "action_repeat": 2}
     make_run(tmp_path, 2, {"gamma": 0.9, "env_kwargs": file}, None)
-    model = make_run(tmp_path, 10, {"gamma": 0.9, "env_kwargs": file}, {"target_speed": 6.0, "server_memory": 4.0})
+    model = make_run(
+        tmp_path, 10, {"gamma": 0.9, "env_kwargs": file}, {"target_speed": 6.0, "server": {"max_memory": 4.0}}
+    )
     assert runs.find_model(None, tmp_path) == model
     assert runs.environment_settings(model) == {"action_repeat": 2, "target_speed": 6.0}
     wrapped = make_run(tmp_path, 11, {"env_wrapper": "some.Wrapper"}, None)
@@ -285,6 +287,57 @@ def test_models_are_named_by_the_command_line(tmp_path: Path) -> None:
         named(str(paths[0]), str(paths[0]))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.zip"):
         named("nowhere.zip")
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("", "CarlaLane-v0.evaluation.json"),
+        (
+            "--no-baselines --device cpu --towns held-out --weathers ClearNoon --episodes 20",
+            "CarlaLane-v0.evaluation.json",
+        ),
+        ("--towns Town01", "CarlaLane-v0.evaluation.Town01.json"),
+        ("--towns Town01.xodr training", "CarlaLane-v0.evaluation.Town01.xodr+training.json"),
+        ("--weathers HardRainNoon --npcs 20", "CarlaLane-v0.evaluation.HardRainNoon-npcs20.json"),
+        ("--weathers ClearNoon WetNoon --npcs 0", "CarlaLane-v0.evaluation.ClearNoon+WetNoon-npcs0.json"),
+        ("--episodes 5 --scenarios 3 7 --seed 1", "CarlaLane-v0.evaluation.episodes5-scenarios3+7-seed1.json"),
+        ("--host ::1", "CarlaLane-v0.evaluation.host_1.json"),
+        (
+            '--env-kwargs {"target_speed":6,"control":{"longitudinal":"pedal"}}',
+            "CarlaLane-v0.evaluation.control_longitudinal_pedal-target_speed_6.json",
+        ),
+        ("--towns held-out --output here/my.json", "my.json"),
+    ],
+)
+def test_files_are_named_after_what_was_evaluated(options: str, name: str) -> None:
+    model = Path("logs/td3/CarlaLane-v0_1/CarlaLane-v0.zip")
+    path = command.output_path(command.parse(options.split()), model)
+    assert path is not None
+    assert path.name == name
+    assert path.parent == (Path("here") if "--output" in options else model.parent)
+
+
+def test_long_names_are_cut_and_still_differ() -> None:
+    towns = [f"Village{number}" for number in range(10, 42)]
+    paths = [
+        command.output_path(command.parse(["--towns", *each]), Path("a.zip")) for each in (towns, towns[:-1], towns)
+    ]
+    assert paths[0] == paths[2] != paths[1]
+    for path in paths:
+        assert path is not None
+        assert re.fullmatch(r"a\.evaluation\.Village10\+Village11\+[\w+]*-[0-9a-f]{8}\.json", path.name)
+        assert len(path.name) < 110
+
+
+def test_towns_of_the_same_name_in_other_folders_have_other_files() -> None:
+    names = {command.parse(["--towns", f"{folder}Town01.xodr"]).evaluated for folder in ("", "a/", "b/")}
+    assert len(names) == 3
+    assert all(name.startswith("Town01.xodr") for name in names)
+
+
+def test_without_a_model_nothing_is_written() -> None:
+    assert command.output_path(command.parse(["--model", "none", "--npcs", "3"]), None) is None
 
 
 @pytest.mark.parametrize(

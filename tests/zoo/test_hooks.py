@@ -19,6 +19,15 @@ USER_CONFIG = """
 CarlaLane-v0: {n_timesteps: 100, policy: MlpPolicy, gamma: 0.5, env_kwargs: {n_npcs: 3, town: Village01}}
 Pendulum-v1: {n_timesteps: 100, policy: MlpPolicy, gamma: 0.5}
 """
+OPTIONS = """
+CarlaLane-v0:
+  n_timesteps: 100
+  policy: MlpPolicy
+  env_kwargs:
+    control: {longitudinal: speed, lateral_acceleration: 6.0}
+    server: {max_episodes: 9}
+    weather: {cloudiness: 50.0}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +36,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "user.yml").write_text(USER_CONFIG)
     (folder / "list.yml").write_text("- CarlaLane-v0")
+    (folder / "options.yml").write_text(OPTIONS)
     cases = [
         {"env_id": "CarlaLane-v0"},
         {"env_id": "Pendulum-v1"},
@@ -37,6 +47,13 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         {"env_id": "CarlaLane-v0", "config": "list.yml"},
         {"env_id": "CarlaLane-v0", "config": "drqv3"},
         {"env_id": "CarlaLane-v0", "config": "missing.yml"},
+        {"env_id": "CarlaLane-v0", "config": "options.yml", "env_kwargs": {"server": {"max_memory": 4.0}}},
+        {
+            "env_id": "CarlaLane-v0",
+            "config": "options.yml",
+            "env_kwargs": {"control": {"steering_rate": 2.0}, "weather": {"wetness": 9.0}},
+            "eval_env_kwargs": {"control": {"longitudinal": "pedal"}},
+        },
     ]
     found: list[dict[str, Any]] = json.loads(run_python(folder, str(PROBE), json.dumps(cases)).splitlines()[-1])
     return found
@@ -78,10 +95,30 @@ def test_command_line_goes_over_the_file_key_by_key(probed: list[dict[str, Any]]
     assert probed[2]["env_kwargs"] == probed[2]["eval_env_kwargs"] == probed[2]["recorded"] == expected
 
 
+def test_option_groups_are_merged_key_by_key_too(probed: list[dict[str, Any]]) -> None:
+    server, control = probed[9:]
+    assert server["env_kwargs"] == {
+        "control": {"longitudinal": "speed", "lateral_acceleration": 6.0},
+        "server": {"max_episodes": 9, "max_memory": 4.0},
+        "weather": {"cloudiness": 50.0},
+    }
+    assert (
+        control["env_kwargs"]
+        == control["recorded"]
+        == {
+            "control": {"longitudinal": "speed", "lateral_acceleration": 6.0, "steering_rate": 2.0},
+            "server": {"max_episodes": 9},
+            "weather": {"wetness": 9.0},
+        }
+    )
+    evaluated = {"longitudinal": "pedal", "lateral_acceleration": 6.0, "steering_rate": 2.0}
+    assert control["eval_env_kwargs"] == {**control["env_kwargs"], "control": evaluated}
+
+
 def test_mistakes_are_told_with_their_file(probed: list[dict[str, Any]]) -> None:
     assert probed[5]["refused"] == "user.yml: CarlaLane-v0: n_stepz: no hyperparameter of TD3; n_steps?"
     assert probed[6]["refused"].startswith("list.yml: expected environments and hyperparameters of each")
-    for found, word in zip(probed[7:], ("drqv3", "missing.yml"), strict=True):
+    for found, word in zip(probed[7:9], ("drqv3", "missing.yml"), strict=True):
         assert found["refused"].endswith(f"or one of drqv2, paper, sb3, spinningup, traffic, got {word!r}")
 
 

@@ -1,4 +1,4 @@
-"""Outlines of a town's lanes, to draw driven paths on."""
+"""The edges of a town's lanes, for maps that show driven paths."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Lines", "lane_edges"]
+__all__ = ["Polylines", "lane_edges"]
 
-Lines = list[NDArray[np.float64]]
+Polylines = list[NDArray[np.float64]]
 """Polylines: each of shape (n, 2), float64 [m]."""
 
 SPACING = 2.0
 """Distance between two points of a lane [m]."""
 
 
-def lane_edges(town: Any) -> Lines:
+def lane_edges(town: Any) -> Polylines:
     """
     Both edges of every driving lane.
 
     :param town: ``carla.Map``
-    :return: two polylines a lane and road section
+    :return: two polylines for each lane of each road section
     """
     lanes: dict[tuple[int, int, int], list[Any]] = defaultdict(list)
     for waypoint in town.generate_waypoints(SPACING):
         lanes[waypoint.road_id, waypoint.section_id, waypoint.lane_id].append(waypoint)
-    edges: Lines = []
+    edges: Polylines = []
     for waypoints in lanes.values():
         if len(waypoints) < 2:
             continue

@@ -1,10 +1,10 @@
 """
-What the episodes of one driver are worth, with 95 % confidence intervals.
+The metrics of an evaluation, with 95 % confidence intervals.
 
-Every score but the percentile is a sum over the episodes divided by another one, so that long episodes count for as
-much as they are long:
+Every metric but the percentile is a quotient of two sums over the episodes, so that an episode counts in proportion to
+its length:
 
-| score | sum of | by sum of |
+| metric | sum of | divided by sum of |
 | --- | --- | --- |
 | success rate | episodes that reached the end of their route | episodes |
 | route completion | share of the route that was driven | episodes |
@@ -16,14 +16,14 @@ much as they are long:
 | steering rate | change of the wheel angle that was asked for, from decision to decision | time |
 | jerk | square of the acceleration's change by time, and the root; acceleration along and across the car | decisions |
 | speed | distance driven | time |
-| departures, collisions | episodes that ended so | kilometres |
+| departures, collisions | episodes that ended so | kilometres driven |
 
-The driving score follows the CARLA leaderboard's: completion times the penalty of each infraction (0.60 is its factor
-for a car that was hit). Differs: an episode of this task ends at its first infraction, and a car that leaves its lane
-completes no more of its route, which is the leaderboard's treatment of driving off the road too.
+The driving score follows the CARLA leaderboard: completion times the penalty of each infraction (0.60 is its factor for
+hitting another car). Differs: an episode of this task ends at its first infraction. A car that leaves its lane
+completes no more of its route, as in the leaderboard.
 
-Intervals: bootstrap over episodes (percentiles of 2 000 resamples, of p95 500; fixed seed); of the success rate
-Wilson's, because a bootstrap of 50 successes out of 50 knows no doubt.
+Intervals come from a bootstrap over the episodes with a fixed seed: percentiles of 2 000 resamples, of 500 for p95. The
+success rate has Wilson's interval, because a bootstrap of 50 successes in 50 episodes has the width 0.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from numpy.typing import NDArray
 
 from sb3_carla.evaluation.episodes import EpisodeRecord, Trace
 
-__all__ = ["SCORES", "Score", "Scored", "jerk", "scores", "wilson_interval"]
+__all__ = ["METRICS", "Estimate", "Metric", "estimate_metrics", "jerk", "wilson_interval"]
 
 RESAMPLES = 2000
 COLLISION_PENALTY = 0.60
 Z_95 = 1.959964
-"""Of the normal distribution, two-sided 95 %."""
+"""Quantile of the normal distribution, two-sided 95 %."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A score and its 95 % confidence interval."""
+class Estimate:
+    """A metric's value and its 95 % confidence interval, ``low`` to ``high``."""
 
     value: float
     low: float
@@ -55,38 +55,39 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Score:
+class Metric:
     """
-    How a score is worked out and shown.
+    How a metric is computed and shown.
 
     :param title: heading in tables, with the unit
-    :param parts: of an episode: what is summed, and what it is divided by
-    :param root: the quotient is a mean square
+    :param fraction: numerator and denominator of one episode, both summed over the episodes; None: the 95th percentile
+        of the distance from the lane's centre
+    :param root: take the square root of the quotient
     :param digits: after the decimal point
-    :param percent: shown in per cent
+    :param percent: show the value in per cent
     """
 
     title: str
-    parts: Callable[[EpisodeRecord], tuple[float, float]] | None
+    fraction: Callable[[EpisodeRecord], tuple[float, float]] | None
     root: bool = False
     digits: int = 2
     percent: bool = False
 
     def show(self, value: float) -> str:
         """
-        :param value: of this score
-        :return: as it stands in tables
+        :param value: of this metric
+        :return: text for tables
         """
         return f"{100.0 * value:.{self.digits}f} %" if self.percent else f"{value:.{self.digits}f}"
 
     def value(self, records: Sequence[EpisodeRecord]) -> float:
         """
         :param records: of one driver, at least one
-        :return: this score, without an interval
+        :return: the metric, without an interval
         """
-        if self.parts is None:
+        if self.fraction is None:
             return float(np.percentile(np.concatenate([record.trace.deviations for record in records]), 95))
-        return float(_quotient(np.array([self.parts(record) for record in records]).sum(axis=0), self.root))
+        return float(_quotient(np.array([self.fraction(record) for record in records]).sum(axis=0), self.root))
 
 
 def jerk(trace: Trace) -> NDArray[np.float64]:
@@ -112,59 +113,59 @@ def _squares(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.square(values).sum()), float(len(values))
 
 
-SCORES: dict[str, Score] = {
-    "success_rate": Score("success", lambda r: (float(r.success), 1.0), percent=True, digits=0),
-    "route_completion": Score("route completion", lambda r: (r.route_completion, 1.0), percent=True, digits=1),
-    "driving_score": Score(
+METRICS: dict[str, Metric] = {
+    "success_rate": Metric("success", lambda r: (float(r.success), 1.0), percent=True, digits=0),
+    "route_completion": Metric("route completion", lambda r: (r.route_completion, 1.0), percent=True, digits=1),
+    "driving_score": Metric(
         "driving score",
         lambda r: (100.0 * r.route_completion * COLLISION_PENALTY**r.collisions, 1.0),
         digits=1,
     ),
-    "lateral_mean_m": Score("lateral mean [m]", lambda r: (float(r.trace.deviations.sum()), r.decisions), digits=3),
-    "lateral_rmse_m": Score("lateral RMSE [m]", lambda r: _squares(r.trace.deviations), root=True, digits=3),
-    "lateral_p95_m": Score("lateral p95 [m]", None),
-    "heading_rmse_deg": Score(
+    "lateral_mean_m": Metric("lateral mean [m]", lambda r: (float(r.trace.deviations.sum()), r.decisions), digits=3),
+    "lateral_rmse_m": Metric("lateral RMSE [m]", lambda r: _squares(r.trace.deviations), root=True, digits=3),
+    "lateral_p95_m": Metric("lateral p95 [m]", None),
+    "heading_rmse_deg": Metric(
         "heading RMSE [deg]", lambda r: _squares(np.degrees(r.trace.heading_error[1:])), root=True, digits=1
     ),
-    "steering_rate_degps": Score(
+    "steering_rate_degps": Metric(
         "steering rate [deg/s]",
         lambda r: (float(np.degrees(np.abs(np.diff(r.trace.wheel_angle))).sum()), _duration(r)),
         digits=1,
     ),
-    "jerk_rms_mps3": Score("jerk RMS [m/s^3]", lambda r: _squares(jerk(r.trace)), root=True, digits=1),
-    "speed_mps": Score("speed [m/s]", lambda r: (r.distance_m, _duration(r))),
-    "departures_per_km": Score("departures / km", lambda r: (r.departures, r.distance_m / 1000.0)),
-    "collisions_per_km": Score("collisions / km", lambda r: (r.collisions, r.distance_m / 1000.0)),
+    "jerk_rms_mps3": Metric("jerk RMS [m/s^3]", lambda r: _squares(jerk(r.trace)), root=True, digits=1),
+    "speed_mps": Metric("speed [m/s]", lambda r: (r.distance_m, _duration(r))),
+    "departures_per_km": Metric("departures / km", lambda r: (r.departures, r.distance_m / 1000.0)),
+    "collisions_per_km": Metric("collisions / km", lambda r: (r.collisions, r.distance_m / 1000.0)),
 }
-"""By name, in the order of the tables; names end in their unit."""
+"""Metrics by name, in the order of the tables; a name ends in its unit."""
 
 
-def scores(records: Sequence[EpisodeRecord]) -> dict[str, Scored]:
+def estimate_metrics(records: Sequence[EpisodeRecord]) -> dict[str, Estimate]:
     """
     :param records: of one driver, at least one
-    :return: every score of ``SCORES``
+    :return: every metric of ``METRICS``
     :raises ValueError: if there are no records
     """
     if not records:
-        raise ValueError("expected an episode at least, got none")
+        raise ValueError("expected at least one episode, got none")
     draws = np.random.default_rng(0).integers(0, len(records), (RESAMPLES, len(records)))
-    counts = np.array([np.bincount(draw, minlength=len(records)) for draw in draws])  # of each record in each resample
+    counts = np.array([np.bincount(draw, minlength=len(records)) for draw in draws])  # (resamples, records)
     found = {}
-    for name, score in SCORES.items():
-        if score.parts is None:
+    for name, metric in METRICS.items():
+        if metric.fraction is None:
             resampled = _percentiles([record.trace.deviations for record in records], counts[: RESAMPLES // 4])
         else:
-            parts = np.array([score.parts(record) for record in records])
-            resampled = _quotient(counts @ parts, score.root)
+            fractions = np.array([metric.fraction(record) for record in records])  # (records, 2)
+            resampled = _quotient(counts @ fractions, metric.root)
         low, high = np.percentile(resampled, (2.5, 97.5))
-        found[name] = Scored(score.value(records), float(low), float(high))
+        found[name] = Estimate(metric.value(records), float(low), float(high))
     rate = found["success_rate"].value
-    found["success_rate"] = Scored(rate, *wilson_interval(rate, len(records)))
+    found["success_rate"] = Estimate(rate, *wilson_interval(rate, len(records)))
     return found
 
 
 def _quotient(sums: NDArray[np.float64], root: bool) -> NDArray[np.float64]:
-    """Of sums of shape (..., 2): shape (...); 0 by 0 is 0, as of a car that stood still and hit nobody."""
+    """Quotient of sums of shape (..., 2): shape (...). 0 / 0 is 0: a car that stood still and hit nobody."""
     above, below = sums[..., 0], sums[..., 1]
     quotient = np.divide(above, below, out=np.where(above > 0.0, np.inf, 0.0), where=below > 0.0)
     return np.sqrt(quotient) if root else quotient
@@ -172,10 +173,10 @@ def _quotient(sums: NDArray[np.float64], root: bool) -> NDArray[np.float64]:
 
 def _percentiles(offsets: Sequence[NDArray[np.float64]], counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """
-    What ``np.percentile(..., 95)`` gives of each resample, all of which are in order once their whole is.
+    ``np.percentile(resample, 95)`` of every resample, with one sort of all offsets instead of one for each resample.
 
     :param offsets: of each of n episodes
-    :param counts: how often each resample has it, shape (resamples, n)
+    :param counts: how often each resample contains each episode, shape (resamples, n)
     :return: shape (resamples,)
     """
     whole = np.concatenate(offsets)
@@ -183,7 +184,7 @@ def _percentiles(offsets: Sequence[NDArray[np.float64]], counts: NDArray[np.int6
     whole, episodes = whole[order], np.repeat(np.arange(len(offsets)), [len(each) for each in offsets])[order]
     found = []
     for count in counts:
-        ranks = np.cumsum(count[episodes])  # how many of the resample are no larger
+        ranks = np.cumsum(count[episodes])  # number of the resample's offsets up to each
         place = 0.95 * (ranks[-1] - 1)
         below, above = whole[np.searchsorted(ranks, (math.floor(place), math.ceil(place)), side="right")]
         found.append(below + (place - math.floor(place)) * (above - below))
@@ -194,8 +195,8 @@ def wilson_interval(rate: float, n: int) -> tuple[float, float]:
     """
     Wilson's 95 % interval of a share (Wilson, JASA 1927).
 
-    :param rate: share seen, 0 to 1
-    :param n: out of how many, >= 1
+    :param rate: observed share, 0 to 1
+    :param n: number of trials, >= 1
     :return: low, high
     """
     centre = (rate + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
