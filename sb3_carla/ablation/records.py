@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sb3_carla.diagnostics.event_logs import RunLog, Series
+from sb3_carla.diagnostics.event_logs import RunLog, ScalarSeries
 
-__all__ = ["CURVES", "RESULT", "Curve", "Run", "as_lines", "read_runs", "thinned_curves"]
+__all__ = ["CURVES", "RESULT", "Curve", "Run", "downsampled_curves", "read_runs", "to_json"]
 
 RESULT = "result.json"
 """Written when a run is complete; a folder without it is begun anew."""
@@ -69,7 +69,7 @@ TAIL = 0.1
 """Share of a curve whose mean stands for its end."""
 
 
-def thinned_curves(log: RunLog) -> dict[str, dict[str, list[Any]]]:
+def downsampled_curves(log: RunLog) -> dict[str, dict[str, list[Any]]]:
     """
     :param log: of a run
     :return: for each of ``CURVES`` that the log has: steps, and values to five digits, None where not finite
@@ -85,7 +85,7 @@ def thinned_curves(log: RunLog) -> dict[str, dict[str, list[Any]]]:
     return found
 
 
-def as_lines(result: Mapping[str, Any]) -> str:
+def to_json(result: Mapping[str, Any]) -> str:
     """
     :param result: of a run
     :return: JSON, a line for each key: at most 15 KB, and what differs between two runs can be seen
@@ -105,13 +105,13 @@ class Run:
         """Whether its weights ended as NaN or Inf."""
         return self.result["diverged_at"] is not None
 
-    def curve(self, name: str) -> Series | None:
+    def curve(self, name: str) -> ScalarSeries | None:
         """
         :param name: one of ``CURVES``
         :return: its points, NaN where the log had no finite number; None if the log had nothing of it
         """
         points = self.result["curves"].get(name)
-        return points and Series(np.array(points["steps"], np.int64), np.array(points["values"], np.float64))
+        return points and ScalarSeries(np.array(points["steps"], np.int64), np.array(points["values"], np.float64))
 
     def tail(self, name: str) -> float:
         """

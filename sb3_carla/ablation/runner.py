@@ -22,7 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 
 from sb3_carla import evaluation
-from sb3_carla.ablation.records import RESULT, as_lines, thinned_curves
+from sb3_carla.ablation.records import RESULT, downsampled_curves, to_json
 from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
 from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.diagnostics.event_logs import read_run
@@ -184,11 +184,11 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
         **provenance(),
         "command": _command(name, seed, episodes, decisions),
     }
-    result["curves"] = thinned_curves(read_run(folder))
+    result["curves"] = downsampled_curves(read_run(folder))
     result["scores"] = None if diverged_at is not None else _evaluate(model, settings["env_kwargs"], episodes)
     result["seconds"] = time.monotonic() - began
     unfinished = folder / f"{RESULT}.part"  # a result that is there is whole
-    unfinished.write_text(as_lines(result), encoding="utf-8")
+    unfinished.write_text(to_json(result), encoding="utf-8")
     unfinished.replace(folder / RESULT)
     return float(result["seconds"])
 

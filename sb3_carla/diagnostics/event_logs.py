@@ -18,7 +18,7 @@ from tensorboard.util import tensor_util
 
 from sb3_carla.errors import EventLogError
 
-__all__ = ["RunLog", "Series", "find_runs", "read_run"]
+__all__ = ["RunLog", "ScalarSeries", "find_runs", "read_run"]
 
 PATTERN = "*tfevents*"
 FRAME, HEADER = 16, 12
@@ -26,7 +26,7 @@ FRAME, HEADER = 16, 12
 
 
 @dataclass(frozen=True)
-class Series:
+class ScalarSeries:
     """
     One tag's points, in the order of their steps.
 
@@ -49,7 +49,7 @@ class RunLog:
     """
 
     path: Path
-    scalars: dict[str, Series]
+    scalars: dict[str, ScalarSeries]
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -158,10 +158,10 @@ def _is_scalar_tensor(value: Summary.Value) -> bool:
     return bool(value.HasField("tensor")) and value.metadata.plugin_data.plugin_name == "scalars"
 
 
-def _series(pairs: list[tuple[int, float]]) -> Series:
+def _series(pairs: list[tuple[int, float]]) -> ScalarSeries:
     pairs = sorted(pairs, key=lambda pair: pair[0])  # stable: points of one step stay in their order
     steps, values = zip(*pairs, strict=True)
-    return Series(np.array(steps, np.int64), np.array(values, np.float64))
+    return ScalarSeries(np.array(steps, np.int64), np.array(values, np.float64))
 
 
 def _by_number(folder: Path) -> tuple[str, int, str]:

@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sb3_carla.diagnostics.event_logs import RunLog, Series
+from sb3_carla.diagnostics.charts import CATEGORIES, Panel
+from sb3_carla.diagnostics.event_logs import RunLog, ScalarSeries
 from sb3_carla.diagnostics.html import COLOURS, escaped, html_page, html_table
-from sb3_carla.diagnostics.panels import CATEGORIES, Panel
 
 __all__ = ["draw", "page", "save"]
 
@@ -129,7 +129,7 @@ def _draw_panel(axis: Axes, panel: Panel, runs: Sequence[RunLog], known: Sequenc
         axis.legend(fontsize=7, loc="best", framealpha=0.7)
 
 
-def _draw_one(axis: Axes, series: Series, colour: str, label: str) -> None:
+def _draw_one(axis: Axes, series: ScalarSeries, colour: str, label: str) -> None:
     finite = np.isfinite(series.values)
     steps, values = series.steps[finite].astype(np.float64), series.values[finite]
     blocks = max(1, -(-len(steps) // SHOWN_POINTS))
@@ -148,7 +148,7 @@ def _draw_one(axis: Axes, series: Series, colour: str, label: str) -> None:
     _mark_not_finite(axis, series.steps[~finite], colour)
 
 
-def _draw_several(axis: Axes, found: Sequence[Series], colour: str, label: str) -> None:
+def _draw_several(axis: Axes, found: Sequence[ScalarSeries], colour: str, label: str) -> None:
     grid, values = _on_a_grid(found)
     for row, series in zip(values, found, strict=True):
         axis.plot(grid, row, color=colour, linewidth=0.5, alpha=0.35)
@@ -159,7 +159,7 @@ def _draw_several(axis: Axes, found: Sequence[Series], colour: str, label: str) 
     axis.fill_between(grid[there], mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
 
 
-def _on_a_grid(found: Sequence[Series]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _on_a_grid(found: Sequence[ScalarSeries]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Steps, shape (g,), and values, shape (n, g): means of each series between grid points, NaN where it has none."""
     edges = np.linspace(0.0, max(float(series.steps[-1]) for series in found) + 1.0, GRID + 1)
     grid = 0.5 * (edges[1:] + edges[:-1])

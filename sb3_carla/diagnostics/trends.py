@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import theilslopes
 
-from sb3_carla.diagnostics.event_logs import Series
+from sb3_carla.diagnostics.event_logs import ScalarSeries
 
 __all__ = ["Trend", "exponential_growth", "trend"]
 
@@ -62,7 +62,7 @@ class Trend:
         return f"{self.change:+.3g} over {self.steps:.0f} steps ({low:+.3g} to {high:+.3g})"
 
 
-def trend(series: Series, start: float = 0.0) -> Trend | None:
+def trend(series: ScalarSeries, start: float = 0.0) -> Trend | None:
     """
     Theil-Sen slope (the median of all pairs' slopes) with Sen's interval. Points that are not finite are left out.
 
@@ -84,7 +84,7 @@ def trend(series: Series, start: float = 0.0) -> Trend | None:
     return Trend(float(slope), float(low), float(high), float(steps[-1] - steps[0]), size)
 
 
-def exponential_growth(series: Series, factor: float = 10.0) -> bool:
+def exponential_growth(series: ScalarSeries, factor: float = 10.0) -> bool:
     """
     Whether the absolute values grow exponentially up to the end: by ``factor`` at least, and without flattening out.
 

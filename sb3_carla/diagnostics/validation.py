@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_carla.diagnostics.event_logs import RunLog, Series
+from sb3_carla.diagnostics.event_logs import RunLog, ScalarSeries
 from sb3_carla.diagnostics.limits import FEATURE_NORM, MAY_BE_NAN
 from sb3_carla.diagnostics.trends import exponential_growth, trend
 
@@ -268,7 +268,7 @@ def _falling_errors(log: RunLog, limits: Limits) -> Iterator[Result]:
             yield _missing(check, tag, "train/target_Q_mean", optional=tag == "debug/td_error_q2")
             continue
         error, q = pairs
-        found = trend(Series(error.steps, error.values / np.maximum(np.abs(q.values), 1.0) ** power))
+        found = trend(ScalarSeries(error.steps, error.values / np.maximum(np.abs(q.values), 1.0) ** power))
         if found is None:
             yield _missing(check, tag)
         else:
@@ -307,7 +307,7 @@ PROFILES = {
 # --- lines ---------------------------------------------------------------------------------------------------------
 
 
-def _within(tag: str, series: Series, low: float, high: float) -> Result:
+def _within(tag: str, series: ScalarSeries, low: float, high: float) -> Result:
     values = series.values
     outside = ~((values >= low) & (values <= high))  # NaN, too
     limit = f"{low:g} to {high:g}" if math.isfinite(low) else f"<= {high:g}"
@@ -324,7 +324,7 @@ def _below(check: str, value: float, limit: float) -> Result:
     return Result(check, f"{value:.4g}", f"< {limit:g}", PASS if value < limit else FAIL)
 
 
-def _not_exploding(tag: str, series: Series) -> Result:
+def _not_exploding(tag: str, series: ScalarSeries) -> Result:
     last = float(np.abs(series.values[-1]))
     explodes = not last <= HARMLESS_VALUE and exponential_growth(series)
     saw = f"ends at {series.values[-1]:.4g}"
@@ -335,11 +335,11 @@ def _missing(check: str, *tags: str, optional: bool = False) -> Result:
     return Result(check, f"no {' or '.join(tags)}, or too few points", "", LEFT_OUT if optional else UNJUDGED)
 
 
-def _at_equal_steps(log: RunLog, first: str, second: str) -> tuple[Series, Series] | None:
+def _at_equal_steps(log: RunLog, first: str, second: str) -> tuple[ScalarSeries, ScalarSeries] | None:
     if first not in log.scalars or second not in log.scalars:
         return None
     one, other = log.scalars[first], log.scalars[second]
     steps, mine, theirs = np.intersect1d(one.steps, other.steps, return_indices=True)
     if not len(steps):
         return None
-    return Series(steps, one.values[mine]), Series(steps, other.values[theirs])
+    return ScalarSeries(steps, one.values[mine]), ScalarSeries(steps, other.values[theirs])

@@ -24,11 +24,11 @@ from tiny import BarEnv, SlidingBar
 
 from sb3_carla.ablation import variants
 from sb3_carla.ablation.published import PublishedTD3
-from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, as_lines, read_runs, thinned_curves
+from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, downsampled_curves, read_runs, to_json
 from sb3_carla.ablation.report import draw, families, table
 from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, _settings, run_all
 from sb3_carla.ablation.variants import ENV_ID, load_variant, variant_names
-from sb3_carla.diagnostics.event_logs import RunLog, Series
+from sb3_carla.diagnostics.event_logs import RunLog, ScalarSeries
 from sb3_carla.envs.carla_lane import CarlaLaneEnv
 from sb3_carla.envs.privileged_state import PRIVILEGED_STATE_SIZE
 from sb3_carla.envs.towns import HELD_OUT_TOWNS, expand_towns
@@ -259,15 +259,17 @@ def test_results_of_other_settings_are_made_anew(tmp_path: Path) -> None:
 def test_curves_keep_their_ends_and_what_was_not_finite(tmp_path: Path) -> None:
     steps = np.arange(0, 2500, 10)
     values = np.where(steps == 2490, np.nan, np.exp(steps / 100.0))
-    log = RunLog(tmp_path, {"debug/cnn_feature_l2_norm": Series(steps, values), "train/other": Series(steps, values)})
-    text = as_lines({"variant": "ours", "curves": thinned_curves(log)})
+    log = RunLog(
+        tmp_path, {"debug/cnn_feature_l2_norm": ScalarSeries(steps, values), "train/other": ScalarSeries(steps, values)}
+    )
+    text = to_json({"variant": "ours", "curves": downsampled_curves(log)})
     assert len(text.splitlines()) == 4
     assert "NaN" not in text
     curves = json.loads(text)["curves"]
     run = Run({"curves": curves})
     assert set(curves) == {"actor_features"}, "the critic has no encoder"
-    shared = RunLog(tmp_path, {**log.scalars, "gradients/critic_cnn_norm": Series(steps, values)})
-    assert {"actor_features", "critic_features"} <= set(thinned_curves(shared)), "one encoder stands for both"
+    shared = RunLog(tmp_path, {**log.scalars, "gradients/critic_cnn_norm": ScalarSeries(steps, values)})
+    assert {"actor_features", "critic_features"} <= set(downsampled_curves(shared)), "one encoder stands for both"
     series = run.curve("actor_features")
     assert series is not None
     assert len(series.steps) == MOST_POINTS

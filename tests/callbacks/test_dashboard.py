@@ -16,8 +16,8 @@ from tiny import BarEnv
 
 from sb3_carla.callbacks import DashboardCallback, DiagnosticsCallback
 from sb3_carla.callbacks.dashboard import clipping_limit
+from sb3_carla.diagnostics.charts import CATEGORIES
 from sb3_carla.diagnostics.event_logs import read_run
-from sb3_carla.diagnostics.panels import CATEGORIES
 from sb3_carla.td3.td3 import TD3
 
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 40, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
