@@ -24,7 +24,7 @@ from tiny import BarEnv, SlidingBar
 
 from sb3_carla.ablation import variants
 from sb3_carla.ablation.published import PublishedTD3
-from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, downsampled_curves, read_runs, to_json
+from sb3_carla.ablation.records import MAX_POINTS, RESULT, Run, downsampled_curves, read_runs, to_json
 from sb3_carla.ablation.report import draw, families, table
 from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, _settings, run_all
 from sb3_carla.ablation.variants import ENV_ID, load_variant, variant_names
@@ -193,7 +193,7 @@ def test_a_run_that_becomes_nan_ends_without_an_action() -> None:
 def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     told: list[str] = []
     ours = "ours-with-four-cars"  # has the fewest environments of its kind
-    names, arguments = [ours, "published"], {"decisions": 48, "episodes": 1, "tell": told.append}
+    names, arguments = [ours, "published"], {"decisions": 48, "episodes": 1, "report": told.append}
     assert run_all(names, [1], tmp_path, minutes=0.0, **arguments) == 2, "no time, no run"
     assert run_all([ours], [1], tmp_path, **arguments) == 0
     written = (tmp_path / ours / "seed_1" / RESULT).stat().st_mtime_ns
@@ -244,14 +244,14 @@ def test_results_of_other_settings_are_made_anew(tmp_path: Path) -> None:
 
     def left(change: dict[str, Any], **arguments: Any) -> int:
         path.write_text(json.dumps({**done, **change}))
-        return run_all(["published"], [1], tmp_path, minutes=0.0, tell=told.append, **{"episodes": 2, **arguments})
+        return run_all(["published"], [1], tmp_path, minutes=0.0, report=told.append, **{"episodes": 2, **arguments})
 
     assert left({}) == left({}, decisions=4000) == 0
     assert left({}, episodes=3) == left({}, decisions=48) == 1
     assert left({"hyperparameters": {**done["hyperparameters"], "tau": 0.1}}, decisions=48) == 1
     assert left({"episodes": None}) == 1
     assert told == [
-        f"published seed 1: has a result of other {keys}"
+        f"published seed 1: its result has other {keys}"
         for keys in ("episodes", "decisions", "decisions and hyperparameters", "episodes")
     ]
 
@@ -272,7 +272,7 @@ def test_curves_keep_their_ends_and_what_was_not_finite(tmp_path: Path) -> None:
     assert {"actor_features", "critic_features"} <= set(downsampled_curves(shared)), "one encoder stands for both"
     series = run.curve("actor_features")
     assert series is not None
-    assert len(series.steps) == MOST_POINTS
+    assert len(series.steps) == MAX_POINTS
     assert (series.steps[0], series.steps[-1]) == (0, 2490)
     assert np.allclose(
         series.values, np.where(series.steps == 2490, np.nan, np.exp(series.steps / 100.0)), 1e-4, equal_nan=True
