@@ -192,7 +192,7 @@ def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarra
 
     :param model: any SB3 model with a critic
     :param observations: shape (n, ...), or a dict of such; with ``critic_state`` the environment's states
-    :param actions: shape (n, *action shape), scaled to -1..1; (n,) if they are discrete; not used for V(s)
+    :param actions: shape (n, ...), scaled to -1..1; (n,) if they are discrete; not used for V(s)
     :return: Q(s, a), or V(s) if the model has no Q: shape (n,)
     """
     policy: Any = model.policy

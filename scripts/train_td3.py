@@ -52,7 +52,7 @@ def zoo_arguments(options: argparse.Namespace) -> list[str]:
     given = [f"{key}:{value!r}" for key, value in env_kwargs.items() if value is not None]
     # One car instead of the default's many, with as many decisions per update as those make.
     params = [] if options.host is None else ["n_envs:1", f"train_freq:{default_cars()}"]
-    # rl-zoo3 uses only the last of a repeated option, so ours and the user's are merged. Of a repeated key, the last wins.
+    # rl-zoo3 uses only the last of a repeated option, so ours and the user's are merged; the last value of a key wins.
     merging = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     merging.add_argument("--env-kwargs", nargs="+", action="extend", default=given)
     merging.add_argument("-params", "--hyperparams", dest="params", nargs="+", action="extend", default=params)
