@@ -53,7 +53,7 @@ def save_state(model: Any) -> dict[str, Any]:
         "log": model.logger.get_dir() if hasattr(model, "_logger") else None,
         "logged": _logged(model),
         "replay_buffer": model.replay_buffer,
-        # Copied: a memory-mapped file changes as the training continues.
+        # A buffer with memory-mapped frames pickles only the file's path, and the file changes later.
         "frames": np.asarray(frames) if isinstance(frames, np.memmap) else None,
     }
 
