@@ -60,7 +60,7 @@ def test_every_chart_is_filled_by_a_training(tmp_path: Path) -> None:
     for name in ("actor", "critic"):
         limit, before = scalars[f"limits/{name}_grad_norm"], scalars[f"debug/{name}_grad_norm_BEFORE_clip"]
         assert limit.steps.tolist() == before.steps.tolist()
-    drawn = {tag for panels in CATEGORIES.values() for panel in panels for tag in panel.tags(scalars)}
+    drawn = {tag for category in CATEGORIES.values() for chart in category for tag in chart.tags(scalars)}
     assert {tag for tag in scalars if tag.startswith(("debug/", "gradients/", "agent/", "train/"))} - drawn <= {
         "debug/q_bias", *(tag for tag in scalars if re.match(r"debug/\w+_cnn_feature_(mean|std|max|min)", tag))
     }  # fmt: skip
