@@ -179,7 +179,7 @@ def _with_our_algorithm(original: Callable[..., Any]) -> Callable[..., Any]:
     def setup_experiment(self: Any) -> Any:
         if not _replaces(self):
             return original(self)
-        with _swapped(_tables().ALGOS, self.algo, algorithm(self.algo)):
+        with _swapped(_exp_manager().ALGOS, self.algo, algorithm(self.algo)):
             return original(self)
 
     return setup_experiment
@@ -191,15 +191,15 @@ def _with_our_search(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self)
         from sb3_carla.zoo import search
 
-        tables, from_file = _tables(), dict(self._hyperparams)
+        zoo, from_file = _exp_manager(), dict(self._hyperparams)
 
         def sample(trial: Any, *unused: Any) -> dict[str, Any]:
             return dict(search.sample_td3(trial, from_file))
 
         with ExitStack() as stack:
-            stack.enter_context(_swapped(tables.ALGOS, self.algo, algorithm(self.algo)))
-            stack.enter_context(_swapped(tables.HYPERPARAMS_SAMPLER, self.algo, sample))
-            stack.enter_context(_swapped(vars(tables), "TrialEvalCallback", search.LaneTrialCallback))
+            stack.enter_context(_swapped(zoo.ALGOS, self.algo, algorithm(self.algo)))
+            stack.enter_context(_swapped(zoo.HYPERPARAMS_SAMPLER, self.algo, sample))
+            stack.enter_context(_swapped(vars(zoo), "TrialEvalCallback", search.LaneTrialCallback))
             return original(self)
 
     return hyperparameters_optimization
@@ -213,7 +213,7 @@ def _with_exact_checkpoints(original: Callable[..., None]) -> Callable[..., None
         from sb3_carla.callbacks.checkpoint import ExactCheckpointCallback, ModelCheckpointCallback
         from sb3_carla.zoo.resume import checkpoint_folder
 
-        with _swapped(vars(_tables()), "CheckpointCallback", ModelCheckpointCallback):
+        with _swapped(vars(_exp_manager()), "CheckpointCallback", ModelCheckpointCallback):
             original(self)
         if self.save_freq > 0:
             every = self.save_freq * self.n_envs  # the original has divided save_freq by n_envs
@@ -223,14 +223,14 @@ def _with_exact_checkpoints(original: Callable[..., None]) -> Callable[..., None
     return create_callbacks
 
 
-def _with_a_folder_of_its_own(original: Callable[..., None]) -> Callable[..., None]:
+def _with_unique_log_folder(original: Callable[..., None]) -> Callable[..., None]:
     def create_log_folder(self: Any) -> None:
         while _replaces(self):
             try:
                 Path(self.save_path).mkdir(parents=True)
                 break
             except FileExistsError:  # a run that began at the same moment has it
-                number = _tables().get_latest_run_id(self.log_path, self.env_name) + 1
+                number = _exp_manager().get_latest_run_id(self.log_path, self.env_name) + 1
                 self.save_path = str(Path(self.log_path) / f"{self.env_name}_{number}")
                 self.params_path = f"{self.save_path}/{self.env_name}"
         original(self)
@@ -250,7 +250,7 @@ def _with_exact_resume(original: Callable[..., Any]) -> Callable[..., Any]:
     return _load_pretrained_agent
 
 
-def _with_learning_to_the_end(original: Callable[..., None]) -> Callable[..., None]:
+def _with_remaining_steps(original: Callable[..., None]) -> Callable[..., None]:
     def learn(self: Any, model: Any) -> None:
         if hasattr(self, "_callback_states"):
             from sb3_carla.zoo.resume import ContinuedModel
@@ -266,10 +266,10 @@ _WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "read_hyperparameters": _with_merged_env_kwargs,
     "setup_experiment": _with_our_algorithm,
     "hyperparameters_optimization": _with_our_search,
-    "create_log_folder": _with_a_folder_of_its_own,
+    "create_log_folder": _with_unique_log_folder,
     "create_callbacks": _with_exact_checkpoints,
     "_load_pretrained_agent": _with_exact_resume,
-    "learn": _with_learning_to_the_end,
+    "learn": _with_remaining_steps,
 }
 """Name of the method -> function that wraps it."""
 
@@ -279,7 +279,7 @@ def _replaces(manager: Any) -> bool:
     return manager.algo in ALGORITHMS and is_ours(manager.env_name.gym_id)
 
 
-def _tables() -> Any:
+def _exp_manager() -> Any:
     """``rl_zoo3.exp_manager``, whose dicts ``ALGOS`` and ``HYPERPARAMS_SAMPLER`` all experiments share."""
     return sys.modules[_EXP_MANAGER]
 
