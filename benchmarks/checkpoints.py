@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """
-What saving a training costs: our checkpoints beside SB3's ``model.save`` and ``save_replay_buffer``.
+Time and size of saving a training: our checkpoints and SB3's ``model.save`` with ``save_replay_buffer``.
 
     python benchmarks/checkpoints.py --transitions 100000 --new 25000 --saves 4
 
-Both trainings have one encoder, which the critic trains, and random pictures in buffers of the same size: a full one at
-first, then ``--new`` transitions more before every save. SB3's buffer has ``optimize_memory_usage``, the better of
-its two. Files lie in a folder that is deleted at the end; ``--folder`` says where, a disk rather than memory.
+Both models have one encoder, trained by the critic, and random pictures in buffers of the same size: full at the first
+save, then with ``--new`` transitions more before every save. SB3's buffer has ``optimize_memory_usage``, which makes it
+smaller. The files are deleted at the end; ``--folder`` should be on a disk, not in memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sb3_carla.diagnostics.html import markdown_table
 
 
 class Pictures(gym.Env[np.ndarray, np.ndarray]):
-    """Nothing but its spaces: transitions are put into the buffers by hand."""
+    """Defines only the spaces; the transitions are added to the buffers by :func:`fill`."""
 
     observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -43,7 +43,7 @@ class Pictures(gym.Env[np.ndarray, np.ndarray]):
 
 
 def fill(buffer: Any, transitions: int, rng: np.random.Generator) -> None:
-    """Episodes of 200 steps, every frame of them new."""
+    """Add episodes of 200 steps, each step with a new frame."""
     action, reward = np.zeros((1, 2), np.float32), np.zeros(1, np.float32)
     obs = np.zeros((1, 4, 84, 84), np.uint8)
     for step in range(transitions):
@@ -60,7 +60,7 @@ def size(folder: Path) -> dict[tuple[str, int], int]:
 
 
 def main() -> None:
-    """Save both in turns, print a table."""
+    """Save both in turns, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transitions", type=int, default=100_000, help="in each buffer (default: 100 000)")
     parser.add_argument("--new", type=int, default=25_000, help="before every save but the first (default: 25 000)")
@@ -89,7 +89,7 @@ def main() -> None:
         def save_stock() -> None:  # what SB3's CheckpointCallback(save_replay_buffer=True) does
             stock.save(folder / "model.zip")
             stock.save_replay_buffer(folder / "buffer.pkl")
-            os.sync()  # ours waits for the disk, too
+            os.sync()  # ours waits for the disk too
 
         kinds: dict[str, tuple[Any, Callable[[], None], Path]] = {
             "sb3_carla": (ours, save_ours, checkpoints.folder),
@@ -113,7 +113,7 @@ def main() -> None:
         rows.append([kind, f"{first:.1f}", f"{written[kind][0]:.0f}", spread, f"{written[kind][-1]:.0f}"])
     print(markdown_table(rows))
     ratio = statistics.median(b / a for a, b in zip(seconds["sb3_carla"][1:], seconds["SB3"][1:], strict=True))
-    print(f"A later save of SB3's takes {ratio:.1f} times as long as one of ours")
+    print(f"A later save with SB3 takes {ratio:.1f} times as long as ours")
 
 
 if __name__ == "__main__":

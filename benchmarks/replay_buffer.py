@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """
-Storing and sampling camera transitions: ``FrameReplayBuffer`` beside SB3's buffers, in one process, in turns.
+Time of storing and sampling camera transitions: ``FrameReplayBuffer`` and SB3's buffers, in one process, in turns.
 
     python benchmarks/replay_buffer.py --transitions 40000
 
-4x84x84 pictures, four environments, n-step 3 where the buffer has it, episodes of 200 steps.
+4x84x84 pictures, four environments, n-step 3 if the buffer has it, episodes of 200 steps.
 """
 
 from __future__ import annotations

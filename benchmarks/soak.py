@@ -1,17 +1,17 @@
 #!/usr/bin/env python
 """
-Many episodes in one environment: does memory grow, does it become slower? Ends with status 1 if so.
+Drive many episodes in one environment, and exit with status 1 if memory grows or the rate falls.
 
     MALLOC_MMAP_THRESHOLD_=131072 python benchmarks/soak.py     # 1 000 episodes and at least 200 000 ticks
     python benchmarks/soak.py --episodes 50 --ticks 10000       # a minute
 
-The scripted driver, five other cars, routes of 100 m in towns and weathers that change with the episode. Every tenth of
-the run is a row: the greatest resident memory of this process and of its server, and the rate. The first three tenths
-are the warm-up: memory is compared with the third, the rate with the second.
+The scripted driver, five other cars, routes of 100 m; town and weather change with each episode. The table has a row
+for each tenth of the run: largest resident memory of this process and of its server, and the rate. The first three
+tenths are the warm-up: memory is compared with the third, the rate with the second.
 
-Without the variable the C library keeps what CARLA's client has used for a message, up to 2 MB a town, in arenas that
-grow for a while: as resident as a leak, but none (``mallinfo2`` tells the same memory in use all along). Of the warm-up
-one step is Python's: its table of interned strings doubles, by 1 MB.
+Without the variable the C library keeps the memory of messages of CARLA's client, up to 2 MB a town, in arenas that
+grow for a while. That looks like a leak, but is none: the memory in use according to ``mallinfo2`` stays the same.
+During the warm-up Python's table of interned strings doubles once, by 1 MB.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ DRIVING: dict[str, Any] = {
 }
 TENTHS, WARM_UP = 10, 3
 MEMORY_GROWTH, SLOWDOWN = 0.01, 0.05
-"""What is allowed [-]."""
+"""Largest relative change that passes [-]."""
 
 
 @dataclass
 class Tenth:
-    """A tenth of the run: greatest memory of both processes [MB], ticks, episodes and time [s]."""
+    """A tenth of the run: largest memory of both processes [MB], ticks, episodes and time [s]."""
 
     ours: float = 0.0
     servers: float = 0.0
@@ -65,9 +65,9 @@ def server_process() -> psutil.Process:
 
 def soak(episodes: int, ticks: int) -> Iterator[Tenth]:
     """
-    :param episodes: at least so many, a tenth of them in each part
-    :param ticks: likewise
-    :return: the tenths, each when it is over
+    :param episodes: smallest number of episodes, a tenth of them in each part
+    :param ticks: smallest number of ticks, a tenth of them in each part
+    :return: the tenths, each at its end
     """
     with gym.make("CarlaLane-v0", town=TOWNS, weather=WEATHERS, n_npcs=5, route_length=100.0, **DRIVING) as env:
         env.reset(seed=0)
@@ -89,7 +89,7 @@ def soak(episodes: int, ticks: int) -> Iterator[Tenth]:
 
 
 def main() -> None:
-    """Parse, drive, print, judge."""
+    """Parse, drive, print, compare with the limits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=1000, help="default: 1000")
     parser.add_argument("--ticks", type=int, default=200_000, help="default: 200 000")

@@ -1,19 +1,19 @@
 #!/usr/bin/env python
 """
-Steps per second, camera picture included, beside two other environments that learn to drive from 84x84 grey pictures.
+Steps per second with a camera picture, of ours and of two other driving environments with 84x84 grey pictures.
 
     make benchmark                                          # installs the extra [benchmark] first
     python benchmarks/throughput.py --repeats 5 --seconds 4 --output results/throughput.json
 
-Each contender runs in a process of its own, for a few seconds at a time and in turns, so that whatever else the machine
-does hits all of them alike; the table holds medians. Random actions, no traffic, one environment.
+Each contender runs in its own process, for a few seconds at a time and in turns, so that other work on the machine
+affects all of them alike; the table has medians. Random actions, no traffic, one environment.
 
 - engine: ``sb3_carla.simulator`` alone: one vehicle, one 84x84 camera, tick and render, no server.
 - CarlaLane-v0: the environment, with its server behind a socket, no action repeat.
-- CarlaLane-v0, decisions: as it is trained, four simulation steps and one picture each; counted are the decisions.
+- CarlaLane-v0, decisions: as in training, with four simulation steps and one picture per decision; counts decisions.
 - CarRacing-v3: Gymnasium's, cropped, resized to 84x84, grey.
-- racetrack-v0: highway-env's, its own 84x84 grey observation. SDL_VIDEODRIVER=offscreen: under "dummy" it draws black
-  pictures, falsely fast.
+- racetrack-v0: highway-env's, its own 84x84 grey observation. SDL_VIDEODRIVER=offscreen: with "dummy" it draws black
+  pictures, and is too fast.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ CONTENDERS: dict[str, Callable[[], Step]] = {
 
 
 def serve(name: str, pipe: Connection) -> None:
-    """Child process: measure for as many seconds as asked, until asked for none."""
+    """Child process: measure for the number of seconds that the pipe sends, until it sends 0."""
     warnings.simplefilter("ignore")
     try:
         step = CONTENDERS[name]()
@@ -140,9 +140,9 @@ def serve(name: str, pipe: Connection) -> None:
 def measure(names: list[str], repeats: int, seconds: float) -> dict[str, list[float]]:
     """
     :param names: contenders
-    :param repeats: measurements of each, in turns
-    :param seconds: length of a measurement
-    :return: steps per second, by contender; without those that are not installed
+    :param repeats: number of measurements of each, in turns
+    :param seconds: length of a measurement [s]
+    :return: contender -> steps per second; without those that are not installed
     """
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -167,8 +167,8 @@ def measure(names: list[str], repeats: int, seconds: float) -> dict[str, list[fl
 
 def table(rates: dict[str, list[float]]) -> str:
     """
-    :param rates: steps per second, by contender
-    :return: Markdown: medians, ranges, and how many times as fast as each other environment CarlaLane-v0 is
+    :param rates: contender -> steps per second
+    :return: Markdown: medians, ranges, and the speed of CarlaLane-v0 relative to each other environment
     """
     lines = ["| | steps/s (median) | range | CarlaLane-v0 is |", "| --- | --- | --- | --- |"]
     medians = {name: statistics.median(values) for name, values in rates.items()}

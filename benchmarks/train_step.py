@@ -1,20 +1,20 @@
 #!/usr/bin/env python
 """
-Time of a gradient step at batch 256 on 4x84x84 pictures: stock TD3 beside ours, clipping and gradient norms on.
+Time of a gradient step at batch 256 on 4x84x84 pictures: stock TD3, and ours with clipping and gradient norms.
 
     python benchmarks/train_step.py --rounds 9 --output results/train_step.json
 
-- stock: ``stable_baselines3.TD3("CnnPolicy")``, an encoder for the actor and one for the critic, no clipping, no log.
+- stock: ``stable_baselines3.TD3("CnnPolicy")``, separate encoders for actor and critic, no clipping, no log.
 - separate: ``sb3_carla.TD3("LayerNormCnnPolicy")``, the same two encoders, with LayerNorm.
 - critic: one encoder, trained by the critic's loss.
-- default: as the default hyperparameters have it: critics of the state, one encoder of 64 features, which the
-  policy's loss trains at every step.
+- default: as in the default hyperparameters: critics that see the state, one encoder with 64 features, trained by the
+  policy's loss at every step.
 
-``--profile`` says where the time of a step goes: its arithmetic at the peak that this processor reaches in a large
-matrix product, in float32 and in bfloat16, and the operations that take longest.
+``--profile`` prints where the time of a step goes: the time of its arithmetic at the rate that this processor reaches
+in a large matrix product, in float32 and in bfloat16, and the operations that take longest.
 
-All train on the same random transitions, in turns of two steps (one with an actor's update). What is measured is wall
-time; each round gives one ratio to stock, so that whatever else the machine does hits all alike.
+All train on the same random transitions, in turns of two steps (one with an actor update). Measured is wall time; each
+round gives one ratio to stock, so that other work on the machine affects all alike.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TRANSITIONS = 600
 
 
 class Pictures(gym.Env[np.ndarray, np.ndarray]):
-    """Random pictures that move on by a frame a step."""
+    """Random pictures, with one new frame per step."""
 
     def __init__(self) -> None:
         self.observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
@@ -111,7 +111,7 @@ def peak(dtype: th.dtype, size: int = 2048) -> float:
 
 
 def profile(name: str, model: Any) -> None:
-    """Print a step's arithmetic beside the processor's peak, and its ten longest operations."""
+    """Print the time of a step and of its arithmetic at the processor's peak, and the ten longest operations."""
     with FlopCounterMode(display=False) as counter:
         model.train(2, BATCH)
     operations = counter.get_total_flops() / 2.0
@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="default: 9")
     parser.add_argument("--threads", type=int, help="of PyTorch (default: its own)")
-    parser.add_argument("--profile", action="store_true", help="say where the time goes")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--output", type=Path, help="JSON file")
     options = parser.parse_args()
     if options.threads is not None:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """
-Decisions per second of several environments at once: what processes of their own cost, and what their supervision.
+Decisions per second of several environments: in one process, in several, and in supervised ones.
 
     python benchmarks/vector_environments.py --n-envs 4 --repeats 5 --seconds 4
 
-CarlaLane-v0 as the default hyperparameters have it, random actions, each kind of SB3 vector environment in turns.
+CarlaLane-v0 as in the default hyperparameters, random actions, each kind of SB3 vector environment in turns.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (DummyVecEnv, Sub
 
 def rate(env: VecEnv, seconds: float, rng: np.random.Generator) -> float:
     """
-    :param env: to be driven in, begun
-    :param seconds: how long
-    :param rng: of the actions
+    :param env: environments, after a reset
+    :param seconds: length of the measurement [s]
+    :param rng: source of the random actions
     :return: decisions per second, all environments together
     """
     count, start = 0, time.perf_counter()

@@ -1,4 +1,4 @@
-"""SB3 callbacks that show what a network does, and keep it, for any SB3 algorithm; ``sb3_carla.callbacks``."""
+"""SB3 callbacks that log what networks do, detect divergence and save exact checkpoints: ``sb3_carla.callbacks``."""
 
 from sb3_carla.callbacks.action_saturation import ActionSaturationCallback
 from sb3_carla.callbacks.agent_statistics import AgentStatisticsCallback

@@ -1,4 +1,4 @@
-"""How often a policy acts at its limits, where its gradient is nearly zero."""
+"""Share of actions at the limits of the action space, where the gradient of tanh is nearly zero."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from sb3_carla.callbacks.probes import BeforeDump, Hook, ProbeCallback, outside_table
+from sb3_carla.callbacks.probes import PreDumpHook, ProbeCallback, WeakHook, exclude_if_too_long
 
 __all__ = ["ActionSaturationCallback"]
 
@@ -17,18 +17,18 @@ class ActionSaturationCallback(ProbeCallback):
     """
     Logs the share of actions near the limits of a box action space.
 
-    Works with any SB3 algorithm; does nothing where the actions are not a box. Where the policy has an actor (DDPG,
-    TD3, SAC, TQC), its own output counts, before exploration noise; else the actions that were taken (PPO, A2C).
+    Works with any SB3 algorithm; does nothing if the action space is not a box. If the policy has an actor (DDPG, TD3,
+    SAC, TQC), the actor's output counts, before exploration noise; otherwise (PPO, A2C) the actions taken.
 
-    Tags (over the steps since the last dump): ``debug/action_saturation`` over all dimensions, and, where there are
-    several, ``debug/action_saturation_<name>``. The names are the environment's ``action_names``, if it has a list or
-    tuple of as many, else numbers.
+    Tags (means over the steps since the last dump): ``debug/action_saturation`` over all dimensions, and, if there are
+    several, ``debug/action_saturation_<name>``. The names are the environment's ``action_names`` (one per dimension),
+    or numbers if it has none.
 
-    :param limit: an action a with abs(a) > limit is saturated, on a scale of -1 to 1 [-]
+    :param limit: an action a with abs(a) > limit is saturated; actions are scaled to -1..1 [-]
     :param verbose: not used
     """
 
-    KEPT = ("_saturated", "_steps")
+    CHECKPOINTED = ("_saturated", "_steps")
 
     def __init__(self, limit: float = 0.95, verbose: int = 0) -> None:
         super().__init__(verbose)
@@ -47,19 +47,19 @@ class ActionSaturationCallback(ProbeCallback):
         actor = getattr(self.model.policy, "actor", None)
         self._actor = actor if isinstance(actor, nn.Module) else None
         if self._actor is not None:
-            self._handles.append(self._actor.register_forward_hook(Hook(self._keep)))
-        self._handles.append(BeforeDump(self.logger, self._record))
+            self._handles.append(self._actor.register_forward_hook(WeakHook(self._store_output)))
+        self._handles.append(PreDumpHook(self.logger, self._record))
 
     def _detach(self) -> None:
         super()._detach()
         self._names, self._output, self._saturated, self._steps = [], None, None, 0
 
-    def _keep(self, module: nn.Module, inputs: object, output: Any) -> None:
-        if not module.training and isinstance(output, th.Tensor):  # while acting
+    def _store_output(self, module: nn.Module, inputs: object, output: Any) -> None:
+        if not module.training and isinstance(output, th.Tensor):  # the policy is in evaluation mode while it acts
             self._output = output.detach()
 
     def _on_rollout_start(self) -> None:
-        self._output = None  # what others asked the actor in between
+        self._output = None  # discard outputs that other callbacks asked for
 
     def _on_step(self) -> bool:
         actions = self._actions() if self._names else None
@@ -70,7 +70,7 @@ class ActionSaturationCallback(ProbeCallback):
         return True
 
     def _actions(self) -> th.Tensor | None:
-        """Of this step: shape (n_envs, action_dim), scaled to -1..1; None where nobody asked the actor, or tells."""
+        """Actions of this step, shape (n_envs, action_dim), scaled to -1..1; None if unknown (a random action)."""
         if self._actor is not None:
             output, self._output = self._output, None
             return None if output is None else output.reshape(-1, len(self._names))
@@ -88,15 +88,15 @@ class ActionSaturationCallback(ProbeCallback):
         if len(shares) > 1:
             for name, share in zip(self._names, shares, strict=True):
                 tag = f"debug/action_saturation_{name}"
-                self.logger.record(tag, share, exclude=outside_table(tag))
+                self.logger.record(tag, share, exclude=exclude_if_too_long(tag))
         self._saturated, self._steps = None, 0
 
 
 def action_names(env: Any, number: int) -> list[str]:
     """
     :param env: vectorised environment
-    :param number: of its action's dimensions
-    :return: what the environment calls them; else "0", "1", ...
+    :param number: number of action dimensions
+    :return: names of the dimensions according to the environment; "0", "1", ... if it has none
     """
     names = env.get_attr("action_names", [0])[0] if env.has_attr("action_names") else None
     if isinstance(names, (list, tuple)) and len(names) == number:

@@ -1,4 +1,4 @@
-"""How far the agent is: updates, replay buffer, learning rates."""
+"""Progress of the agent: number of updates, fill level of the replay buffer, learning rates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch as th
 
-from sb3_carla.callbacks.probes import BeforeDump, ProbeCallback, networks
+from sb3_carla.callbacks.probes import PreDumpHook, ProbeCallback, networks
 
 __all__ = ["AgentStatisticsCallback"]
 
@@ -16,12 +16,12 @@ class AgentStatisticsCallback(ProbeCallback):
     Logs the agent's progress at each dump, for any SB3 algorithm.
 
     Tags: ``agent/total_iterations`` (gradient updates; PPO: epochs), ``agent/is_training`` (0 while only filling the
-    buffer, 1 after), ``agent/buffer_utilization`` (where there is a replay buffer), and the rates in force:
-    ``agent/<network>_lr``, with a parameter group named "cnn" as ``agent/<network>_cnn_lr``.
+    buffer, 1 after), ``agent/buffer_utilization`` (if there is a replay buffer), and the current learning
+    rates: ``agent/<network>_lr``, and for a parameter group named "cnn" ``agent/<network>_cnn_lr``.
     """
 
     def _attach(self) -> None:
-        self._handles.append(BeforeDump(self.logger, self._record))
+        self._handles.append(PreDumpHook(self.logger, self._record))
 
     def _record(self) -> None:
         updates = int(getattr(self.model, "_n_updates", 0))

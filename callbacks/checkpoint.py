@@ -1,4 +1,4 @@
-"""Checkpoints from which a training goes on exactly."""
+"""Save checkpoints from which a training continues exactly."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ logger = logging.getLogger(__name__)
 
 class ExactCheckpointCallback(BaseCallback):
     """
-    Writes a :class:`sb3_carla.checkpointing.checkpoints.Checkpoints` every so often and at the training's end, for any
-    of SB3's off-policy algorithms.
+    Saves a checkpoint (:class:`sb3_carla.checkpointing.checkpoints.Checkpoints`) every ``every`` steps and at the
+    training's end, for SB3's off-policy algorithms.
 
-    A checkpoint that cannot be written is a warning, and those before it stay as they are. While the training runs, no
-    other process may write to the same folder.
+    If a checkpoint cannot be written, there is a warning, and earlier checkpoints stay. During the training the folder
+    is locked against other processes.
 
-    It acts before the first step of a rollout: there, other than after a step, the last transition is in the buffer and
-    the update that it brought has been made. So it is at the end, but not of a training that a callback ends.
+    Checkpoints are saved before the first step of a rollout: at that time the last transition is in the replay buffer,
+    and its update has been made. The same is true at the training's end, except if a callback ended the training; then
+    no last checkpoint is saved.
 
-    SIGTERM is how a machine that shuts down, or a queue that needs the place, announces the end: a checkpoint is
-    written before the next step, then the process ends as ``sys.exit(143)`` does. A second SIGTERM ends it at once.
-    Where the process treats SIGTERM in a way of its own, or trains in another thread than the main one, that stays.
+    After SIGTERM, which a machine sends at shutdown and a batch queue before it stops a job, a checkpoint is saved
+    before the next step, and the process exits with status 143. A second SIGTERM ends it at once. The handler is not
+    installed if the process has its own, or if the training runs outside the main thread.
 
-    :param every: environment steps between two checkpoints, of all environments together
-    :param folder: where they lie
-    :param keep: how many of the newest are kept
-    :param verbose: 1 prints a line for each
+    :param every: steps between two checkpoints, counted over all environments
+    :param folder: folder of the checkpoints
+    :param keep: number of checkpoints to keep, the newest
+    :param verbose: 1 prints a line per checkpoint
     """
 
     def __init__(self, every: int, folder: Path | str, keep: int = 2, verbose: int = 0) -> None:
@@ -49,31 +50,31 @@ class ExactCheckpointCallback(BaseCallback):
         self.every = every
         self.checkpoints = Checkpoints(folder, keep)
         self._next = every
-        self._whole = False  # whether the last transition is in the buffer, and none has been saved since
-        self._root: BaseCallback = self
-        self._ending = _Ending(self)
+        self._rollout_complete = False  # whether a rollout has ended since the last checkpoint
+        self._root: BaseCallback = self  # the training's outermost callback, which is saved
+        self._save_at_end = _SaveAtEnd(self)
         self.terminated = False
-        """Whether SIGTERM has come."""
+        """Whether the process has received SIGTERM."""
 
     def _on_training_start(self) -> None:
         if not isinstance(self.model, OffPolicyAlgorithm):
             raise TypeError(f"expected one of SB3's off-policy algorithms, got {type(self.model).__name__}")
-        self.checkpoints.claim()
+        self.checkpoints.lock.acquire()
         self._next = (self.num_timesteps // self.every + 1) * self.every
-        self._whole = False
-        self._root = self.locals.get("callback", self)  # all of the training's
+        self._rollout_complete = False
+        self._root = self.locals.get("callback", self)
         if isinstance(self._root, CallbackList):
-            self._ending.init_callback(self.model)
-            self._root.callbacks = [self._ending, *self._others(self._root)]
+            self._save_at_end.init_callback(self.model)
+            self._root.callbacks = [self._save_at_end, *self._others(self._root)]
         self.terminated = False
-        if threading.current_thread() is threading.main_thread() and _is_free(signal.getsignal(signal.SIGTERM)):
-            signal.signal(signal.SIGTERM, _Termination(self))
+        if threading.current_thread() is threading.main_thread() and _is_unhandled(signal.getsignal(signal.SIGTERM)):
+            signal.signal(signal.SIGTERM, _SigtermHandler(self))
 
     def _others(self, callbacks: CallbackList) -> list[BaseCallback]:
-        return [each for each in callbacks.callbacks if each is not self._ending]
+        return [each for each in callbacks.callbacks if each is not self._save_at_end]
 
     def _on_rollout_start(self) -> None:
-        self._whole = False
+        self._rollout_complete = False
         if self.terminated or self.num_timesteps >= self._next:
             self._next = (self.num_timesteps // self.every + 1) * self.every
             self._save()
@@ -86,7 +87,7 @@ class ExactCheckpointCallback(BaseCallback):
     def _save(self) -> None:
         try:
             folder = self.checkpoints.save(self.model, self._root)
-        except OSError as error:  # a full disk is no reason to end the training
+        except OSError as error:  # a full disk must not end the training
             logger.warning("No checkpoint at step %d: %s", self.num_timesteps, error)
             return
         if self.verbose > 0:
@@ -96,27 +97,27 @@ class ExactCheckpointCallback(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        self._whole = True
+        self._rollout_complete = True
 
     def _on_training_end(self) -> None:
         self.save_last()
-        self.checkpoints.release()
+        self.checkpoints.lock.release()
         known = signal.getsignal(signal.SIGTERM)
-        if isinstance(known, _Termination) and known.callback() is self:
+        if isinstance(known, _SigtermHandler) and known.callback() is self:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._end_if_terminated()
 
     def save_last(self) -> None:
-        """Write the checkpoint of the training's end, where that is due."""
+        """Save the checkpoint of the training's end, if a rollout has ended since the last one."""
         if isinstance(self._root, CallbackList):
             self._root.callbacks = self._others(self._root)
-        if self._whole:
-            self._whole = False
+        if self._rollout_complete:
+            self._rollout_complete = False
             self._save()
 
 
-class _Ending(BaseCallback):
-    """First of a list at a training's end: the others let go of what they keep, and overlapping updates are made."""
+class _SaveAtEnd(BaseCallback):
+    """Put first in a list of callbacks: it saves at the training's end before the others remove their state."""
 
     def __init__(self, callback: ExactCheckpointCallback) -> None:
         super().__init__()
@@ -129,24 +130,24 @@ class _Ending(BaseCallback):
         self._callback.save_last()
 
 
-class _Termination:
-    """What is done on SIGTERM: a training that is under way ends when it can, everything else at once."""
+class _SigtermHandler:
+    """Ends a running training at its next rollout; if none is running, ends the process at once."""
 
     def __init__(self, callback: ExactCheckpointCallback) -> None:
         self.callback, self._process = weakref.ref(callback), os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        signal.signal(number, signal.SIG_DFL)  # a second SIGTERM ends the process at once
         callback = self.callback()
         if callback is not None and os.getpid() == self._process and _is_in_learn(callback.model, frame):
             callback.terminated = True
-        else:  # after an exception; in a process that was forked off
+        else:  # the training has ended, or this is a forked child
             os.kill(os.getpid(), number)
 
 
-def _is_free(handler: object) -> bool:
-    """Whether nobody else handles SIGTERM; a handler of ours may be left of a training that an exception ended."""
-    return handler is signal.SIG_DFL or isinstance(handler, _Termination)
+def _is_unhandled(handler: object) -> bool:
+    """Whether no other code handles SIGTERM; our handler may remain from a training that raised an exception."""
+    return handler is signal.SIG_DFL or isinstance(handler, _SigtermHandler)
 
 
 def _is_in_learn(model: BaseAlgorithm, frame: FrameType | None) -> bool:
@@ -158,7 +159,7 @@ def _is_in_learn(model: BaseAlgorithm, frame: FrameType | None) -> bool:
 
 
 class ModelCheckpointCallback(CheckpointCallback):
-    """SB3's, for which a full disk is a warning."""
+    """SB3's ``CheckpointCallback``, except that a full disk is a warning instead of an error."""
 
     def _on_step(self) -> bool:
         try:

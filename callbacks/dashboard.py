@@ -1,4 +1,4 @@
-"""A TensorBoard dashboard that is there without being set up."""
+"""A ready-made TensorBoard dashboard."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from sb3_carla.callbacks.probes import BeforeDump, ProbeCallback, networks
-from sb3_carla.diagnostics.panels import CATEGORIES, FEATURE_LIMITS
+from sb3_carla.callbacks.probes import PreDumpHook, ProbeCallback, networks
+from sb3_carla.diagnostics.charts import CATEGORIES, FEATURE_LIMITS
 
 __all__ = ["DashboardCallback", "layout"]
 
@@ -17,14 +17,14 @@ NOT_TENSORBOARD = ("stdout", "log", "json", "csv")
 
 class DashboardCallback(ProbeCallback):
     """
-    Arranges what is logged on TensorBoard's page "Custom scalars": charts that overlay what belongs together, the norms
-    before and after clipping and their limit among them.
+    Lays out TensorBoard's page "Custom scalars": each chart overlays related tags, for example a gradient norm before
+    and after clipping with its limit.
 
-    Works with any SB3 algorithm, and does nothing without TensorBoard. Charts whose tags nobody writes stay empty.
+    Works with any SB3 algorithm, and does nothing without TensorBoard. Charts whose tags are not logged stay empty.
 
     Tags: ``limits/<network>_grad_norm`` (the model's own ``actor_max_grad_norm``, ``critic_max_grad_norm``, or
-    ``max_grad_norm``) wherever that network's norm is written; ``limits/cnn_feature_norm_{low,high}`` beside the norm
-    of the features. TensorBoard only.
+    ``max_grad_norm``) if that network's norm is logged; ``limits/cnn_feature_norm_{low,high}`` if the norm of
+    the features is. Only TensorBoard gets them.
     """
 
     def _attach(self) -> None:
@@ -32,7 +32,7 @@ class DashboardCallback(ProbeCallback):
         for output in outputs:
             output.writer.add_custom_scalars(layout(networks(self.model)))
         if outputs:
-            self._handles.append(BeforeDump(self.logger, self._record, last=True))
+            self._handles.append(PreDumpHook(self.logger, self._record, last=True))
 
     def _record(self) -> None:
         written = self.logger.name_to_value
@@ -49,7 +49,7 @@ def clipping_limit(model: Any, network: str) -> float | None:
     """
     :param model: any SB3 model
     :param network: "actor", "critic" or "policy"
-    :return: norm that its gradient is clipped to; None if it is not clipped
+    :return: limit that its gradient norm is clipped to; None if it is not clipped
     """
     found = getattr(model, f"{network}_max_grad_norm", None)
     if found is None and network == "policy":
@@ -59,15 +59,15 @@ def clipping_limit(model: Any, network: str) -> float | None:
 
 def layout(found: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
     """
-    :param found: names of the model's networks: the others' norms get no charts
-    :return: for ``SummaryWriter.add_custom_scalars``: category -> chart -> kind and patterns of tags
+    :param found: names of the model's networks; the norms of others get no charts
+    :return: argument of ``SummaryWriter.add_custom_scalars``: category -> chart title -> kind and tag patterns
     """
     others = {f"limits/{name}_grad_norm" for name in {"actor", "critic", "policy"} - set(found)}
     return {
         category: {
-            panel.title: ["Multiline", [f"{pattern}$" for pattern in panel.patterns]]
-            for panel in panels
-            if not others & set(panel.patterns)
+            chart.title: ["Multiline", [f"{pattern}$" for pattern in chart.patterns]]
+            for chart in charts
+            if not others & set(chart.patterns)
         }
-        for category, panels in CATEGORIES.items()
+        for category, charts in CATEGORIES.items()
     }

@@ -1,4 +1,4 @@
-"""All diagnostics with one word."""
+"""All diagnostic callbacks in one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["DiagnosticsCallback"]
 
 class DiagnosticsCallback(CallbackList):
     """
-    What the networks do, what the driver does, and a guard over it all.
+    Logs what the networks do and how the policy drives, and watches for divergence.
 
-    :param guard: response of :class:`DivergenceGuard`: "warn" changes nothing in the training, "rollback" and "stop" do
-        where it goes wrong; None leaves the guard out
+    :param guard: response of :class:`DivergenceGuard`: "warn" never changes the training, "rollback" and "stop" do if
+        it diverges; None leaves the guard out
     """
 
     def __init__(self, guard: str | None = "warn") -> None:

@@ -1,70 +1,58 @@
-"""Sees a training go wrong while it happens, says so in words, and brings it back."""
+"""Detects during a training that it diverges, reports the symptoms, and rolls it back or stops it."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-import os
-import pickle
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
-from weakref import finalize
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.save_util import load_from_zip_file, recursive_getattr
 
-from sb3_carla.callbacks.probes import BeforeDump, Hook, ProbeCallback, networks
-from sb3_carla.callbacks.verdicts import WINDOW, Evidence, Verdict, judge
+from sb3_carla.callbacks.divergence_rules import WINDOW, Alert, LoggedValues, find_alerts
+from sb3_carla.callbacks.last_good_weights import LastGoodWeights
+from sb3_carla.callbacks.probes import PreDumpHook, ProbeCallback, WeakHook, networks
 from sb3_carla.td3.schedules import ScaledSchedule
 
 __all__ = ["DivergenceGuard"]
 
-logger = logging.getLogger(__name__)
-
 RESPONSES = ("rollback", "stop", "warn")
-STORE = "store"
-"""Key of the weights in the guard's state."""
+LAST_GOOD = "last_good"
+"""Key of the weights in the state that a checkpoint keeps."""
 
 
 class DivergenceGuard(ProbeCallback):
     """
-    Judges a training at each dump by what the other callbacks logged, and its weights before each rollout.
+    Checks the logged values at each dump, and the weights before each rollout.
 
-    Works with any SB3 algorithm. By itself it sees NaN and Inf (in losses, weights, rewards, observations) and values
-    that no sum of rewards can reach; with ``GradientNormCallback``, ``FeatureStatisticsCallback``,
-    ``ValueBiasCallback``, ``ActionSaturationCallback`` and ``DormantNeuronsCallback`` the rest. Each verdict is printed
-    once, when it begins or becomes critical, and kept in :attr:`verdicts`; TensorBoard has the words under
-    ``alerts/verdicts``.
+    Works with any SB3 algorithm. By itself it detects NaN and Inf (in losses, weights, rewards, observations) and Q
+    values that no sum of rewards can reach. Its other rules use what ``GradientNormCallback``,
+    ``FeatureStatisticsCallback``, ``ValueBiasCallback``, ``ActionSaturationCallback`` and ``DormantNeuronsCallback``
+    log. Each alert is printed once, when it begins or becomes critical, and kept in :attr:`alerts`; TensorBoard shows
+    the text under ``alerts/verdicts``.
 
-    It keeps the last good weights (and optimizers): saved every ``save_freq`` steps, and good once as many steps more
-    have passed without a verdict; until then, the weights of the training's start. Where saving fails, that is a
-    warning. On a critical verdict (NaN, Inf, gradient norms beyond 100 000, exponential growth) it responds:
+    The guard keeps the last good weights and optimizers. They are saved every ``save_freq`` steps, and count as good
+    after as many further steps without an alert; until then, the weights of the training's start do. If saving fails,
+    there is a warning. A critical alert (NaN, Inf, gradient norms above 100 000, exponential growth) has a response:
 
-    - "rollback": goes on from the last good weights with learning rates times ``lr_factor``; after
-      ``max_rollbacks`` of them, or where the environment is at fault or nothing could be saved, stops;
-    - "stop": puts the last good weights back, so that what is saved next is sound, and ends the training;
-    - "warn": does nothing but say so, and saves nothing.
+    - "rollback": continue from the last good weights with learning rates times ``lr_factor``. Stop instead after
+      ``max_rollbacks`` rollbacks, if the environment is the cause, or if no weights could be saved;
+    - "stop": restore the last good weights, so that the model can be saved, and end the training;
+    - "warn": only report the alert. No weights are saved.
 
-    Tags: ``alerts/divergence_warning``, ``alerts/divergence_critical``: 1 at each dump where it holds.
+    Tags: ``alerts/divergence_warning``, ``alerts/divergence_critical``: 1 at each dump with such an alert.
 
     :param response: see above
-    :param save_freq: steps between savings, and until one counts as good
-    :param save_path: folder of ``last_good.zip``; None for the logger's, or if it has none, one that goes with the
-        training
+    :param save_freq: steps between two saves, and until saved weights count as good
+    :param save_path: folder of ``last_good.zip``; None for the logger's folder, or, if it has none, a temporary one
     :param max_rollbacks: see above
-    :param lr_factor: of the learning rates at a rollback [-]
+    :param lr_factor: factor on the learning rates at a rollback, in (0, 1] [-]
     :param verbose: not used
     :raises ValueError: if an argument is outside its range
     """
 
-    KEPT = ("verdicts", "rollbacks", "_history", "_active", "_pending", "_largest_reward", "_stale_dump")
+    CHECKPOINTED = ("alerts", "rollbacks", "_history", "_active", "_pending", "_largest_reward", "_stale_dump")
 
     def __init__(
         self,
@@ -88,46 +76,46 @@ class DivergenceGuard(ProbeCallback):
         self.save_path = save_path
         self.max_rollbacks = max_rollbacks
         self.lr_factor = lr_factor
-        self.verdicts: list[tuple[int, Verdict]] = []
-        """(step, verdict) of all that began."""
+        self.alerts: list[tuple[int, Alert]] = []
+        """(step, alert) of each alert when it began or became critical."""
         self.rollbacks = 0
         self._history: dict[str, list[tuple[int, float]]] = {}
         self._last_weights: dict[str, list[th.nn.Parameter]] = {}
-        self._active: dict[str, bool] = {}  # rules that hold, and whether critically
-        self._pending: list[Verdict] = []
+        self._active: dict[str, bool] = {}  # rule of a present alert -> whether it is critical
+        self._pending: list[Alert] = []  # critical ones that have had no response yet
         self._largest_reward = 0.0
         self._stop = False
-        self._stale_dump = False
-        self._store: GoodWeights | None = None  # of a training where it may respond
+        self._stale_dump = False  # whether the next dump has values from before a rollback
+        self._last_good: LastGoodWeights | None = None  # None with "warn"
 
     def state_dict(self) -> dict[str, Any]:
-        """:return: for a checkpoint, what it has seen and done, and the weights that it would go back to"""
-        return super().state_dict() | {STORE: None if self._store is None else self._store.state_dict()}
+        """:return: state for a checkpoint, the last good weights included"""
+        return super().state_dict() | {LAST_GOOD: None if self._last_good is None else self._last_good.state_dict()}
 
-    # --- what it sees ------------------------------------------------------------------------------------------
+    # --- detection ---------------------------------------------------------------------------------------------
 
     def _attach(self) -> None:
-        # A gradient that is not finite makes all weights of its optimizer so: each network's last ones tell. Not those
-        # of a target network inside it, which follow late.
+        # A gradient that is not finite makes all weights of its optimizer not finite, so one parameter per network is
+        # enough. Target networks follow later.
         self._last_weights = {
             name: [p for key, p in network.named_parameters() if p.requires_grad and "target" not in key][-1:]
             for name, network in networks(self.model).items()
         }
-        stored = self._resumed.pop(STORE, None)
+        stored = self._resumed.pop(LAST_GOOD, None)
         if self.response != "warn":
-            self._store = GoodWeights(self.model, self.save_path or self.logger.get_dir())
-            if not self._store.load_state_dict(stored):
-                self._store.save(self.num_timesteps)
-                self._store.promote()
+            self._last_good = LastGoodWeights(self.model, self.save_path or self.logger.get_dir())
+            if not self._last_good.load_state_dict(stored):
+                self._last_good.save(self.num_timesteps)
+                self._last_good.promote()
             for optimizer in _risky_optimizers(self.model):
-                self._handles.append(optimizer.register_step_pre_hook(Hook(self._stepping)))
+                self._handles.append(optimizer.register_step_pre_hook(WeakHook(self._skip_bad_update)))
         self._stop = False
-        self._handles.append(BeforeDump(self.logger, self._judge, last=True))
+        self._handles.append(PreDumpHook(self.logger, self._check_logged_values, last=True))
 
     def _detach(self) -> None:
-        if self._store is not None:
-            self._store.discard()
-            self._store = None
+        if self._last_good is not None:
+            self._last_good.discard()
+            self._last_good = None
         super()._detach()
         self._last_weights = {}
         self._history.clear()
@@ -135,53 +123,53 @@ class DivergenceGuard(ProbeCallback):
         self._pending.clear()
 
     def _on_step(self) -> bool:
-        if "rewards" in self.locals:  # ARS tells nothing of its steps
+        if "rewards" in self.locals:  # ARS has no rewards there
             self._check_step()
-        if any(not verdict.curable for verdict in self._pending):
+        if any(not alert.recoverable for alert in self._pending):
             self._respond()
         return not self._stop
 
     def _check_step(self) -> None:
         rewards = np.asarray(self.locals["rewards"])
         if not np.isfinite(rewards).all():
-            self._announce(Verdict("rewards", True, f"the environment returned rewards {rewards}", curable=False))
+            self._report(Alert("rewards", True, f"the environment returned rewards {rewards}", recoverable=False))
         else:
             self._largest_reward = max(self._largest_reward, float(np.abs(rewards).max()))
         observations = self.locals["new_obs"]
         for name, values in observations.items() if isinstance(observations, dict) else [("", observations)]:
             if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
                 text = f"the environment returned observations{' ' + name if name else ''} that are not finite"
-                self._announce(Verdict("observations", True, text, curable=False))
+                self._report(Alert("observations", True, text, recoverable=False))
 
-    def _stepping(self, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _skip_bad_update(self, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """
-        Leave out an update whose gradient is not finite. PPO and A2C raise an error at the next minibatch after one, in
-        the middle of their train step, and wait for each minibatch anyway; SAC and TQC do so at the next of several
-        updates. Elsewhere the weights tell, and no update has to wait.
+        Skip an update whose gradient is not finite. After such an update PPO and A2C raise an error at the next
+        minibatch, SAC and TQC at the next of several updates of one ``train`` call. For other algorithms checking the
+        weights is enough, which needs no device synchronisation per update.
         """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if gradients and not th.stack(th._foreach_norm(gradients)).isfinite().all():
-            self._announce(Verdict("gradients", True, "a gradient is not finite; the update was left out"))
+            self._report(Alert("gradients", True, "a gradient is not finite; the update was skipped"))
             optimizer.zero_grad(set_to_none=True)
 
     def _on_rollout_end(self) -> None:
         if isinstance(self.model, OnPolicyAlgorithm):
-            # Its next update has many parts, and the first may end in an error.
+            # The next train call has many updates, and the first of them may raise an error.
             self._check_weights()
             self._respond()
 
     def _on_rollout_start(self) -> None:
         self._check_weights()
         self._respond()
-        if self._store is None or self._active or self._stop:
+        if self._last_good is None or self._active or self._stop:
             return
-        if self.num_timesteps - self._store.candidate_step >= self.save_freq:
-            self._store.promote()
-            self._store.save(self.num_timesteps)
+        if self.num_timesteps - self._last_good.candidate_step >= self.save_freq:
+            self._last_good.promote()
+            self._last_good.save(self.num_timesteps)
 
     def _on_training_end(self) -> None:
-        if self._stop and self._store is not None:
-            self._store.restore()  # of an update that was under way when it stopped
+        if self._stop and self._last_good is not None:
+            self._last_good.restore()  # an update may have been under way when the training stopped
         self._check_weights()
         self._respond()
         super()._on_training_end()
@@ -189,44 +177,45 @@ class DivergenceGuard(ProbeCallback):
     def _check_weights(self) -> None:
         for name, weights in self._last_weights.items():
             if not all(bool(weight.isfinite().all()) for weight in weights):
-                self._announce(Verdict("weights", True, f"the {name}'s weights are no longer finite"))
+                self._report(Alert("weights", True, f"the {name}'s weights are no longer finite"))
 
-    def _judge(self) -> None:
+    def _check_logged_values(self) -> None:
         values = {tag: float(value) for tag, value in self.logger.name_to_value.items() if _is_number(value)}
         for tag, value in values.items():
             self._history.setdefault(tag, []).append((self.num_timesteps, value))
             del self._history[tag][:-WINDOW]
-        if self._stale_dump:  # what it says was measured before the last rollback
+        if self._stale_dump:
             self._stale_dump = False
             self._history.clear()
             return
-        found = judge(Evidence(values, self._history, self._largest_return()))
-        rules = {verdict.rule for verdict in found}
-        rules |= {"weights", "rewards", "observations"}  # seen elsewhere, and last
+        found = find_alerts(LoggedValues(values, self._history, self._largest_return()))
+        rules = {alert.rule for alert in found}
+        rules |= {"weights", "rewards", "observations"}  # not checked here; these never end
         self._active = {rule: critical for rule, critical in self._active.items() if rule in rules}
-        for verdict in found:
-            self._announce(verdict)
+        for alert in found:
+            self._report(alert)
 
     def _largest_return(self) -> float:
         gamma = float(getattr(self.model, "gamma", 1.0))
         entropic = hasattr(self.model, "log_ent_coef") or hasattr(self.model, "ent_coef_tensor")
+        # |Q| <= max |r| / (1 - gamma), a geometric series. Entropy bonuses (SAC, TQC) are not in the rewards.
         return math.inf if entropic or gamma >= 1.0 else self._largest_reward / (1.0 - gamma)
 
-    # --- what it says and does ---------------------------------------------------------------------------------
+    # --- response ----------------------------------------------------------------------------------------------
 
-    def _announce(self, verdict: Verdict) -> None:
-        level = "critical" if verdict.critical else "warning"
+    def _report(self, alert: Alert) -> None:
+        level = "critical" if alert.critical else "warning"
         self.logger.record(f"alerts/divergence_{level}", 1)
-        if self._store is not None:
-            self._store.discard()
-        if verdict.critical:
-            self._pending.append(verdict)
-        if verdict.rule not in self._active or verdict.critical > self._active[verdict.rule]:
-            self._active[verdict.rule] = verdict.critical
-            self.verdicts.append((self.num_timesteps, verdict))
-            self._say(f"{level} at step {self.num_timesteps}: {verdict.text}")
+        if self._last_good is not None:
+            self._last_good.discard()
+        if alert.critical:
+            self._pending.append(alert)
+        if alert.rule not in self._active or alert.critical > self._active[alert.rule]:
+            self._active[alert.rule] = alert.critical
+            self.alerts.append((self.num_timesteps, alert))
+            self._print(f"{level} at step {self.num_timesteps}: {alert.text}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(f"DivergenceGuard: {text}", flush=True)
         for output in self.logger.output_formats:
             if isinstance(output, TensorBoardOutputFormat):
@@ -234,116 +223,29 @@ class DivergenceGuard(ProbeCallback):
 
     def _respond(self) -> None:
         critical, self._pending = self._pending, []
-        if not critical or self._store is None or self._stop:
+        if not critical or self._last_good is None or self._stop:
             return
-        step = self._store.restore()
-        where = "the weights of the start" if step == self._store.first_step else f"the weights of step {step}"
-        curable = step is not None and all(verdict.curable for verdict in critical)
-        if self.response == "rollback" and curable and self.rollbacks < self.max_rollbacks:
+        step = self._last_good.restore()
+        where = "the weights of the start" if step == self._last_good.first_step else f"the weights of step {step}"
+        recoverable = step is not None and all(alert.recoverable for alert in critical)
+        if self.response == "rollback" and recoverable and self.rollbacks < self.max_rollbacks:
             self.rollbacks += 1
             _scale_learning_rates(self.model, self.lr_factor)
             self._active.clear()
             self._stale_dump = True
-            self._say(f"back to {where}, learning rates times {self.lr_factor:g} (rollback {self.rollbacks})")
+            self._print(f"rolls back to {where}, learning rates times {self.lr_factor:g} (rollback {self.rollbacks})")
         else:
             self._stop = True
             if step is None:
-                where = "nothing to go back to, as no weights could be saved"
-            elif self._store.stays:
-                where += f", which are also in {self._store.path}"
-            self._say(f"stops the training, with {where}")
+                where = "no weights to restore, because none could be saved"
+            elif self._last_good.permanent:
+                where += f", which are also in {self._last_good.path}"
+            self._print(f"stops the training, with {where}")
             self.logger.dump(self.num_timesteps)
 
 
-class GoodWeights:
-    """
-    Two generations of a model's weights and optimizers on disk: a candidate, and the last that proved good.
-
-    :param model: whose they are
-    :param folder: for ``last_good.zip``; made if it is not there; None for one that is removed with this object
-    """
-
-    def __init__(self, model: BaseAlgorithm, folder: str | None) -> None:
-        self.stays = folder is not None
-        if folder is None:
-            folder = tempfile.mkdtemp(prefix="last_good_")
-            finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.path = Path(folder) / "last_good.zip"
-        self.candidate_step = self.first_step = model.num_timesteps
-        self._good_step: int | None = None
-        self._model = model
-        self._candidate = Path(folder) / "last_good.candidate.zip"
-        self._warned = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """:return: its steps, and the files as arrays, which a checkpoint writes once as long as they stay"""
-        steps = {name: getattr(self, name) for name in ("candidate_step", "first_step", "_good_step")}
-        paths = {"good": self.path, "candidate": self._candidate}
-        return {"steps": steps} | {name: np.fromfile(path, np.uint8) for name, path in paths.items() if path.exists()}
-
-    def load_state_dict(self, state: dict[str, Any] | None) -> bool:
-        """
-        :param state: of :meth:`state_dict`, or None
-        :return: whether it is taken over; otherwise nothing is saved yet
-        """
-        if state is None:
-            return False
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            for name, path in {"good": self.path, "candidate": self._candidate}.items():
-                path.unlink(missing_ok=True)
-                if name in state:
-                    path.write_bytes(state[name])
-        except OSError as error:
-            self.discard()
-            logger.warning("The last good weights of the checkpoint could not be written: %s", error)
-            return False
-        for name, step in state["steps"].items():
-            setattr(self, name, step)
-        return True
-
-    def save(self, step: int) -> None:
-        """
-        Save a candidate. Where that fails there is none, and the first time a warning.
-
-        :param step: now
-        """
-        self.candidate_step = step
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._candidate.open("w+b") as file:  # SB3 leaves it open where it fails
-                self._model.save(file)
-        except (OSError, TypeError, AttributeError, pickle.PicklingError) as error:  # a full disk, or no way to pickle
-            self.discard()
-            if not self._warned:
-                self._warned = True
-                logger.warning("The weights of step %d could not be saved: %s", step, error)
-
-    def promote(self) -> None:
-        """The candidate, if there is one, has proved good."""
-        if self._candidate.exists():
-            os.replace(self._candidate, self.path)
-            self._good_step = self.candidate_step
-
-    def discard(self) -> None:
-        """The candidate may be ill already: wait for another."""
-        with contextlib.suppress(OSError):
-            self._candidate.unlink(missing_ok=True)
-        self.candidate_step = self._model.num_timesteps
-
-    def restore(self) -> int | None:
-        """:return: step of the weights that the model has now; None where none were saved, and it stays as it is"""
-        if self._good_step is None:
-            return None
-        _, parameters, variables = load_from_zip_file(self.path, device=self._model.device)
-        self._model.set_parameters(parameters, exact_match=True, device=self._model.device)
-        for name, saved in (variables or {}).items():
-            recursive_getattr(self._model, name).data = saved.data
-        return self._good_step
-
-
 def _risky_optimizers(model: Any) -> list[th.optim.Optimizer]:
-    """Those after whose bad update the next one ends in an error, within the same train step."""
+    """Optimizers after whose bad update the next one, in the same ``train`` call, raises an error."""
     several = hasattr(model, "ent_coef_optimizer") and model.gradient_steps != 1  # SAC, TQC
     if not several and not isinstance(model, OnPolicyAlgorithm):
         return []

@@ -1,11 +1,11 @@
-"""How many units of a network no longer do anything."""
+"""Share of a network's units that are dormant."""
 
 from __future__ import annotations
 
 import torch as th
 from torch import nn
 
-from sb3_carla.callbacks.probes import BeforeDump, Hook, ProbeCallback, hidden_activations, networks
+from sb3_carla.callbacks.probes import PreDumpHook, ProbeCallback, WeakHook, hidden_activations, networks
 
 __all__ = ["DormantNeuronsCallback", "dormant"]
 
@@ -14,10 +14,10 @@ class DormantNeuronsCallback(ProbeCallback):
     """
     Logs the share of each network's hidden units that are dormant.
 
-    Works with any SB3 algorithm whose activation functions are modules. The shares are of the first training batch
-    after the dump before; nothing is computed, and no activations are kept, until the next dump.
+    Works with any SB3 algorithm whose activation functions are modules. Measured is the first training batch after a
+    dump; until the next dump nothing more is computed.
 
-    Tags: ``debug/dormant_ratio`` over all networks, and, where there are several, ``debug/<network>_dormant_ratio``.
+    Tags: ``debug/dormant_ratio`` over all networks, and, if there are several, ``debug/<network>_dormant_ratio``.
 
     Source: Sokar et al., The dormant neuron phenomenon in deep reinforcement learning, ICML 2023.
 
@@ -36,15 +36,15 @@ class DormantNeuronsCallback(ProbeCallback):
             for number, activation in enumerate(hidden_activations(module)):
                 if activation not in seen:
                     seen.add(activation)
-                    self._handles.append(activation.register_forward_hook(Hook(self._keep, (network, number))))
-        self._handles.append(BeforeDump(self.logger, self._record))
+                    self._handles.append(activation.register_forward_hook(WeakHook(self._measure, (network, number))))
+        self._handles.append(PreDumpHook(self.logger, self._record))
 
     def _detach(self) -> None:
         super()._detach()
         self._flags.clear()
 
-    def _keep(self, key: tuple[str, int], module: nn.Module, inputs: object, output: th.Tensor) -> None:
-        if key not in self._flags and module.training:  # not while acting
+    def _measure(self, key: tuple[str, int], module: nn.Module, inputs: object, output: th.Tensor) -> None:
+        if key not in self._flags and module.training:  # the policy is in evaluation mode while it acts
             self._flags[key] = dormant(output, self.threshold)
 
     def _record(self) -> None:
@@ -63,11 +63,11 @@ class DormantNeuronsCallback(ProbeCallback):
 @th.no_grad()
 def dormant(activations: th.Tensor, threshold: float) -> th.Tensor:
     """
-    Which units of a layer are dormant: mean absolute activation at most ``threshold`` of the layer's mean.
+    Find the dormant units of a layer: their mean absolute activation is at most ``threshold`` times the layer's mean.
 
     :param activations: shape (n, units), or (n, channels, height, width): a channel is a unit
     :param threshold: see :class:`DormantNeuronsCallback` [-]
-    :return: shape (units,), bool; all True where the whole layer is silent
+    :return: shape (units,), bool; all True if every activation is zero
     """
     others = [dim for dim in range(activations.dim()) if dim != 1]
     scores = activations.abs().mean(dim=others, dtype=th.float32)  # (units,)

@@ -1,4 +1,4 @@
-"""What the driver did in each episode."""
+"""Driving metrics of each episode: return, length, collisions, route completion, reward terms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from sb3_carla.callbacks.probes import outside_table
+from sb3_carla.callbacks.probes import exclude_if_too_long
 
 __all__ = ["DrivingMetricsCallback"]
 
@@ -24,16 +24,16 @@ EPISODE_TAGS = {
 }
 """Key in the ``info`` of an episode's last step -> tag."""
 MONITOR_TAGS = {"r": "train/episode_reward", "l": "train/episode_length"}
-"""The same of what SB3's ``Monitor`` says there."""
+"""Key in the ``info["episode"]`` of SB3's ``Monitor`` -> tag."""
 
 
 class DrivingMetricsCallback(BaseCallback):
     """
-    Logs what ``CarlaLane-v0`` says in ``info`` at the end of each episode, and the means of its reward terms.
+    Logs what ``CarlaLane-v0`` reports in ``info`` at the end of each episode, and the mean of each reward term.
 
     Tags: ``train/episode_reward``, ``train/episode_length``, those of ``EPISODE_TAGS``, ``reward/<term>``. TensorBoard
-    gets a point for each episode, when it ends; the logger's other outputs get the mean of those between two dumps.
-    Infos that lack a key, or have no number there, are passed over: it does no harm elsewhere.
+    gets one point per episode; the logger's other outputs get the mean over the episodes between two dumps. A key that
+    is missing, or is not a number, is skipped, so the callback works with every environment.
     """
 
     def __init__(self, verbose: int = 0) -> None:
@@ -42,7 +42,7 @@ class DrivingMetricsCallback(BaseCallback):
         self._steps: dict[int, int] = defaultdict(int)
 
     def _on_training_start(self) -> None:
-        if self.num_timesteps == 0:  # the environments begin anew
+        if self.num_timesteps == 0:  # not resumed: the environments start new episodes
             self._sums.clear()
             self._steps.clear()
 
@@ -64,14 +64,14 @@ class DrivingMetricsCallback(BaseCallback):
             values[f"reward/{term}"] = total / self._steps[index]
         self._steps[index] = 0
         for tag, value in values.items():
-            self.logger.record_mean(tag, value, exclude=("tensorboard", *outside_table(tag)))
+            self.logger.record_mean(tag, value, exclude=("tensorboard", *exclude_if_too_long(tag)))
         for output in self.logger.output_formats:
             if isinstance(output, TensorBoardOutputFormat):
                 output.write(values, dict.fromkeys(values, ()), self.num_timesteps)
 
 
 def _numbers(values: Any) -> dict[str, float]:
-    """Those of a mapping's values that are a number, or an array of one; none of anything else."""
+    """Values of a mapping that are numbers, or arrays with one number; empty if it is not a mapping."""
     items = values.items() if isinstance(values, Mapping) else ()
     arrays = {key: np.asarray(value) for key, value in items if isinstance(value, (int, float, np.generic, np.ndarray))}
     return {key: float(array.item()) for key, array in arrays.items() if array.size == 1 and array.dtype.kind in "biuf"}

@@ -1,4 +1,4 @@
-"""What the features extractors put out."""
+"""Statistics of the features extractors' output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch as th
 from torch import nn
 
-from sb3_carla.callbacks.probes import BeforeDump, Hook, ProbeCallback, encoders, networks
+from sb3_carla.callbacks.probes import PreDumpHook, ProbeCallback, WeakHook, encoders, networks
 
 __all__ = ["FeatureStatisticsCallback", "feature_rank"]
 
@@ -24,12 +24,12 @@ class FeatureStatisticsCallback(ProbeCallback):
     """
     Logs norm, mean, standard deviation, range and rank of the features of each convolutional extractor.
 
-    Works with any SB3 algorithm. The statistics are of the last training batch before each dump; nothing is computed in
-    between.
+    Works with any SB3 algorithm. Measured is the last training batch before each dump; nothing is computed in between.
 
-    Tags: ``debug/cnn_feature_{l2_norm,mean,std,max,min,rank}`` over all extractors, and, where there are several,
-    ``debug/<network>_cnn_feature_*`` for each; of extractors whose ``features_dim`` differ only these. ``l2_norm`` is
-    the batch mean of each sample's norm; ``rank`` is :func:`feature_rank`, of several extractors the lowest.
+    Tags: ``debug/cnn_feature_{l2_norm,mean,std,max,min,rank}`` over all extractors, and, if there are several,
+    ``debug/<network>_cnn_feature_*`` for each. If their ``features_dim`` differ, only the latter are logged.
+    ``l2_norm`` is the batch mean of each sample's norm; ``rank`` is :func:`feature_rank`, of several extractors the
+    lowest.
     """
 
     def __init__(self, verbose: int = 0) -> None:
@@ -41,19 +41,19 @@ class FeatureStatisticsCallback(ProbeCallback):
         for network, module in networks(self.model).items():
             found = encoders(module)
             for path, encoder in found.items():
-                # Policies that are one network may have an extractor for the actions and one for the value.
+                # A policy that is one network may have one extractor for the actions and one for the value (PPO).
                 name = network if len(found) == 1 else ("critic" if "vf_" in path else "actor")
                 named.setdefault(encoder, name)
         for encoder, name in named.items():
-            self._handles.append(encoder.register_forward_hook(Hook(self._keep, name)))
-        self._handles.append(BeforeDump(self.logger, self._record))
+            self._handles.append(encoder.register_forward_hook(WeakHook(self._store_features, name)))
+        self._handles.append(PreDumpHook(self.logger, self._record))
 
     def _detach(self) -> None:
         super()._detach()
         self._features.clear()
 
-    def _keep(self, name: str, module: nn.Module, inputs: object, output: th.Tensor) -> None:
-        if module.training:  # not while acting
+    def _store_features(self, name: str, module: nn.Module, inputs: object, output: th.Tensor) -> None:
+        if module.training:  # the policy is in evaluation mode while it acts
             self._features[name] = output.detach()
 
     def _record(self) -> None:
@@ -69,7 +69,7 @@ class FeatureStatisticsCallback(ProbeCallback):
         self._features.clear()
 
     def _record_one(self, prefix: str, features: th.Tensor, rank: int) -> None:
-        """:param features: shape (n, features_dim), float32"""
+        """:param features: shape (batch, features_dim), float32"""
         for name, statistic in STATISTICS.items():
             self.logger.record(f"{prefix}_{name}", float(statistic(features)))
         self.logger.record(f"{prefix}_rank", rank)
@@ -78,18 +78,19 @@ class FeatureStatisticsCallback(ProbeCallback):
 @th.no_grad()
 def feature_rank(features: th.Tensor, delta: float = 0.01) -> int:
     """
-    Effective rank: how many singular values make up all but a share ``delta`` of their sum.
+    Effective rank: number of singular values that make up a share of at least 1 - ``delta`` of their sum.
 
     Source: Kumar et al., Implicit under-parameterization inhibits data-efficient deep RL, ICLR 2021 (srank).
 
     :param features: shape (n, features_dim), float32
-    :param delta: share that may be missing [-]
-    :return: between 1 and the smaller of n and features_dim; 0 if a feature is not finite, or all are 0
+    :param delta: share that is ignored [-]
+    :return: 1 to min(n, features_dim); 0 if a feature is not finite, or all are 0
     """
     if not features.isfinite().all():
         return 0
     rows = (features if features.shape[0] <= features.shape[1] else features.T).double()
-    squares = th.linalg.eigvalsh(rows @ rows.T).clamp(min=0.0).flip(0)  # (min(n, features_dim),), falling
+    # The eigenvalues of X X^T are the squared singular values of X, and cheaper to compute.
+    squares = th.linalg.eigvalsh(rows @ rows.T).clamp(min=0.0).flip(0)  # (min(n, features_dim),), descending
     values = squares.sqrt()
     if values[0] <= 0.0:
         return 0

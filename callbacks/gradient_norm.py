@@ -9,7 +9,7 @@ from typing import Any
 import torch as th
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from sb3_carla.callbacks.probes import BeforeDump, Hook, ProbeCallback, encoders, networks
+from sb3_carla.callbacks.probes import PreDumpHook, ProbeCallback, WeakHook, encoders, networks
 from sb3_carla.diagnostics.limits import GRADIENT_NORM
 
 __all__ = ["ALERTS", "GradientNormCallback"]
@@ -29,10 +29,10 @@ TAGS = {
 @dataclass
 class Update:
     """
-    What is known of a network's present update.
+    Gradient norms of a network's current update.
 
-    :param before: id of a parameter -> norm that the backward pass left it with
-    :param after: id of a parameter -> norm that an optimizer applied to it; of several, the largest
+    :param before: id of a parameter -> norm of its gradient after the backward pass
+    :param after: id of a parameter -> norm of the gradient that an optimizer applied; the largest of several optimizers
     """
 
     before: dict[int, th.Tensor] = field(default_factory=dict)
@@ -41,21 +41,21 @@ class Update:
 
 class GradientNormCallback(ProbeCallback):
     """
-    Logs each network's gradient norm as the backward pass left it, and as the optimizers really applied it.
+    Logs each network's gradient norm after the backward pass, and as the optimizers applied it.
 
-    Works with any SB3 algorithm and changes nothing in it. "Before" is taken by a hook on every parameter when its
-    gradient has been accumulated; "after" when any optimizer is about to step on it. So a second optimizer that steps
-    on gradients that nobody clipped shows up, and a norm over several tensors is the L2 norm of theirs, not the sum.
-    Gradients that no optimizer applies (of the critic, in the actor's update) are not counted.
+    Works with any SB3 algorithm, and does not change it. "Before" is measured by a hook on every parameter when its
+    gradient has been accumulated; "after" when any optimizer is about to step. Therefore a second optimizer that steps
+    on unclipped gradients is visible. The norm over several tensors is the L2 norm of their norms, not the sum.
+    Gradients that no optimizer applies (those of the critic in the actor's update) do not count.
 
-    Tags (means over the updates since the last dump; nothing where there was none):
+    Tags (means over the updates since the last dump; not written if there were none):
     ``debug/<network>_grad_norm_BEFORE_clip``, ``debug/<network>_grad_norm_AFTER_clip``,
     ``debug/<network>_grad_clip_ratio``, ``debug/<network>_{cnn,mlp}_grad_norm_AFTER_clip``,
-    ``gradients/<network>_{cnn,mlp}_norm``; <network> is "actor" and "critic", or "policy" where there is only one.
-    ``alerts/gradient_explosion_{warning,critical}`` are 1 where any norm before clipping passed 10 000, 100 000.
+    ``gradients/<network>_{cnn,mlp}_norm``; <network> is "actor" and "critic", or "policy" if there is only one.
+    ``alerts/gradient_explosion_{warning,critical}`` are 1 if a norm before clipping exceeded 10 000 or 100 000.
     """
 
-    KEPT = ("_norms",)
+    CHECKPOINTED = ("_norms",)
 
     def __init__(self, verbose: int = 0) -> None:
         super().__init__(verbose)
@@ -71,16 +71,16 @@ class GradientNormCallback(ProbeCallback):
             cnn = {id(parameter) for encoder in encoders(network).values() for parameter in encoder.parameters()}
             own = _trained(network)
             for parameter in network.parameters():
-                # An encoder that two networks use belongs to the first whose optimizer trains it.
+                # An encoder that two networks share counts for the first one whose optimizer trains it.
                 if id(parameter) not in self._part or (id(parameter) in own and id(parameter) not in trained):
                     self._part[id(parameter)] = (name, "cnn" if id(parameter) in cnn else "mlp")
                 if parameter.requires_grad:
                     parameters[id(parameter)] = parameter
             trained |= own
         for parameter in parameters.values():
-            self._handles.append(parameter.register_post_accumulate_grad_hook(Hook(self._accumulated)))
-        self._handles.append(register_optimizer_step_pre_hook(Hook(self._stepping)))
-        self._handles.append(BeforeDump(self.logger, self._record))
+            self._handles.append(parameter.register_post_accumulate_grad_hook(WeakHook(self._on_gradient)))
+        self._handles.append(register_optimizer_step_pre_hook(WeakHook(self._on_optimizer_step)))
+        self._handles.append(PreDumpHook(self.logger, self._record))
 
     def _detach(self) -> None:
         super()._detach()
@@ -88,16 +88,16 @@ class GradientNormCallback(ProbeCallback):
         self._updates.clear()
         self._norms.clear()
 
-    def _accumulated(self, parameter: th.Tensor) -> None:
-        """After a backward pass: a parameter has its gradient."""
+    def _on_gradient(self, parameter: th.Tensor) -> None:
+        """Called in a backward pass when a parameter's gradient is complete."""
         assert parameter.grad is not None
         network = self._part[id(parameter)][0]
-        if id(parameter) in self._updates[network].after:  # it was applied: this is the next update's
+        if id(parameter) in self._updates[network].after:  # already applied: the next update begins
             self._finish(network)
         self._updates[network].before[id(parameter)] = th.linalg.vector_norm(parameter.grad)
 
-    def _stepping(self, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        """Before any optimizer's step: what it will apply to the networks' parameters."""
+    def _on_optimizer_step(self, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Called before any optimizer's step: measure the gradients that it will apply."""
         stepped = [
             parameter
             for group in optimizer.param_groups
@@ -112,7 +112,7 @@ class GradientNormCallback(ProbeCallback):
             after[id(parameter)] = norm if id(parameter) not in after else th.maximum(norm, after[id(parameter)])
 
     def _finish(self, network: str) -> None:
-        """A network's update is complete: add the norms of its parts, the L2 norms of their parameters' norms."""
+        """Add the norms of a complete update to the sums since the last dump."""
         update = self._updates.pop(network, Update())
         known = sorted((key for key in update.after if key in update.before), key=lambda key: self._part[key][1])
         if not known:
@@ -122,12 +122,12 @@ class GradientNormCallback(ProbeCallback):
         norms = norms.reshape(2, -1)  # (before and after, parameters), the CNN's first
         for part, columns in {"all": norms, "cnn": norms[:, :n_cnn], "mlp": norms[:, n_cnn:]}.items():
             if columns.numel():
-                norm = th.linalg.vector_norm(columns, dim=1)  # (2,)
+                norm = th.linalg.vector_norm(columns, dim=1)  # (2,): L2 norm of the parameters' L2 norms
                 total, largest, number = self._norms.get((network, part), (th.zeros_like(norm), norm, 0))
                 self._norms[network, part] = (total + norm, th.maximum(largest, norm), number + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """:return: norms since the last dump"""
+        """:return: state for a checkpoint: norms since the last dump"""
         self._finish_all()
         return super().state_dict()
 

@@ -1,4 +1,4 @@
-"""What the callbacks share: a model's networks and their parts, a moment to write, hooks that go away."""
+"""Common parts of the callbacks: find a model's networks and layers, and hook into them and into the logger."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["BeforeDump", "Hook", "ProbeCallback", "encoders", "hidden_activations", "networks", "outside_table"]
+__all__ = [
+    "PreDumpHook",
+    "ProbeCallback",
+    "WeakHook",
+    "encoders",
+    "exclude_if_too_long",
+    "hidden_activations",
+    "networks",
+]
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh)
 
 
 def networks(model: BaseAlgorithm) -> dict[str, nn.Module]:
     """
-    The networks that a model trains, by the names that the log uses.
+    Networks that a model trains, under the names that tags use.
 
     :param model: any SB3 model
     :return: "actor" and "critic" where the policy has them, else "policy" for the policy as a whole
@@ -32,9 +40,9 @@ def networks(model: BaseAlgorithm) -> dict[str, nn.Module]:
 
 def encoders(network: nn.Module) -> dict[str, nn.Module]:
     """
-    A network's features extractors that are convolutional, target networks' left out.
+    Convolutional features extractors of a network, without those of target networks.
 
-    :param network: of :func:`networks`
+    :param network: value of :func:`networks`
     :return: path in the network -> module; empty for networks without images
     """
     return {
@@ -48,9 +56,9 @@ def encoders(network: nn.Module) -> dict[str, nn.Module]:
 
 def hidden_activations(network: nn.Module) -> list[nn.Module]:
     """
-    A network's activation functions, but for the one that squashes its output, and those of target networks.
+    Activation functions of a network's hidden layers, without those of target networks.
 
-    :param network: of :func:`networks`
+    :param network: value of :func:`networks`
     :return: modules
     """
     last = [
@@ -64,42 +72,43 @@ def hidden_activations(network: nn.Module) -> list[nn.Module]:
     ]
 
 
-def outside_table(tag: str) -> tuple[str, ...]:
+def exclude_if_too_long(tag: str) -> tuple[str, ...]:
     """
-    Where not to write a tag that is named by the environment. SB3's table cuts names to 36 characters with their
-    indentation of 3, and where that makes two alike it ends the training.
+    Outputs that must not get a tag whose name comes from the environment. SB3's table shortens names to 36 characters,
+    3 of which are indentation, and raises an error if two names become equal.
 
     :param tag: "group/name"
-    :return: for ``exclude`` of the logger's methods
+    :return: for the ``exclude`` argument of the logger's methods
     """
     return ("stdout", "log") if len(tag.partition("/")[2]) > 33 else ()
 
 
-def moved(value: Any, device: th.device | str) -> Any:
+def to_device(value: Any, device: th.device | str) -> Any:
     """
-    :param value: tensors, and containers of them
-    :param device: where they are to be
-    :return: the same there; anything else as it is
+    :param value: tensors, or nested dicts, lists and tuples of them
+    :param device: PyTorch device
+    :return: the same with every tensor on the device; other values unchanged
     """
     if isinstance(value, th.Tensor):
         return value.to(device)
     if type(value) is dict:
-        return {key: moved(each, device) for key, each in value.items()}
+        return {key: to_device(each, device) for key, each in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(moved(each, device) for each in value)
+        return type(value)(to_device(each, device) for each in value)
     return value
 
 
-class Hook:
+class WeakHook:
     """
-    Calls a callback's method, as long as the callback is there. Its copies, in those of a policy, do nothing.
+    Calls a callback's method as long as the callback exists. A copy of the hook (in a copied or pickled policy) does
+    nothing.
 
-    :param method: of the callback; None for nothing
-    :param first: arguments before those of the caller
+    :param method: method of a callback; None for no call
+    :param first: arguments that go before those of the caller
     """
 
     def __init__(self, method: Any = None, *first: Any) -> None:
-        # No WeakMethod: torch.compile does not see through that, and would cut a network in two at each hook.
+        # Not weakref.WeakMethod: torch.compile cannot trace it, and would break the graph at each hook.
         self._method = None if method is None else (ref(method.__self__), method.__func__)
         self._first = first
 
@@ -109,26 +118,27 @@ class Hook:
             if callback is not None:
                 function(callback, *self._first, *args)
 
-    def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
-        return Hook, ()
+    def __reduce__(self) -> tuple[type[WeakHook], tuple[()]]:
+        return WeakHook, ()
 
 
-class BeforeDump(KVWriter):
+class PreDumpHook(KVWriter):
     """
-    Calls a callback's method each time just before a logger writes, until it is removed.
+    Calls a callback's method each time before a logger writes, until :meth:`remove`.
 
-    It stands before the logger's outputs, so that they write what the method records.
+    SB3 has no such hook. This one is an output of the logger that writes nothing. It is placed before the others, so
+    that they write what the method records.
 
     :param logger: the model's logger
-    :param method: records what is to be written
-    :param last: call it after all others of this kind, so that it sees what they recorded
+    :param method: records values with the logger
+    :param last: call it after all other hooks, so that it sees what they recorded
     """
 
     def __init__(self, logger: Logger, method: Callable[[], None], *, last: bool = False) -> None:
         self._logger = logger
-        self._hook = Hook(method)
+        self._hook = WeakHook(method)
         self._last = last
-        others = [output for output in logger.output_formats if isinstance(output, BeforeDump)]
+        others = [output for output in logger.output_formats if isinstance(output, PreDumpHook)]
         logger.output_formats.insert(sum(last or not other._last for other in others), self)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -140,37 +150,38 @@ class BeforeDump(KVWriter):
         self._hook()
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Nothing to close."""
 
     def remove(self) -> None:
-        """Leave the logger as it was."""
+        """Remove the hook from the logger."""
         if self in self._logger.output_formats:
             self._logger.output_formats.remove(self)
 
 
 class ProbeCallback(BaseCallback):
     """
-    A callback that hooks into a model while it trains, and leaves nothing behind. Only where the training ends with an
-    exception its hooks stay, until the callback's next training; with the callback gone, they do nothing.
+    A callback that hooks into a model during a training, and removes its hooks at the end.
 
-    Subclasses register each :class:`Hook` in :meth:`_attach`, and add what removes it to ``self._handles``.
+    After an exception the hooks stay until the callback's next training; once the callback is deleted, they do nothing.
+
+    Subclasses register each :class:`WeakHook` in :meth:`_attach`, and add its handle to ``self._handles``.
     """
 
-    KEPT: ClassVar[tuple[str, ...]] = ()
-    """Attributes that a checkpoint keeps: what was seen since the last dump, for instance."""
+    CHECKPOINTED: ClassVar[tuple[str, ...]] = ()
+    """Names of attributes that a checkpoint saves, for example sums since the last dump."""
 
     def __init__(self, verbose: int = 0) -> None:
         super().__init__(verbose)
-        self._handles: list[RemovableHandle | BeforeDump] = []
+        self._handles: list[RemovableHandle | PreDumpHook] = []
         self._resumed: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """:return: for a checkpoint, between two updates: what it has seen so far"""
-        return {name: moved(getattr(self, name), "cpu") for name in self.KEPT}
+        """:return: state for a checkpoint, taken between two updates"""
+        return {name: to_device(getattr(self, name), "cpu") for name in self.CHECKPOINTED}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        :param state: of :meth:`state_dict`, from where the next training goes on
+        :param state: result of :meth:`state_dict`; the next training continues from it
         """
         self._resumed = dict(state)
 
@@ -183,10 +194,10 @@ class ProbeCallback(BaseCallback):
         self._handles.clear()
 
     def _on_training_start(self) -> None:
-        self._detach()  # of a training that ended with an exception
+        self._detach()  # from a training that ended with an exception
         self._attach()
         for name, value in self._resumed.items():
-            setattr(self, name, moved(value, self.model.device))
+            setattr(self, name, to_device(value, self.model.device))
         self._resumed = {}
 
     def _on_step(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the critic promises, beside what the episodes really brought."""
+"""Bias of the critic: its predictions compared with the returns of finished episodes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import numpy.typing as npt
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_carla.callbacks.probes import BeforeDump, ProbeCallback
+from sb3_carla.callbacks.probes import PreDumpHook, ProbeCallback
 
 __all__ = ["ValueBiasCallback", "monte_carlo_returns", "predicted_values"]
 
-MOST_STATES = 64
-"""States kept of an episode; twice as many are thinned out to this number."""
-MOST_COMPARED = 256
-"""States compared at a dump; of more, the latest."""
-UNSEEN = 0.1
-"""Largest weight of what lies behind a truncation, in the return of a state that is compared."""
+MAX_STATES = 64
+"""States kept per episode: when there are twice as many, every second one is dropped."""
+MAX_COMPARISONS = 256
+"""States compared at a dump, the latest ones."""
+MAX_END_WEIGHT = 0.1
+"""Largest discount factor that the value at a truncation may have in a compared state's return [-]."""
 
 
 @dataclass
 class Episode:
     """
-    An episode that goes on: all its rewards, and some of its states and actions, evenly spread.
+    An unfinished episode: all its rewards, and some of its states and actions, evenly spaced.
 
     :param stride: every ``stride``-th state is kept
     """
@@ -39,14 +39,14 @@ class Episode:
 
     def add(self, view: Any, action: Any, reward: float) -> None:
         """
-        :param view: what the critic sees where the action was chosen; None: unknown
-        :param action: as the critic takes it
-        :param reward: what came of it
+        :param view: the critic's input at the state where the action was chosen; None if unknown
+        :param action: action as the critic takes it
+        :param reward: reward of the action
         """
         if len(self.rewards) % self.stride == 0 and view is not None:
             self.states.append((len(self.rewards), _copy(view), np.array(action)))
         self.rewards.append(float(reward))
-        if len(self.states) >= 2 * MOST_STATES:
+        if len(self.states) >= 2 * MAX_STATES:
             self.states, self.stride = self.states[::2], 2 * self.stride
 
 
@@ -55,55 +55,55 @@ class Comparison:
     """
     A state whose return is known.
 
-    :param view: what the critic sees of it: the observation, or the environment's state
-    :param action: as the critic takes it
-    :param seen: discounted rewards that followed
-    :param weight: of the value behind a truncation [-]
-    :param end: last observation of a truncated episode, and what the critic sees of it; None of another
+    :param view: the critic's input: the observation, or the environment's state
+    :param action: action as the critic takes it
+    :param reward_sum: discounted sum of the rewards that followed
+    :param weight: discount factor of the value at a truncation [-]
+    :param end: last observation of a truncated episode, and the critic's input there; None for other episodes
     """
 
     view: Any
     action: npt.NDArray[Any]
-    seen: float
+    reward_sum: float
     weight: float
     end: Any
 
 
 class ValueBiasCallback(ProbeCallback):
     """
-    Compares the critic with the discounted return that really followed, over the episodes that ended since the last
-    dump: the one measure of overestimation that needs no assumption.
+    Compares the critic's predictions with the discounted returns that followed, over the episodes that ended since the
+    last dump.
 
-    Works with any SB3 algorithm that has a critic: Q(s, a) of DDPG, TD3, SAC, TQC, DQN, QR-DQN, the value V(s) of PPO
-    and A2C; does nothing elsewhere. The returns are those of the policy as it acted, exploration included; SAC's and
-    TQC's Q also counts entropy, which the return does not. Behind a truncation nothing is known: there the critic's
-    own value completes the return, and only states count for which that weighs at most 10 % (or the first, if there
-    are none). A critic that sees the environment's state instead of the observation (``sb3_carla.TD3`` with
-    ``critic_state``) is asked about that; of an episode's first observation it is not known.
+    Works with any SB3 algorithm that has a critic: Q(s, a) of DDPG, TD3, SAC, TQC, DQN, QR-DQN, and V(s) of PPO and
+    A2C; does nothing for others. The returns include exploration; Q of SAC and TQC also includes entropy, the return
+    does not. Rewards after a truncation are unknown. There the critic's own value is added to the return, and only
+    states count for which its discount factor is at most 0.1 (or the first state, if there are none). If the critic
+    sees the environment's state instead of the observation (``sb3_carla.TD3`` with ``critic_state``), it gets that
+    state, which is unknown at an episode's first step.
 
     Tags: ``debug/monte_carlo_return``, ``debug/monte_carlo_q`` (means over the same states), ``debug/q_bias`` (their
     difference), ``debug/q_bias_normalized`` (divided by the mean absolute return). Source of the last: Chen et al.,
     Randomized ensembled double Q-learning, ICLR 2021, section 3.
 
-    :param states_per_episode: that are compared, chosen at random
+    :param states_per_episode: number of compared states, chosen at random
     :param verbose: not used
     """
 
-    KEPT = ("_random", "_chosen")
+    CHECKPOINTED = ("_random", "_chosen")
 
     def __init__(self, states_per_episode: int = 8, verbose: int = 0) -> None:
         super().__init__(verbose)
         if states_per_episode < 1:
             raise ValueError(f"states_per_episode: expected at least 1, got {states_per_episode}")
         self.states_per_episode = states_per_episode
-        self._random = random.Random(0)  # its own: the training's random numbers stay as they are
+        self._random = random.Random(0)  # separate, so that the training's random numbers do not change
         self._episodes: dict[int, Episode] = {}
-        self._chosen: deque[Comparison] = deque(maxlen=MOST_COMPARED)
-        self._states: dict[int, Any] = {}  # of the environments, where the critic sees these
+        self._chosen: deque[Comparison] = deque(maxlen=MAX_COMPARISONS)
+        self._states: dict[int, Any] = {}  # environment -> its state, if the critic sees that
 
     def _attach(self) -> None:
         if _has_critic(self.model):
-            self._handles.append(BeforeDump(self.logger, self._record))
+            self._handles.append(PreDumpHook(self.logger, self._record))
 
     def _detach(self) -> None:
         super()._detach()
@@ -128,16 +128,17 @@ class ValueBiasCallback(ProbeCallback):
         return True
 
     def _finish(self, episode: Episode, info: dict[str, Any]) -> None:
-        """Choose the states to compare; what the critic says of them waits for the dump."""
+        """Choose the states to compare; the critic is evaluated at the dump."""
         gamma, usable = self._gamma, len(episode.rewards)
         key, end = _state_key(self.model), None
         if info.get("TimeLimit.truncated", False):
             last = info.get("terminal_observation")
             end = (last, last if key is None else info.get(key))
             if any(part is None for part in end):
-                return  # nobody tells, or the environment's process is gone, and its last state with it
-            unseen = math.ceil(math.log(UNSEEN) / math.log(gamma)) if 0.0 < gamma < 1.0 else usable
-            usable = max(1, usable - unseen + 1)
+                return  # the last state is unknown, for example because the environment's process was killed
+            # Steps k before the end for which gamma^k > MAX_END_WEIGHT.
+            too_late = math.ceil(math.log(MAX_END_WEIGHT) / math.log(gamma)) if 0.0 < gamma < 1.0 else usable
+            usable = max(1, usable - too_late + 1)
         candidates = [state for state in episode.states if state[0] < usable]
         chosen = self._random.sample(candidates, min(self.states_per_episode, len(candidates)))
         returns = monte_carlo_returns(episode.rewards, gamma)
@@ -150,7 +151,7 @@ class ValueBiasCallback(ProbeCallback):
             return
         found = list(self._chosen)
         self._chosen.clear()
-        returns = np.array([comparison.seen for comparison in found])
+        returns = np.array([comparison.reward_sum for comparison in found])
         ends = {id(comparison.end): comparison.end for comparison in found if comparison.end is not None}
         if ends:
             observations, views = (_batch(list(column)) for column in zip(*ends.values(), strict=True))
@@ -172,10 +173,10 @@ class ValueBiasCallback(ProbeCallback):
 
 def monte_carlo_returns(rewards: list[float], gamma: float) -> list[float]:
     """
-    Discounted returns of an episode.
+    Discounted returns of an episode: G_t = r_t + gamma G_{t+1}.
 
-    :param rewards: of its n steps
-    :param gamma: discount [-]
+    :param rewards: rewards of its n steps
+    :param gamma: discount factor [-]
     :return: return from each step on, n numbers
     """
     returns = [0.0]
@@ -187,12 +188,12 @@ def monte_carlo_returns(rewards: list[float], gamma: float) -> list[float]:
 @th.no_grad()
 def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarray) -> np.ndarray:
     """
-    What a model's critics expect, their mean.
+    Mean prediction of a model's critics.
 
     :param model: any SB3 model with a critic
-    :param observations: shape (n, ...), or a dict of such, as the critic gets them: with ``critic_state`` states
-    :param actions: shape (n, *action shape), scaled to -1..1; (n,) where they are discrete; not used by V(s)
-    :return: Q(s, a), or V(s) where the model has no Q: shape (n,)
+    :param observations: shape (n, ...), or a dict of such; with ``critic_state`` the environment's states
+    :param actions: shape (n, ...), scaled to -1..1; (n,) if they are discrete; not used for V(s)
+    :return: Q(s, a), or V(s) if the model has no Q: shape (n,)
     """
     policy: Any = model.policy
     if _state_key(model) is None:
@@ -203,9 +204,8 @@ def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarra
     if isinstance(critic, th.nn.Module):
         flat = th.as_tensor(actions, device=model.device, dtype=th.float32).reshape(len(actions), -1)  # (n, action_dim)
         found = critic(states, flat)
-        found = (
-            th.cat(found, dim=1) if isinstance(found, tuple) else found
-        )  # (n, n_critics) or (n, n_critics, quantiles)
+        # TD3, SAC: a tuple of (n, 1), one per critic; TQC: (n, n_critics, quantiles).
+        found = th.cat(found, dim=1) if isinstance(found, tuple) else found
         values = found.flatten(1).mean(dim=1)
     elif _discrete_values(policy) is None:
         values = policy.predict_values(states).flatten()
@@ -217,7 +217,7 @@ def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarra
 
 @th.no_grad()
 def _state_values(model: BaseAlgorithm, observations: Any, views: Any) -> np.ndarray:
-    """What the policy itself would get from here, where it sees observations and the critic ``views``: shape (n,)."""
+    """Values of states under the policy, which sees ``observations``; the critic sees ``views``: shape (n,)."""
     policy: Any = model.policy
     if isinstance(getattr(policy, "critic", None), th.nn.Module):
         actions = policy._predict(policy.obs_to_tensor(observations)[0], deterministic=True)  # no random numbers
@@ -229,7 +229,7 @@ def _state_values(model: BaseAlgorithm, observations: Any, views: Any) -> np.nda
 
 
 def _discrete_values(policy: Any) -> Any:
-    """DQN's or QR-DQN's network, None of other policies."""
+    """The Q network of DQN or QR-DQN; None for other policies."""
     return getattr(policy, "q_net", None) or getattr(policy, "quantile_net", None)
 
 
@@ -241,13 +241,13 @@ def _action_values(policy: Any, states: Any) -> th.Tensor:
 
 def _has_critic(model: BaseAlgorithm) -> bool:
     policy = model.policy
-    recurrent = hasattr(policy, "lstm_actor")  # its value needs the LSTM's state
+    recurrent = hasattr(policy, "lstm_actor")  # needs the LSTM's state, which is not recorded
     critic = isinstance(getattr(policy, "critic", None), th.nn.Module)
     return critic or _discrete_values(policy) is not None or (hasattr(policy, "predict_values") and not recurrent)
 
 
 def _state_key(model: BaseAlgorithm) -> str | None:
-    """Key of the infos under which the critic's state is told; None where it sees observations."""
+    """Key of the critic's input in the infos; None if the critic sees observations."""
     key: str | None = getattr(model, "critic_state", None)
     return key
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """
-Which part broke the published system, and which part of ours repairs it: train every variant, then table and figure.
+Train every variant of the ablation, then make the table and the figures.
 
-    python scripts/ablation.py --minutes 60     # goes on where the last call stopped
-    python scripts/ablation.py --minutes 0      # table and figure of what there is
+    python scripts/ablation.py --minutes 60     # continues where the last call stopped
+    python scripts/ablation.py --minutes 0      # only the table and figures of finished runs
 
-A variant is a file in hyperparams/ablation/. Finished runs are kept in --folder, and repeated only where other
-decisions, episodes or hyperparameters are asked for.
+A variant is a file in hyperparams/ablation/. Finished runs in --folder are repeated only if their decisions, episodes
+or hyperparameters differ from the requested ones.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """
-A training's log as one picture and one page that needs nothing else.
+Plot the log of a training: a PNG file, and an HTML page that needs no other file.
 
     python scripts/plot_training.py logs/tensorboard/CarlaLane-v0/TD3_1
     python scripts/plot_training.py seed1/ seed2/ seed3/ --output results/three_seeds
 
-Every run below the folders is taken for a seed of the same experiment: of several, the mean and its spread are drawn.
+All runs below the folders count as seeds of one experiment: of several, mean and standard deviation are drawn.
 """
 
 from __future__ import annotations

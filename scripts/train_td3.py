@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """
-The published system's command line, as a front to rl-zoo3: prints the equivalent command and becomes it.
+The published system's command line for rl-zoo3: prints the equivalent rl-zoo3 command, and runs it.
 
     python scripts/train_td3.py --scenario 0 --npcs 20 --max-timesteps 5000 --eval-freq 5001 --seed 42 --debug
     python scripts/train_td3.py --host localhost --port 2000 --town Town04       # a real CARLA server
-    python scripts/train_td3.py --seed 1 -- -params learning_rate:1e-4           # after --: rl-zoo3's own options
+    python scripts/train_td3.py --seed 1 -- -params learning_rate:1e-4           # options after -- go to rl-zoo3
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sb3_carla.zoo.hyperparameters import read_hyperparameters
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """
-    :param argv: command line without the program; None: the process's own
-    :return: its options
+    :param argv: arguments; None for those of the process
+    :return: parsed options
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", type=_number_or_none, default=None, help="numbered start, or None: random")
@@ -36,23 +36,23 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
     parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
     parser.add_argument("--log-folder", default="logs", help="default: logs")
-    parser.add_argument("zoo", nargs="*", help="more options of rl_zoo3.train, after --")
+    parser.add_argument("zoo", nargs="*", help="further options of rl_zoo3.train, after --")
     return parser.parse_args(argv)
 
 
 def zoo_arguments(options: argparse.Namespace) -> list[str]:
     """
-    :param options: of the command line
-    :return: arguments of ``rl_zoo3.train``; what is not given stays as in the YAML, except that a running CARLA server,
-        which has one world, gets one environment and none beside it for evaluation
+    :param options: result of :func:`parse`
+    :return: arguments of ``rl_zoo3.train``. Options that are not given stay as in the YAML file, with one exception: a
+        running CARLA server (--host) has one world, so it gets one environment, and none for evaluation
     """
     env_kwargs: dict[str, Any] = {"scenario": options.scenario, "n_npcs": options.npcs, "town": options.town}
     if options.host is not None:
         env_kwargs |= {"host": options.host, "port": options.port}
     given = [f"{key}:{value!r}" for key, value in env_kwargs.items() if value is not None]
-    # A server has one world: one car, and as many decisions to an update as the default's many cars make.
+    # One car instead of the default's many, with as many decisions per update as those make.
     params = [] if options.host is None else ["n_envs:1", f"train_freq:{default_cars()}"]
-    # rl-zoo3 forgets an option that is given again, so each is given once; of a key that comes twice, the last counts.
+    # rl-zoo3 uses only the last of a repeated option, so ours and the user's are merged; the last value of a key wins.
     merging = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     merging.add_argument("--env-kwargs", nargs="+", action="extend", default=given)
     merging.add_argument("-params", "--hyperparams", dest="params", nargs="+", action="extend", default=params)
@@ -77,7 +77,7 @@ def zoo_arguments(options: argparse.Namespace) -> list[str]:
 
 def default_cars() -> int:
     """
-    :return: environments that the default hyperparameters step together
+    :return: number of environments in the default hyperparameters
     """
     return int(read_hyperparameters(str(default_config("td3")), "CarlaLane-v0")["n_envs"])
 
@@ -87,7 +87,7 @@ def _number_or_none(text: str) -> int | None:
 
 
 def main() -> None:
-    """Build the command, show it, become it."""
+    """Build the command, print it, replace this process by it."""
     command = [sys.executable, "-m", "rl_zoo3.train", *zoo_arguments(parse())]
     print(shlex.join(command), flush=True)
     os.execv(sys.executable, command)

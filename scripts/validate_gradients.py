@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """
-Are a training's gradients clipped as they should be? The profile "gradients" of validate_training.py on one file.
+Check that a training's gradients are clipped: the profile "gradients" of validate_training.py, for one event file.
 
     python scripts/validate_gradients.py logs/tensorboard/CarlaLane-v0/TD3_1/events.out.tfevents.*
 
-Exit status: 0 go, 1 no-go, 2 where the file cannot be judged.
+Exit status: 0 for go, 1 for no-go, 2 if the file cannot be judged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sb3_carla.errors import EventLogError
 
 
 def main() -> None:
-    """Judge, print, exit with the status."""
+    """Validate, print, exit with the status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("event_file", type=Path, help="event file, or a run's folder")
     path = parser.parse_args().event_file

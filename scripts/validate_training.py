@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """
-Go or no-go for a training, by its TensorBoard log.
+Go or no-go: validate a training by its TensorBoard log.
 
     python scripts/validate_training.py logs/tensorboard --profile 5k
     python scripts/validate_training.py logs/tensorboard/CarlaLane-v0/TD3_1 --profile 50k --json report.json
 
-Judges every run below the folder. Exit status: 0 where all are good, 1 where one is not, 2 where none is bad but one
-cannot be judged: event files missing or damaged, tags missing, too few steps.
+Validates every run below the folder. Exit status: 0 if all are good, 1 if one is not, 2 if none is bad but one cannot
+be judged (event files missing or damaged, tags missing, too few steps).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sb3_carla.diagnostics.validation import PROFILES, Limits, Report, validate
 from sb3_carla.errors import EventLogError
 
 
-def judge(run: Path, profile: str, limits: Limits) -> Report | None:
+def validate_run(run: Path, profile: str, limits: Limits) -> Report | None:
     """
-    Print a run's table, or why it cannot be read.
+    Print the report of a run, or why the run cannot be read.
 
-    :param run: a run's folder, or an event file
-    :param profile: its name
-    :param limits: of the checks
-    :return: None if it cannot be read
+    :param run: folder or event file of the run
+    :param profile: name of the profile
+    :param limits: limits of the checks
+    :return: the report; None if the run cannot be read
     """
     try:
         report = validate(read_run(run), profile, limits)
@@ -40,13 +40,13 @@ def judge(run: Path, profile: str, limits: Limits) -> Report | None:
 
 
 def main() -> None:
-    """Judge, print, exit with the status."""
+    """Validate, print, exit with the status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logdir", type=Path, help="event file, a run's folder, or a folder of runs")
     parser.add_argument("--profile", choices=list(PROFILES), required=True)
-    parser.add_argument("--actor-limit", type=float, default=Limits.actor_norm, help="of the norm after clipping")
-    parser.add_argument("--critic-limit", type=float, default=Limits.critic_norm, help="of the norm after clipping")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the reports there, too")
+    parser.add_argument("--actor-limit", type=float, default=Limits.actor_norm, help="largest norm after clipping")
+    parser.add_argument("--critic-limit", type=float, default=Limits.critic_norm, help="largest norm after clipping")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the reports there")
     options = parser.parse_args()
     limits = Limits(actor_norm=options.actor_limit, critic_norm=options.critic_limit)
     try:
@@ -54,7 +54,7 @@ def main() -> None:
     except EventLogError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    reports = [judge(run, options.profile, limits) for run in runs]
+    reports = [validate_run(run, options.profile, limits) for run in runs]
     if options.json is not None:
         found = [report.to_dict() for report in reports if report is not None]
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """
-Are the learning rates in the file the ones in the optimizers, also after the schedule's updates?
+Check that the optimizers use the learning rates of the hyperparameter file, also after the schedule's updates.
 
     python scripts/verify_learning_rates.py                    # hyperparams/td3.yml
     python scripts/verify_learning_rates.py --preset drqv2
@@ -37,7 +37,7 @@ def main() -> None:
         or algorithms.default_config(options.algo)
     )
     if path is None:
-        parser.error(f"there is no hyperparameter file for {options.algo}: name one with --config")
+        parser.error(f"there is no hyperparameter file for {options.algo}: pass one with --config")
     try:
         entry = read_hyperparameters(str(path), options.env)
         env = gym.make(options.env, **entry.get("env_kwargs", {}))

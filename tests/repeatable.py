@@ -1,4 +1,4 @@
-"""Trainings that are the same each time, and how to see that they are."""
+"""Trainings that give the same weights each time, and how to compare them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALL: dict[str, Any] = {
 
 
 class RepeatableBar(ToldBar):
-    """Says how it came to where it is, as CarlaLane-v0 does."""
+    """Can be driven to the same state again, as CarlaLane-v0 can."""
 
     episode_so_far: dict[str, Any] = {}  # noqa: RUF012
 

@@ -1,4 +1,4 @@
-"""A training whose servers, processes and self are killed, stopped and fed garbage ends as it should."""
+"""A training survives it when servers, workers and the trainer itself are killed, stopped or fed garbage."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from processes import processes_with
 from sb3_carla.td3.td3 import TD3
 
 MARK = "SB3_CARLA_CHAOS"
-"""Environment variable of the training and of all that it starts: who carries it belongs to it."""
+"""Environment variable by which all processes of the training are found."""
 
 
 class Chaos:
     """
-    A training in a process of its own, and what is done to it.
+    A training in its own process, and faults to inject into it.
 
-    :param folder: where it runs
+    :param folder: working directory of the training
     :param every: steps between two checkpoints
     """
 
@@ -65,7 +65,7 @@ class Chaos:
         pids = [pid for pid, command in self.processes().items() if what in command and pid != self.trainer.pid]
         return self.random.choice(pids) if pids else None
 
-    # --- what is done to it ------------------------------------------------------------------------------------
+    # --- faults ------------------------------------------------------------------------------------------------
 
     def kill_a_server(self) -> None:
         self._signal("sb3_carla.server", signal.SIGKILL)
@@ -104,10 +104,10 @@ class Chaos:
 
     def end(self, more: int) -> int:
         """
-        Terminate the trainer, as a machine does that shuts down, and have another learn a little more.
+        Terminate the trainer with SIGTERM, as at a machine's shutdown, and let another one train a little more.
 
-        :param more: steps
-        :return: steps in all
+        :param more: number of further steps
+        :return: number of steps in total
         """
         self.trainer.terminate()
         assert self.trainer.wait(60.0) == 128 + signal.SIGTERM, self.log()[-5000:]
@@ -122,7 +122,7 @@ class Chaos:
             os.kill(pid, number)
 
     def steps(self) -> int:
-        """Where the newest checkpoint is."""
+        """Step of the newest checkpoint."""
         steps = [int(path.name[5:]) for path in self.folder.glob("logs/td3/*/checkpoints/step_*")]
         return max(steps, default=0)
 
@@ -140,35 +140,35 @@ def _listening(pid: int) -> list[int]:
     return [connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN]
 
 
-def rage(chaos: Chaos, seconds: float, pause: tuple[float, float]) -> None:
+def inject_faults(chaos: Chaos, seconds: float, pause: tuple[float, float]) -> None:
     """
-    Do something to it every few seconds, for so long; after a quarter and after half of the time kill the trainer.
+    Inject a fault every few seconds; after a quarter and after half of the time kill the trainer.
 
-    Everything is done once in quick succession, so that it is done however slow the machine is.
+    Each fault comes once in quick succession first, so that none is missing on a slow machine.
     """
     began = time.monotonic()
-    deeds: list[Callable[[], Any]] = [
+    faults: list[Callable[[], Any]] = [
         chaos.kill_a_server, chaos.stop_a_server, chaos.kill_a_worker, chaos.feed_garbage, chaos.slow_a_server,
     ]  # fmt: skip
-    coming = itertools.cycle(deeds)
+    coming = itertools.cycle(faults)
     while time.monotonic() < began + seconds or chaos.resumed < 2 or not chaos.is_under_way():
         assert chaos.trainer.poll() is None, chaos.log()[-5000:]
         assert time.monotonic() < began + 3.0 * seconds + 300.0, f"it hangs; the end of its log:\n{chaos.log()[-3000:]}"
-        time.sleep(0.5 if len(chaos.done) < len(deeds) else chaos.random.uniform(*pause))
+        time.sleep(0.5 if len(chaos.done) < len(faults) else chaos.random.uniform(*pause))
         if chaos.steps():
             with contextlib.suppress(psutil.Error):  # it ends just now
                 chaos.memory.append(psutil.Process(chaos.trainer.pid).memory_info().rss)
             due = chaos.resumed < 2 and time.monotonic() > began + seconds * (0.25, 0.5)[chaos.resumed]
-            deed = chaos.kill_the_trainer if due and len(chaos.done) >= len(deeds) else next(coming)
-            chaos.done.append(deed.__name__)
+            fault = chaos.kill_the_trainer if due and len(chaos.done) >= len(faults) else next(coming)
+            chaos.done.append(fault.__name__)
             with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess, ConnectionError):  # it has ended
-                deed()
+                fault()
 
 
-def survive(folder: Path, seconds: float, every: int, pause: tuple[float, float]) -> Chaos:
+def run_chaos(folder: Path, seconds: float, every: int, pause: tuple[float, float]) -> Chaos:
     chaos = Chaos(folder, every)
     try:
-        rage(chaos, seconds, pause)
+        inject_faults(chaos, seconds, pause)
         steps = chaos.end(more=every)
     finally:
         chaos.trainer.kill()
@@ -184,18 +184,18 @@ def survive(folder: Path, seconds: float, every: int, pause: tuple[float, float]
 
 
 def test_two_minutes_of_chaos(tmp_path: Path) -> None:
-    chaos = survive(tmp_path, 90.0, every=150, pause=(1.0, 5.0))
-    deeds = {"kill_a_server", "stop_a_server", "kill_a_worker", "feed_garbage", "slow_a_server", "kill_the_trainer"}
-    assert deeds == set(chaos.done)
+    chaos = run_chaos(tmp_path, 90.0, every=150, pause=(1.0, 5.0))
+    faults = {"kill_a_server", "stop_a_server", "kill_a_worker", "feed_garbage", "slow_a_server", "kill_the_trainer"}
+    assert faults == set(chaos.done)
 
 
 @pytest.mark.slow
 def test_half_an_hour_of_chaos(tmp_path: Path) -> None:
-    chaos = survive(tmp_path, 1800.0, every=5000, pause=(5.0, 20.0))
+    chaos = run_chaos(tmp_path, 1800.0, every=5000, pause=(5.0, 20.0))
     tenth = len(chaos.memory) // 10
     early, late = (float(np.median(part)) for part in (chaos.memory[tenth : 3 * tenth], chaos.memory[-2 * tenth :]))
     print(
-        f"{len(chaos.done)} deeds in {chaos.steps()} steps; "
+        f"{len(chaos.done)} faults in {chaos.steps()} steps; "
         f"the last trainer's memory: {early / 1e6:.1f} MB, later {late / 1e6:.1f} MB"
     )
     assert late < 1.02 * early, "flat: the second half has lost as many servers and workers as the first"

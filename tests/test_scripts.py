@@ -1,4 +1,4 @@
-"""The commands: each explains itself, and builds what it says."""
+"""The commands: each has a help text, and does what it says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PUBLISHED = "--scenario 0 --npcs 20 --max-timesteps 5000 --eval-freq 5001 --seed
 
 
 def load(path: Path) -> ModuleType:
-    """A script as a module."""
+    """Import a script as a module."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

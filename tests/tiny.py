@@ -1,4 +1,4 @@
-"""A tiny image environment, so that learning is testable: the action must match the column of a bright bar."""
+"""A tiny image environment in which learning takes seconds: the action must match the column of a bright bar."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SlidingBar(BarEnv):
 
 
 class ToldBar(SlidingBar):
-    """Tells where the bar is, in -1 to 1."""
+    """Its infos have the bar's position, in -1 to 1."""
 
     def step(self, action: np.ndarray) -> Any:
         *rest, info = super().step(action)
@@ -66,11 +66,11 @@ class ToldBar(SlidingBar):
 STATE_CRITIC: dict[str, Any] = {
     "critic_state": "bar", "deduplicate_frames": True, "policy_kwargs": {"encoder": "actor", "state_size": 1},
 }  # fmt: skip
-"""Arguments of a TD3 whose critics see the bar's place instead of its picture."""
+"""Arguments of a TD3 whose critics see the bar's position instead of its picture."""
 
 
 def train(model: Any, folder: Path, callbacks: list[Any], steps: int = 121) -> list[dict[str, float]]:
-    """Train and return what was logged, a dict a dump; tags without a value are left out."""
+    """Train, and return one dict per dump: tag -> value, without tags that have none."""
     model.set_logger(configure(str(folder), ["csv"]))
     model.learn(steps, callback=callbacks, log_interval=1)
     model.logger.close()

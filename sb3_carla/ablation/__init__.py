@@ -1,1 +1,1 @@
-"""Which part of a published TD3 + CNN system broke it, and which part of ours repairs it: variants, runs, report."""
+"""The ablation: which part of a published TD3 + CNN system made it diverge, and which part of ours repairs it."""

@@ -1,14 +1,13 @@
 """
 A published TD3 + CNN system for CARLA with its faults, each of which can be switched off. For the ablation only.
 
-What its code and logs tell, and how it is rebuilt here on :class:`sb3_carla.TD3` with ``LayerNormCnnPolicy``:
+The faults, according to its code and logs, and how :class:`sb3_carla.TD3` with ``LayerNormCnnPolicy`` reproduces them:
 
 1. The policy loss is ``-Q1(f, pi(f))`` with f the features of the *actor's* CNN, and its gradient reaches that CNN
    through both: ``policy_loss="actor_features"``. SB3 feeds Q1 with the critic's own features.
 2. Each CNN has an optimizer of its own, which steps on the gradients before they are clipped:
-   ``clipping="bypassed"``. With Adam an optimizer of its own is otherwise the same as a parameter group of its own, so
-   ``clipping="parts"``, which clips CNN and MLP each to the limit before both step, is what separate optimizers after
-   clipping come to.
+   ``clipping="bypassed"``. ``clipping="parts"`` clips the CNN and the MLP to the limit separately, then both step: the
+   same as separate optimizers that step after clipping, because Adam treats each parameter by itself.
 3. The features are not normalised: ``features_extractor_class`` is SB3's ``NatureCNN``.
 """
 
@@ -34,7 +33,7 @@ class PublishedTD3(TD3):
     TD3 with the published faults.
 
     :param args: arguments of :class:`sb3_carla.TD3`
-    :param policy_loss: "actor_features" (published) or "critic_features" (as TD3 has it)
+    :param policy_loss: "actor_features" (published) or "critic_features" (as in TD3)
     :param clipping: "none", "bypassed" (published: the CNNs step on unclipped gradients), "parts" or "all"
     :param kwargs: further arguments of :class:`sb3_carla.TD3`
     :raises ValueError: if a choice is unknown, or the encoder is not "separate"

@@ -1,4 +1,4 @@
-"""What a run of the ablation leaves behind, in one JSON file small enough to keep beside the conclusions."""
+"""The result of an ablation run: one JSON file, small enough for version control."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sb3_carla.diagnostics.event_logs import RunLog, Series
+from sb3_carla.diagnostics.event_logs import RunLog, ScalarSeries
 
-__all__ = ["CURVES", "RESULT", "Curve", "Run", "as_lines", "read_runs", "thinned_curves"]
+__all__ = ["CURVES", "RESULT", "Curve", "Run", "downsampled_curves", "read_runs", "to_json"]
 
 RESULT = "result.json"
-"""Written when a run is complete; a folder without it is begun anew."""
+"""Written at the end of a run; a run without it is repeated from the start."""
 
 
 class Curve(NamedTuple):
     """
-    :param head: in the table
-    :param title: of the figure's panel
-    :param tags: that may hold it: the first of them that the run's log has
-    :param magnitude: the panel shows absolute values
-    :param beside: tag without which there is no such curve: of a critic that sees no pictures
+    One quantity of a run over time.
+
+    :param head: heading of the column in the table
+    :param title: title of the chart in the figure
+    :param tags: the first of them that the log has is used
+    :param magnitude: whether the chart shows absolute values
+    :param required: tag without which the curve is left out, for example because the critic has no CNN
     """
 
     head: str
     title: str
     tags: tuple[str, ...]
     magnitude: bool = False
-    beside: str | None = None
+    required: str | None = None
 
 
 CURVES: Mapping[str, Curve] = {
@@ -45,7 +47,7 @@ CURVES: Mapping[str, Curve] = {
         "critic features",
         "norm of the critic's CNN features",
         ("debug/critic_cnn_feature_l2_norm", "debug/cnn_feature_l2_norm"),
-        beside="gradients/critic_cnn_norm",
+        required="gradients/critic_cnn_norm",
     ),
     "critic_cnn_gradient": Curve(
         "critic CNN gradient", "norm of the critic CNN's gradient, before clipping", ("gradients/critic_cnn_norm",)
@@ -63,32 +65,32 @@ CURVES: Mapping[str, Curve] = {
     ),
 }
 """By name."""
-MOST_POINTS = 100
-"""Of a curve; a longer one is thinned."""
+MAX_POINTS = 100
+"""Largest number of points of a curve; a longer one is downsampled."""
 TAIL = 0.1
-"""Share of a curve whose mean stands for its end."""
+"""Share of a curve at its end that is averaged for the table."""
 
 
-def thinned_curves(log: RunLog) -> dict[str, dict[str, list[Any]]]:
+def downsampled_curves(log: RunLog) -> dict[str, dict[str, list[Any]]]:
     """
-    :param log: of a run
-    :return: for each of ``CURVES`` that the log has: steps, and values to five digits, None where not finite
+    :param log: scalars of a run
+    :return: name in ``CURVES`` -> ``steps`` and ``values``, five digits each, None for NaN and Inf
     """
     found: dict[str, dict[str, list[Any]]] = {}
     for name, curve in CURVES.items():
         series = next((log.scalars[tag] for tag in curve.tags if tag in log.scalars), None)
-        if series is not None and (curve.beside is None or curve.beside in log.scalars):
+        if series is not None and (curve.required is None or curve.required in log.scalars):
             last = len(series.values) - 1
-            chosen = np.unique(np.linspace(0, last, min(last + 1, MOST_POINTS)).round().astype(int))
+            chosen = np.unique(np.linspace(0, last, min(last + 1, MAX_POINTS)).round().astype(int))
             values = [float(f"{value:.5g}") if math.isfinite(value) else None for value in series.values[chosen]]
             found[name] = {"steps": series.steps[chosen].tolist(), "values": values}
     return found
 
 
-def as_lines(result: Mapping[str, Any]) -> str:
+def to_json(result: Mapping[str, Any]) -> str:
     """
-    :param result: of a run
-    :return: JSON, a line for each key: at most 15 KB, and what differs between two runs can be seen
+    :param result: result of a run
+    :return: JSON with one line per key, at most 15 KB: easy to compare with ``diff``
     """
     lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -96,27 +98,27 @@ def as_lines(result: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, as its ``result.json`` tells it."""
+    """A finished run, read from its ``result.json``."""
 
     result: dict[str, Any]
 
     @property
     def diverged(self) -> bool:
-        """Whether its weights ended as NaN or Inf."""
+        """Whether its weights became NaN or Inf."""
         return self.result["diverged_at"] is not None
 
-    def curve(self, name: str) -> Series | None:
+    def curve(self, name: str) -> ScalarSeries | None:
         """
         :param name: one of ``CURVES``
-        :return: its points, NaN where the log had no finite number; None if the log had nothing of it
+        :return: its points, NaN where the log has NaN or Inf; None if the log does not have the curve
         """
         points = self.result["curves"].get(name)
-        return points and Series(np.array(points["steps"], np.int64), np.array(points["values"], np.float64))
+        return points and ScalarSeries(np.array(points["steps"], np.int64), np.array(points["values"], np.float64))
 
     def tail(self, name: str) -> float:
         """
         :param name: one of ``CURVES``
-        :return: mean of the last tenth of its points; NaN if there are none, or one is not finite
+        :return: mean of the last tenth of its points; NaN if there are none, or if one of them is not finite
         """
         series = self.curve(name)
         if series is None:
@@ -126,7 +128,7 @@ class Run:
 
 def read_runs(folder: Path) -> dict[str, list[Run]]:
     """
-    :param folder: of :func:`sb3_carla.ablation.runner.run_all`
+    :param folder: results folder of :func:`sb3_carla.ablation.runner.run_all`
     :return: finished runs by variant
     :raises FileNotFoundError: if there are none
     """

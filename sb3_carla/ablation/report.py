@@ -1,4 +1,4 @@
-"""The ablation's table and figure, from what the runs left behind."""
+"""The ablation's table and figures, from the results of its runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sb3_carla.diagnostics.html import markdown_table
 __all__ = ["draw", "families", "table"]
 
 LOGARITHMIC_LIMIT = 200.0
-"""A panel is logarithmic where its values reach this."""
+"""A chart is logarithmic if a value exceeds this."""
 
 
 def table(runs: dict[str, list[Run]]) -> str:
     """
-    Markdown, a row for each variant: medians of its seeds, and the range.
+    Make a Markdown table with a row per variant: median and range over its seeds.
 
-    :param runs: of :func:`sb3_carla.ablation.records.read_runs`
+    :param runs: result of :func:`sb3_carla.ablation.records.read_runs`
     :return: the table
     """
     heads = ["variant", "seeds", "success", "route completion", "lateral mean [m]"]
@@ -43,11 +43,11 @@ def table(runs: dict[str, list[Run]]) -> str:
 
 def families(runs: dict[str, list[Run]]) -> dict[str, dict[str, list[Run]]]:
     """
-    Variants that are compared with each other: more than ten curves in one picture tell nothing.
+    Group the variants for one figure each, because more than ten curves cannot be told apart.
 
-    :param runs: of :func:`sb3_carla.ablation.records.read_runs`
-    :return: those that began as ours ("ours"), SB3's TD3 with our settings ("sb3"), the others ("published"), without
-        a family that has no run
+    :param runs: result of :func:`sb3_carla.ablation.records.read_runs`
+    :return: family -> variant -> runs; the families are variants of ours ("ours"), of SB3's TD3 with our settings
+        ("sb3"), and all others ("published"); a family without runs is left out
     """
     found: dict[str, dict[str, list[Run]]] = {}
     for name, members in runs.items():
@@ -58,9 +58,9 @@ def families(runs: dict[str, list[Run]]) -> dict[str, dict[str, list[Run]]]:
 
 def draw(runs: dict[str, list[Run]]) -> Figure:
     """
-    Curves of every variant, each seed a line, and the success of each, which is the legend too.
+    Draw the curves of every variant, one line per seed, and bars of their scores, which also serve as the legend.
 
-    :param runs: of :func:`sb3_carla.ablation.records.read_runs`
+    :param runs: result of :func:`sb3_carla.ablation.records.read_runs`
     :return: the figure
     """
     figure = Figure(figsize=(20.0, 11.0), layout="constrained")
@@ -70,7 +70,7 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     names = sorted(runs)
     colours = dict(zip(names, _colours(len(names)), strict=True))
     for axis, name in zip(axes, CURVES, strict=True):
-        _draw_panel(axis, name, runs, colours)
+        _draw_curve(axis, name, runs, colours)
     scores = {"success_rate": "success on held-out towns [%]", "route_completion": "route completion [%]"}
     for place, (name, title) in enumerate(scores.items()):
         axis = figure.add_subplot(grid[2, 2 * place : 2 * place + 2])
@@ -78,7 +78,7 @@ def draw(runs: dict[str, list[Run]]) -> Figure:
     return figure
 
 
-def _draw_panel(axis: Axes, name: str, runs: dict[str, list[Run]], colours: dict[str, Any]) -> None:
+def _draw_curve(axis: Axes, name: str, runs: dict[str, list[Run]], colours: dict[str, Any]) -> None:
     curve, largest = CURVES[name], 0.0
     for variant, members in runs.items():
         for run in members:
@@ -112,9 +112,9 @@ def _draw_scores(axis: Axes, title: str, score: str, runs: dict[str, list[Run]],
 
 
 def _scores(members: Sequence[Run], name: str) -> NDArray[np.float64]:
-    """One for each seed; a run that ended as NaN drives nowhere: 0, and no lateral deviation."""
-    without = float("nan") if name.endswith("_m") else 0.0
-    return np.array([without if run.diverged else run.result["scores"][name]["value"] for run in members])
+    """One score per seed. A diverged run completes no route: its scores are 0, and its lateral deviation is NaN."""
+    diverged = float("nan") if name.endswith("_m") else 0.0
+    return np.array([diverged if run.diverged else run.result["scores"][name]["value"] for run in members])
 
 
 def _median(values: NDArray[np.float64]) -> float:

@@ -1,4 +1,4 @@
-"""Training every variant with every seed, each in a process of its own; what is done as asked is not done again."""
+"""Train every variant with every seed, each in its own process; finished runs with the same settings are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 
 from sb3_carla import evaluation
-from sb3_carla.ablation.records import RESULT, as_lines, thinned_curves
+from sb3_carla.ablation.records import RESULT, downsampled_curves, to_json
 from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
 from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.diagnostics.event_logs import read_run
@@ -36,14 +36,14 @@ __all__ = ["run_all", "train_and_evaluate"]
 
 
 class DivergedError(Exception):
-    """Weights that are not finite any more: there is no action to go on with."""
+    """The weights have become NaN or Inf, so that there is no valid action."""
 
 
 class StopOnNonFinite(BaseCallback):
-    """Ends a training whose actor is no longer finite, before the environment is given an action that is none."""
+    """Raises :class:`DivergedError` if a weight is NaN or Inf, before the environment gets such an action."""
 
     def _on_rollout_start(self) -> None:
-        # A sum is as good as isfinite().all(), and takes a twentieth of the time: NaN and Inf do not leave it.
+        # A sum takes a twentieth of the time of isfinite().all(), and NaN and Inf propagate through it.
         if not math.isfinite(sum(float(parameter.detach().sum()) for parameter in self.model.policy.parameters())):
             raise DivergedError
 
@@ -60,81 +60,81 @@ def run_all(
     decisions: int | None = None,
     jobs: int = 1,
     minutes: float = float("inf"),
-    tell: Callable[[str], object] = print,
+    report: Callable[[str], object] = print,
 ) -> int:
     """
-    Train what is not trained yet, seed by seed, so that an interrupted ablation has the same seeds of all variants.
+    Train the missing runs, seed by seed: an interrupted ablation has the same seeds of all variants.
 
-    A result that was made with other decisions, episodes or hyperparameters is made anew.
+    A run whose result has other decisions, episodes or hyperparameters is repeated.
 
-    :param names: of variants
-    :param seeds: of each
+    :param names: names of the variants
+    :param seeds: seeds of each variant
     :param folder: results go to ``folder / name / seed_N``
-    :param episodes: of each evaluation on the held-out towns
-    :param decisions: environment steps of each training; None: the variant's ``n_timesteps``
-    :param jobs: processes side by side, one thread each
-    :param minutes: no run is begun after them
-    :param tell: gets a line when a run begins or ends, and for each result of other settings
+    :param episodes: number of episodes of each evaluation, on the held-out towns
+    :param decisions: environment steps of each training; None for the variant's ``n_timesteps``
+    :param jobs: number of parallel processes, with one thread each
+    :param minutes: no run begins later than this [min]
+    :param report: called with a line when a run begins or ends, and for each result with other settings
     :return: number of runs that are still missing
-    :raises Exception: what a run raised; those that were under way are finished first
+    :raises Exception: an error of a run; the other running ones finish first
     """
-    asked = {name: _settings(load_variant(name), episodes, decisions) for name in names}
+    requested = {name: _settings(load_variant(name), episodes, decisions) for name in names}
     todo = [
         (name, seed)
         for seed in seeds
         for name in names
-        if not _is_done(folder / name / f"seed_{seed}" / RESULT, asked[name], tell)
+        if not _is_done(folder / name / f"seed_{seed}" / RESULT, requested[name], report)
     ]
     deadline = time.monotonic() + 60.0 * minutes
     running: dict[Future[float], tuple[str, int]] = {}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_init_worker, initargs=(os.getpid(),)) as pool:
         while running or (todo and time.monotonic() < deadline):
             while todo and len(running) < jobs and time.monotonic() < deadline:
                 name, seed = todo.pop(0)
-                tell(f"{name} seed {seed}: begins, {len(todo)} more to do")
+                report(f"{name} seed {seed}: begins, {len(todo)} more to do")
                 target = folder / name / f"seed_{seed}"
                 running[pool.submit(train_and_evaluate, name, seed, target, episodes, decisions)] = (name, seed)
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 name, seed = running.pop(done)
-                tell(f"{name} seed {seed}: done in {done.result() / 60.0:.1f} min")
+                report(f"{name} seed {seed}: done in {done.result() / 60.0:.1f} min")
     return len(todo)
 
 
 def _settings(variant: Variant, episodes: int, decisions: int | None) -> dict[str, Any]:
-    """What a result depends on beside the seed, as it stands in ``result.json``."""
+    """The settings that a result depends on beside the seed, as ``result.json`` has them."""
     found = {
         "decisions": int(variant.hyperparameters["n_timesteps"]) if decisions is None else decisions,
         "episodes": episodes,
         "hyperparameters": variant.hyperparameters,
     }
-    return dict(json.loads(json.dumps(found, default=str)))  # a class stands there as text
+    return dict(json.loads(json.dumps(found, default=str)))  # JSON has a class as text
 
 
-def _is_done(path: Path, asked: dict[str, Any], tell: Callable[[str], object]) -> bool:
-    """Whether there is a result, made with the settings that are asked for."""
+def _is_done(path: Path, requested: dict[str, Any], report: Callable[[str], object]) -> bool:
+    """Whether there is a result with the requested settings."""
     if not path.exists():
         return False
     result = json.loads(path.read_text(encoding="utf-8"))
-    other = [key for key, value in asked.items() if result.get(key) != value]
+    other = [key for key, value in requested.items() if result.get(key) != value]
     if other:
-        tell(f"{result['variant']} seed {result['seed']}: has a result of other {' and '.join(other)}")
+        report(f"{result['variant']} seed {result['seed']}: its result has other {' and '.join(other)}")
     return not other
 
 
 def _command(name: str, seed: int, episodes: int, decisions: int | None) -> str:
-    """What repeats a run."""
+    """Command line that repeats a run."""
     length = "" if decisions is None else f" --decisions {decisions}"
     return f"python scripts/ablation.py --variants {name} --seeds {seed}{length} --episodes {episodes}"
 
 
-def _begin(parent: int) -> None:
-    """In each process: one thread, and no life after the parent, which may be killed before it can say a word."""
+def _init_worker(parent: int) -> None:
+    """Use one thread, and exit when the parent ends: it may be killed, and then cannot end its workers."""
     th.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -142,14 +142,14 @@ def _end_with(parent: int) -> None:
 
 def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisions: int | None = None) -> float:
     """
-    One run, from nothing: event files and ``result.json``.
+    Train and evaluate one run; write its event files and ``result.json``.
 
-    :param name: of the variant
-    :param seed: of the training
-    :param folder: of this run; what it holds is deleted
-    :param episodes: of the evaluation
-    :param decisions: environment steps, all environments together; None: the variant's ``n_timesteps``
-    :return: how long it took [s]
+    :param name: name of the variant
+    :param seed: seed of the training
+    :param folder: folder of the run; its content is deleted first
+    :param episodes: number of episodes of the evaluation
+    :param decisions: environment steps, all environments together; None for the variant's ``n_timesteps``
+    :return: duration [s]
     """
     began = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
@@ -168,7 +168,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
             model.learn(steps, callback=[diagnostics, StopOnNonFinite()], log_interval=4)
         except DivergedError:
             diverged_at = int(model.num_timesteps)
-            diagnostics.on_training_end()  # as SB3 does without an exception: its hooks hold the model
+            diagnostics.on_training_end()  # removes the hooks; SB3 calls it only if there was no exception
         model.dump_logs()
         model.logger.close()
         model.save(folder / "model.zip")
@@ -184,11 +184,11 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
         **provenance(),
         "command": _command(name, seed, episodes, decisions),
     }
-    result["curves"] = thinned_curves(read_run(folder))
+    result["curves"] = downsampled_curves(read_run(folder))
     result["scores"] = None if diverged_at is not None else _evaluate(model, settings["env_kwargs"], episodes)
     result["seconds"] = time.monotonic() - began
-    unfinished = folder / f"{RESULT}.part"  # a result that is there is whole
-    unfinished.write_text(as_lines(result), encoding="utf-8")
+    unfinished = folder / f"{RESULT}.part"  # renamed when complete
+    unfinished.write_text(to_json(result), encoding="utf-8")
     unfinished.replace(folder / RESULT)
     return float(result["seconds"])
 
@@ -197,7 +197,7 @@ def _build(variant: Variant, env: Any, seed: int, decisions: int) -> Any:
     arguments = constructor_arguments(variant.hyperparameters)
     arguments["buffer_size"] = min(arguments.get("buffer_size", 10**6), decisions)
     if not issubclass(variant.algorithm, TD3) and "exploration_noise" in arguments:
-        # SB3's own TD3 has no schedule for its noise: it gets ours as the object that it takes.
+        # SB3's own TD3 has no noise schedule as an argument, but takes a noise object.
         schedule = arguments.pop("exploration_noise")
         arguments["action_noise"] = exploration_noise(env.action_space.shape[0], schedule, env.num_envs)
     return variant.algorithm(variant.hyperparameters["policy"], env, seed=seed, **arguments)
@@ -206,8 +206,8 @@ def _build(variant: Variant, env: Any, seed: int, decisions: int) -> Any:
 def _evaluate(model: Any, env_kwargs: dict[str, Any], episodes: int) -> dict[str, Any]:
     env = gym.make(ENV_ID, disable_env_checker=True, **{**env_kwargs, "town": list(HELD_OUT_TOWNS)})
     try:
-        to_drive = evaluation.cases(HELD_OUT_TOWNS, episodes)
-        found = evaluation.evaluate(env, {"model": evaluation.model_policy(model)}, to_drive)
+        cases = evaluation.cases(HELD_OUT_TOWNS, episodes)
+        found = evaluation.evaluate(env, {"model": evaluation.model_policy(model)}, cases)
     finally:
         env.close()
     return {name: asdict(score) for name, score in found.scores["model"].items()}

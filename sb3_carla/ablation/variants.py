@@ -1,21 +1,21 @@
 """
-The variants: a YAML file each in ``hyperparams/ablation/``.
+The variants of the ablation: one YAML file each in ``hyperparams/ablation/``.
 
 | key | meaning |
 | --- | --- |
-| ``title`` | what stands in the table |
-| ``algorithm`` | ``module.Class`` of what trains; taken over from ``like`` if missing |
-| ``like`` | another variant, or "default": the tuned hyperparameters of ``td3.yml`` |
-| ``but`` | hyperparameters that differ, merged key by key; in ``policy_kwargs``, ``module.Class`` stands for it |
-| ``without`` | hyperparameters that are taken out, ``policy_kwargs.encoder`` for one inside another |
+| ``title`` | name in the table |
+| ``algorithm`` | ``module.Class`` that trains; that of ``like`` if missing |
+| ``like`` | variant to start from, or "default": the hyperparameters of ``td3.yml`` |
+| ``but`` | hyperparameters that differ, merged key by key; ``policy_kwargs`` name classes as ``module.Class`` |
+| ``without`` | hyperparameters to remove; ``policy_kwargs.encoder`` means a nested one |
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.resources
 import operator
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +35,10 @@ class Variant:
     """
     One row of the ablation.
 
-    :param name: of its file
-    :param title: what stands in the table
+    :param name: name of its file
+    :param title: name in the table
     :param algorithm: class that trains
-    :param hyperparameters: as in rl-zoo3's files
+    :param hyperparameters: an entry as in rl-zoo3's files
     """
 
     name: str
@@ -57,31 +57,26 @@ def variant_names() -> list[str]:
 
 def load_variant(name: str) -> Variant:
     """
-    :param name: of a file in ``hyperparams/ablation/``
-    :return: the variant, with everything that it takes over filled in
-    :raises ValueError: if there is no such file, or it says what nothing reads
+    :param name: name of a file in ``hyperparams/ablation/``, without ``.yml``
+    :return: the variant, merged with the one that it is ``like``
+    :raises ValueError: if there is no such file, or it has an unknown key
     """
     content = _content(name)
     algorithm, hyperparameters = _resolve(name, (name,))
     policy_kwargs = dict(hyperparameters.get("policy_kwargs", {}))
     for key, value in policy_kwargs.items():
         if key.endswith("_class"):
-            policy_kwargs[key] = _class(value)
-    return Variant(name, content["title"], _class(algorithm), {**hyperparameters, "policy_kwargs": policy_kwargs})
-
-
-def _class(path: str) -> type[Any]:
-    module, _, name = path.rpartition(".")
-    found: type[Any] = getattr(importlib.import_module(module), name)
-    return found
+            policy_kwargs[key] = pkgutil.resolve_name(value)
+    hyperparameters = {**hyperparameters, "policy_kwargs": policy_kwargs}
+    return Variant(name, content["title"], pkgutil.resolve_name(algorithm), hyperparameters)
 
 
 def _resolve(name: str, path: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-    """Algorithm and hyperparameters of a variant and all that it is like."""
+    """Algorithm and hyperparameters of a variant, merged with those that it is ``like``."""
     content = _content(name)
     like = content.get("like", "default")
     if like in path:
-        raise ValueError(f"ablation variants are like each other in a circle: {' -> '.join((*path, like))}")
+        raise ValueError(f"ablation variants refer to each other in a circle: {' -> '.join((*path, like))}")
     if like == "default":
         algorithm, base = "sb3_carla.TD3", read_hyperparameters(str(_folder() / "td3.yml"), ENV_ID)
     else:

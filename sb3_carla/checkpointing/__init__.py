@@ -1,1 +1,1 @@
-"""Exact checkpoints and resume."""
+"""Exact checkpoints of a training: save, verify, resume."""

@@ -1,188 +1,130 @@
 """
-Checkpoints from which a training goes on as if it had never stopped: bit for bit, where the environment is repeatable.
+Checkpoints from which a training continues as if it had never stopped: bit for bit, if the environment is repeatable.
 
 A checkpoint is a folder ``step_000025000``:
 
 | file | holds |
 | --- | --- |
 | ``model.zip`` | what SB3 saves: networks, targets, optimizers, schedules, counters, noise |
-| ``state.pkl`` | random states, the environments' episodes so far, what callbacks keep, the buffer without its arrays |
-| ``manifest.json`` | the SHA-256 of these, of the arrays' pieces, and of itself; versions |
+| ``state.pkl`` | random states, the environments' current episodes, callbacks' states, the buffer without its arrays |
+| ``manifest.json`` | SHA-256 of the two files and of itself, the chunks of the arrays, versions |
 
-The replay buffer's arrays are cut into pieces that lie under their SHA-256 in ``pieces/``, beside the checkpoints: what
-has not changed since the last checkpoint is there already, so that saving takes as long as what is new. Folders appear
-under their names when they are complete and on the disk, never before.
+The replay buffer's arrays lie in ``chunks/``, beside the checkpoints: see
+:mod:`sb3_carla.checkpointing.chunk_store`. A chunk that has not changed since the last checkpoint is not written again,
+so the time of a save depends on what is new. A checkpoint is written to a hidden folder, flushed to the disk and then
+renamed: a folder ``step_...`` is always complete.
 
-An episode is not saved but driven again: from the random state before its reset, with the same actions. ``state.pkl``
-and ``model.zip`` are pickles: load only what you trust, as with every SB3 model.
+The current episode of an environment is not saved but driven again: from the random state before its reset, with the
+same actions. ``state.pkl`` and ``model.zip`` are pickles: load them only from a source that you trust, as every SB3
+model.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import hashlib
 import io
 import json
 import logging
-import os
 import pickle
 import shutil
-import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sb3_carla.checkpointing.callback_states import save_callbacks
+from sb3_carla.checkpointing.chunk_store import ChunkStore, flush_to_disk, sha256
+from sb3_carla.checkpointing.folder_lock import FolderLock
 from sb3_carla.checkpointing.training_state import restore, save_state
 from sb3_carla.checkpointing.versions import versions
 from sb3_carla.errors import CheckpointError
 
-__all__ = ["LATEST", "Checkpoints", "is_checkpoint", "restore_callbacks"]
+__all__ = ["LATEST", "Checkpoints", "is_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
-MODEL, STATE, MANIFEST, PIECES, LATEST = "model.zip", "state.pkl", "manifest.json", "pieces", "latest"
-LOCK = "lock"
-PIECE = 4 * 2**20
-"""Size of the pieces of an array [bytes]."""
+MODEL, STATE, MANIFEST, CHUNKS, LATEST = "model.zip", "state.pkl", "manifest.json", "chunks", "latest"
 FORMAT = 1
-STATE_DICT = "state_dict"
-CALLBACK_COUNTERS = (
-    "n_calls", "n_episodes", "last_time_trigger", "best_mean_reward", "last_mean_reward", "last_best_mean_reward",
-    "no_improvement_evals", "evaluations_timesteps", "evaluations_results", "evaluations_length",
-    "evaluations_successes",
-)  # fmt: skip
-"""Attributes of SB3's callbacks that are saved: when they act next, what evaluations gave."""
-INNER_CALLBACKS = ("callback", "callback_on_new_best")
-"""Attributes of SB3's callbacks under which there are others."""
+"""Version of the layout, in the manifest."""
 
 
 class Checkpoints:
     """
     The checkpoints of one training.
 
-    :param folder: made if it is not there
-    :param keep: how many of the newest are kept, at least 1
+    ``lock`` keeps other processes from writing there; :class:`sb3_carla.callbacks.ExactCheckpointCallback` holds it
+    during a training.
+
+    :param folder: made if it is missing
+    :param keep: number of checkpoints to keep, the newest, at least 1
     """
 
     def __init__(self, folder: Path | str, keep: int = 2) -> None:
         if keep < 1:
             raise ValueError(f"keep: expected at least 1, got {keep!r}")
         self.folder, self.keep = Path(folder), keep
-        self._claim: weakref.finalize[..., Any] | None = None
-        self._sound: set[str] = set()  # pieces that were read or written here
-
-    def claim(self) -> None:
-        """
-        Keep other processes from writing here, until :meth:`release` or the end of this one. Where that is not
-        possible, because the disk is full or knows no locks for instance, a warning says so.
-
-        :raises CheckpointError: if another process writes here
-        """
-        self.release()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock()
-        except OSError as error:
-            logger.warning("%s could not be claimed, another training might write there too: %s", self.folder, error)
-
-    def _lock(self) -> None:
-        file = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        self._claim = weakref.finalize(self, os.close, file)
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            owner = os.read(file, 20).decode().strip()
-            self.release()
-            raise CheckpointError(
-                f"{self.folder} belongs to a training that runs (process {owner}); give this one a folder of its own"
-            ) from error
-        os.truncate(file, 0)
-        os.write(file, f"{os.getpid()}\n".encode())
-
-    def release(self) -> None:
-        """Let others write here; safe to call again."""
-        if self._claim is not None:
-            self._claim()
+        self.lock = FolderLock(self.folder)
+        self._chunks = ChunkStore(self.folder / CHUNKS)
 
     def save(self, model: Any, callback: Any = None) -> Path:
         """
-        Write a checkpoint, then delete those that are too old, and those ahead of it, which another training left.
+        Write a checkpoint, then delete older ones beyond ``keep``, and those of later steps, which are from another
+        training.
 
         :param model: an SB3 off-policy model, between two updates
-        :param callback: the training's callback, what it and those in it keep is saved too
+        :param callback: of the training; its state and those of the callbacks inside are saved too
         :return: folder of the checkpoint
-        :raises OSError: if the disk is full, for instance; nothing of it is left there
+        :raises OSError: if the disk is full, for example; nothing of the checkpoint is left then
         """
-        for draft in self.folder.glob(".step_*"):
-            shutil.rmtree(draft)  # of one that was killed
-        written: list[Path] = []
+        self._delete_drafts()  # of a process that was killed
         try:
-            final = self._write(model, callback, written)
+            final = self._write(model, callback)
         except BaseException:
-            for path in (*self.folder.glob(".step_*"), *written):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            self._delete_drafts()
+            self._chunks.roll_back()
             raise
-        self._point_to(final)
-        self._remove_ahead_of(final)
-        self._clean()
+        self._chunks.commit()
+        self._point_latest_to(final)
+        self._delete_later_than(final)
+        self._delete_old()
         return final
 
-    def _write(self, model: Any, callback: Any, written: list[Path]) -> Path:
-        """Write a checkpoint; ``written`` gets the pieces that were not there."""
+    def _delete_drafts(self) -> None:
+        for draft in self.folder.glob(".step_*"):
+            shutil.rmtree(draft)
+
+    def _write(self, model: Any, callback: Any) -> Path:
         name = f"step_{model.num_timesteps:09d}"
         draft = self.folder / f".{name}"
-        (self.folder / PIECES).mkdir(parents=True, exist_ok=True)
+        (self.folder / CHUNKS).mkdir(parents=True, exist_ok=True)
         draft.mkdir()
-        whole = io.BytesIO()  # SB3 leaves a file open that it could not write
+        whole = io.BytesIO()  # given a path, SB3 would leave the file open after an error
         model.save(whole)
         (draft / MODEL).write_bytes(whole.getvalue())
+        # Protocol 5 hands out the arrays' memory instead of copying it into the stream (PEP 574).
         buffers: list[pickle.PickleBuffer] = []
         stream = io.BytesIO()
-        state = save_state(model) | {"callbacks": [_kept_by(each) for each in _callbacks(callback)]}
+        state = save_state(model) | {"callbacks": save_callbacks(callback)}
         pickle.Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(state)
         (draft / STATE).write_bytes(stream.getvalue())
         manifest = {
             "format": FORMAT,
             "versions": versions(),
-            "files": {name: _sha256((draft / name).read_bytes()) for name in (MODEL, STATE)},
-            "arrays": [self._store(buffer.raw(), written) for buffer in buffers],
+            "files": {name: sha256((draft / name).read_bytes()) for name in (MODEL, STATE)},
+            "arrays": [self._chunks.write(buffer.raw()) for buffer in buffers],
         }
         text = json.dumps(manifest)
-        (draft / MANIFEST).write_text(json.dumps({**manifest, "sha256": _sha256(text.encode())}) + "\n")
-        for path in (*(draft / name for name in (MODEL, STATE, MANIFEST)), draft, self.folder / PIECES):
-            _to_disk(path)
+        (draft / MANIFEST).write_text(json.dumps({**manifest, "sha256": sha256(text.encode())}) + "\n")
+        for path in (*(draft / name for name in (MODEL, STATE, MANIFEST)), draft, self.folder / CHUNKS):
+            flush_to_disk(path)
         final, before = self.folder / name, draft.with_suffix(".before")
         if final.exists():
-            self._point_to(draft)  # so that the link holds whenever this is killed
+            self._point_latest_to(draft)  # whenever this process is killed, the link leads to a whole checkpoint
             final.rename(before)
         draft.rename(final)
-        _to_disk(self.folder)
+        flush_to_disk(self.folder)
         shutil.rmtree(before, ignore_errors=True)
         return final
 
-    def _store(self, array: memoryview, written: list[Path]) -> list[Any]:
-        """Write the pieces of an array that are not there, or damaged; returns its size and their names."""
-        names = []
-        for start in range(0, array.nbytes, PIECE):
-            piece = array[start : start + PIECE]
-            name = _sha256(piece)
-            path = self.folder / PIECES / name
-            if not (path.exists() and (name in self._sound or _is_sound(path))):
-                draft = path.with_suffix(".draft")
-                written += [draft] if path.exists() else [draft, path]
-                draft.write_bytes(piece)
-                _to_disk(draft)
-                draft.rename(path)
-            self._sound.add(name)
-            names.append(name)
-        return [array.nbytes, names]
-
-    def _point_to(self, newest: Path) -> None:
-        """``latest`` is a link to the newest checkpoint, replaced in one go; a copy that followed it is removed."""
+    def _point_latest_to(self, newest: Path) -> None:
+        """Replace the link ``latest`` atomically. A copy of the folder may have a folder there: it is removed."""
         link, latest = self.folder / f".{LATEST}", self.folder / LATEST
         try:
             link.unlink(missing_ok=True)
@@ -193,178 +135,100 @@ class Checkpoints:
         except OSError as error:  # file systems without links
             logger.warning("Checkpoint without the link %r: %s", LATEST, error)
 
-    def _remove_ahead_of(self, newest: Path) -> None:
-        """One ahead is another training's, or damaged and passed over; it would be taken for the newest."""
+    def _delete_later_than(self, newest: Path) -> None:
+        """A later step is another training's, or was damaged and skipped. Left there, it would count as the newest."""
         for step in self.steps():
             if step.name > newest.name:
                 logger.warning("Checkpoint removed: %s is ahead of the present %s", step, newest.name)
                 shutil.rmtree(step)
 
-    def _clean(self) -> None:
+    def _delete_old(self) -> None:
         for old in self.steps()[self.keep :]:
             shutil.rmtree(old)
         try:
             manifests = [json.loads((step / MANIFEST).read_text()) for step in self.steps()]
             needed = {name for manifest in manifests for _, names in manifest["arrays"] for name in names}
         except (OSError, ValueError, KeyError, TypeError):
-            return  # a damaged one may need any piece, and still be mended by hand
-        for path in (self.folder / PIECES).iterdir():
-            if path.name not in needed:
-                path.unlink()
+            return  # a damaged checkpoint may need any chunk, and might be repaired by hand
+        self._chunks.delete_all_but(needed)
 
     def steps(self) -> list[Path]:
-        """Folders of the checkpoints that are there, damaged or not, the newest first."""
+        """Folders of all checkpoints, damaged ones included, the newest first."""
         return sorted(self.folder.glob("step_*"), reverse=True)
 
     def resume(self, algorithm: type[Any], env: Any, first: Path | None = None, **kwargs: Any) -> tuple[Any, list[Any]]:
         """
-        Load the newest checkpoint that is whole, and put the environments where it left them.
+        Load the newest intact checkpoint, and bring the environments to where they were.
 
         :param algorithm: SB3 class of the model
         :param env: new environments, as many as the training had
         :param first: checkpoint to try before the newest ones; a copy of ``latest`` is tried after them
         :param kwargs: of ``algorithm.load``
-        :return: the model, whose ``learn(..., reset_num_timesteps=False)`` goes on; what its callbacks kept,
-            for ``restore_callbacks``
-        :raises CheckpointError: if there is none; it says what is wrong with each; if the training had more or fewer
-            environments; or if it still runs, in another process
+        :return: the model, to be continued by ``learn(..., reset_num_timesteps=False)``; its callbacks' states, for
+            ``restore_callbacks``
+        :raises CheckpointError: if there is no intact checkpoint (the message names each problem), if the number of
+            environments differs, or if the training still runs in another process
         """
         if self.folder.exists():
-            self.claim()
+            self.lock.acquire()
         try:
             return self._resume(algorithm, env, first, **kwargs)
         finally:
-            self.release()  # the training that follows claims it anew
+            self.lock.release()  # the training that follows acquires it again
 
     def _resume(self, algorithm: type[Any], env: Any, first: Path | None, **kwargs: Any) -> tuple[Any, list[Any]]:
-        step, content, arrays = self._newest(first)
+        step, content, arrays = self._newest_intact(first)
         state = pickle.loads(content, buffers=arrays)
-        had = state["replay_buffer"].n_envs
-        if env.num_envs != had:
-            raise CheckpointError(
-                f"{step}: its training had n_envs: {had}, and goes on with {had} only, got {env.num_envs}"
-            )
+        expected = state["replay_buffer"].n_envs
+        if env.num_envs != expected:
+            raise CheckpointError(f"{step}: its training had n_envs: {expected}; expected as many, got {env.num_envs}")
         model = algorithm.load(step / MODEL, env=env, **kwargs)
         restore(model, state)
         return model, state["callbacks"]
 
-    def _newest(self, first: Path | None) -> tuple[Path, bytes, list[bytearray]]:
+    def _newest_intact(self, first: Path | None) -> tuple[Path, bytes, list[bytearray]]:
         problems, steps = [], self.steps()
         if first is not None:
             steps = [*steps, first] if first.name == LATEST else [first, *steps]
         for step in dict.fromkeys(steps):
             try:
-                return step, *_checked(step)
+                return step, *_read_verified(step)
             except CheckpointError as error:  # noqa: PERF203 (of two)
                 logger.warning("Checkpoint skipped: %s", error)
                 problems.append(str(error))
-        raise CheckpointError(f"{self.folder} has no checkpoint to go on from. {' '.join(problems)}".strip())
+        raise CheckpointError(f"{self.folder} has no checkpoint to continue from. {' '.join(problems)}".strip())
 
 
 def is_checkpoint(model: Path | str) -> bool:
     """
     :param model: path of a saved model
-    :return: whether it is part of a checkpoint, damaged or not
+    :return: whether it is part of a checkpoint, intact or not
     """
     folder = Path(model).resolve().parent
-    return (folder / MANIFEST).exists() or (folder.parent / PIECES).is_dir()
+    return (folder / MANIFEST).exists() or (folder.parent / CHUNKS).is_dir()
 
 
-def _checked(folder: Path) -> tuple[bytes, list[bytearray]]:
+def _read_verified(folder: Path) -> tuple[bytes, list[bytearray]]:
     """
-    The pickle and the arrays of a checkpoint, every byte of which is as it was written.
-
-    :raises CheckpointError: if something is missing or damaged; it names the file
+    :return: content of ``state.pkl``, and the arrays, after comparing the checksum of every file
+    :raises CheckpointError: naming the file that is missing or damaged
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         claimed = manifest.pop("sha256")
-        if claimed != _sha256(json.dumps(manifest).encode()) or manifest["format"] != FORMAT:
+        if claimed != sha256(json.dumps(manifest).encode()) or manifest["format"] != FORMAT:
             raise CheckpointError(f"{folder / MANIFEST} is damaged, or of another version.")
         contents = {name: (folder / name).read_bytes() for name in manifest["files"]}
         for name, content in contents.items():
-            if _sha256(content) != manifest["files"][name]:
+            if sha256(content) != manifest["files"][name]:
                 raise CheckpointError(f"{folder / name} is damaged: its checksum is not that in {MANIFEST}.")
-        arrays = [_array(folder.parent / PIECES, size, names) for size, names in manifest["arrays"]]
+        chunks = ChunkStore(folder.parent / CHUNKS)
+        arrays = [chunks.read(size, names) for size, names in manifest["arrays"]]
         now = versions()
         then = {name: manifest["versions"].get(name) for name in now}
         other = [f"{name} {then[name]} (now {now[name]})" for name in now if then[name] not in (None, now[name])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder} cannot be read: {type(error).__name__}: {error}.") from error
     if other:
-        logger.warning("%s was written with %s: it may not go on bit for bit", folder, ", ".join(other))
+        logger.warning("%s was written with %s: it may not continue bit for bit", folder, ", ".join(other))
     return contents[STATE], arrays
-
-
-def _array(folder: Path, size: int, names: list[str]) -> bytearray:
-    array, start = bytearray(size), 0
-    for name in names:
-        piece = (folder / name).read_bytes()
-        if _sha256(piece) != name:
-            with contextlib.suppress(OSError):  # out of the way, so that the next save writes it anew
-                (folder / name).rename(folder / f"{name}.damaged")
-            raise CheckpointError(f"{folder / name} is damaged: its checksum is not its name.")
-        array[start : start + len(piece)] = piece
-        start += len(piece)
-    if start != size:
-        raise CheckpointError(f"{folder}: an array of {size} bytes has pieces of {start} bytes.")
-    return array
-
-
-def _is_sound(piece: Path) -> bool:
-    try:
-        return _sha256(piece.read_bytes()) == piece.name
-    except OSError:
-        return False
-
-
-def restore_callbacks(callback: Any, kept: list[tuple[str, dict[str, Any]]]) -> None:
-    """
-    Give callbacks back what they kept, those that are there again: counters, and where they have the methods
-    ``state_dict`` and ``load_state_dict``, that.
-
-    :param callback: of the training that goes on, or a list of them
-    :param kept: of the one that was saved
-    """
-    left = list(kept)
-    for each in _callbacks(callback):
-        found = next((entry for entry in left if entry[0] == type(each).__name__), None)
-        if found is not None:
-            left.remove(found)
-            for name, value in found[1].items():
-                if name == STATE_DICT:
-                    each.load_state_dict(value)
-                else:
-                    setattr(each, name, value)
-
-
-def _callbacks(callback: Any) -> Iterator[Any]:
-    """A callback, or several, and those in them."""
-    if isinstance(callback, list):
-        inner = callback
-    elif callback is None:
-        inner = []
-    else:
-        yield callback
-        inner = [*getattr(callback, "callbacks", []), *(getattr(callback, name, None) for name in INNER_CALLBACKS)]
-    for each in inner:
-        yield from _callbacks(each)
-
-
-def _kept_by(callback: Any) -> tuple[str, dict[str, Any]]:
-    kept = {name: value for name, value in getattr(callback, "__dict__", {}).items() if name in CALLBACK_COUNTERS}
-    if hasattr(callback, STATE_DICT):
-        kept[STATE_DICT] = callback.state_dict()
-    return type(callback).__name__, kept
-
-
-def _sha256(content: Any) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

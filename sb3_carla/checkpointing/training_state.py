@@ -1,4 +1,4 @@
-"""What a training consists of beside what SB3 saves of its model, and how it is put back."""
+"""The part of a training's state that SB3's ``model.save`` leaves out: save it, and restore it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["restore", "save_state"]
 logger = logging.getLogger(__name__)
 
 LOGGER_PARTS = ("name_to_value", "name_to_count", "name_to_excluded")
-"""Of SB3's logger: what was recorded since the last dump."""
+"""Attributes of SB3's logger that hold what was recorded since the last dump."""
 TIME_LIMITS = {"TimeLimit", "PatchedTimeLimit"}
 KNOWN_WRAPPERS = {"Monitor", "OrderEnforcing", "PassiveEnvChecker", *TIME_LIMITS}
-"""Wrappers that are put back, or keep nothing of an episode."""
+"""Wrappers that have no state within an episode, or whose state is restored here."""
 
 
 def save_state(model: Any) -> dict[str, Any]:
     """
     :param model: SB3 off-policy model, between two updates
-    :return: all that SB3's own file lacks
+    :return: everything that ``model.save`` leaves out
     """
     env = model.env
     repeatable = env.has_attr("episode_so_far")
@@ -48,21 +48,21 @@ def save_state(model: Any) -> dict[str, Any]:
         "episodes": env.get_attr("episode_so_far") if repeatable else None,
         "returns": [list(rewards) for rewards in env.get_attr("rewards")] if env.has_attr("rewards") else None,
         "last_obs": model._last_obs,
-        # What is pickled of it lacks the returns of the episodes so far.
+        # VecNormalize pickles itself without the discounted returns of the current episodes.
         "normalizer": None if normalizer is None else {**normalizer.__getstate__(), "returns": normalizer.returns},
         "due": getattr(model, "_due", None),
         "noise": model.action_noise,
         "log": model.logger.get_dir() if hasattr(model, "_logger") else None,
         "logged": _logged(model),
         "replay_buffer": model.replay_buffer,
-        # Frames that the buffer keeps in a file, which goes on changing.
+        # A buffer with memory-mapped frames pickles only the file's path, and the file changes later.
         "frames": frames.file_contents if isinstance(frames, FrameStorage) else None,
     }
 
 
 def restore(model: Any, state: dict[str, Any]) -> None:
     """
-    Put a loaded model, and the environments that it has, where a checkpoint left them.
+    Bring a loaded model and its environments to the state of a checkpoint.
 
     :param model: loaded from the checkpoint's ``model.zip``, with environments
     :param state: from :func:`save_state`
@@ -76,7 +76,7 @@ def restore(model: Any, state: dict[str, Any]) -> None:
     _restore_episodes(model, state)
     _restore_noise(model, state.get("noise"))
     if getattr(model, "use_sde", False):
-        logger.warning("With use_sde the training goes on, but not bit for bit: its noise is drawn anew")
+        logger.warning("With use_sde the training continues, but not bit for bit: its noise is drawn anew")
     if state["due"] is not None:
         model._due = state["due"]
     _continue_log(model, state.get("log"), state.get("logged"))
@@ -89,7 +89,7 @@ def restore(model: Any, state: dict[str, Any]) -> None:
 
 
 def _logged(model: Any) -> dict[str, Any]:
-    """What was recorded since the last dump, by which a guard may judge."""
+    """What was recorded since the last dump."""
     found: dict[str, Any] = {"logger": {}}
     if hasattr(model, "_logger"):
         found["logger"] = {name: dict(getattr(model.logger, name)) for name in LOGGER_PARTS}
@@ -99,23 +99,24 @@ def _logged(model: Any) -> dict[str, Any]:
 
 
 def _restore_noise(model: Any, noise: Any) -> None:
-    """SB3 resets the noise of a training that begins; that of one that goes on is let be, once."""
+    """Restore the action noise, and skip the reset that SB3 makes at the start of ``learn``."""
     if noise is None:
         return
     model.action_noise = noise
-    noise.reset = partial(_let_be, noise)
+    noise.reset = partial(_skip_one_reset, noise)
 
 
-def _let_be(noise: Any, *_: Any) -> None:
-    del noise.reset  # the class's own is in force again
+def _skip_one_reset(noise: Any, *_: Any) -> None:
+    del noise.reset  # uncovers the method of the class
 
 
 def _continue_log(model: Any, folder: str | None, logged: dict[str, Any] | None) -> None:
     """
-    Have a model go on with its own log, or begin one: SB3 would go on with that of the newest training beside it.
+    Continue the model's own log, or begin a new one. SB3 would continue the newest log of the folder, which may be
+    another training's.
 
-    :param folder: of the log that it had, if any
-    :param logged: of :func:`_logged`
+    :param folder: folder of the log so far, None if there is none
+    :param logged: result of :func:`_logged`
     """
     _choose_log(model, folder)
     if logged is not None:
@@ -137,7 +138,7 @@ def _choose_log(model: Any, folder: str | None) -> None:
 
 
 def _restore_episodes(model: Any, state: dict[str, Any]) -> None:
-    """Drive the episodes again that were under way, and give the wrappers back what they knew of them."""
+    """Drive the current episodes again from their start, and restore the wrappers' states."""
     env, normalizer, statistics = model.env, model.get_vec_normalize_env(), state["normalizer"]
     if normalizer is not None and statistics is not None:
         for name in ("obs_rms", "ret_rms"):
@@ -148,20 +149,20 @@ def _restore_episodes(model: Any, state: dict[str, Any]) -> None:
     model._last_obs = _reset(env, normalizer)
     if normalizer is not None:
         model._last_original_obs = normalizer.get_original_obs()
-    if not _same(model._last_obs, state["last_obs"]):
-        logger.warning("The environments could not be put where they were: the training goes on, but not bit for bit")
+    if not _equal(model._last_obs, state["last_obs"]):
+        logger.warning("The environments could not be restored: the training continues, but not bit for bit")
         if isinstance(model.replay_buffer, HerReplayBuffer):
-            model.replay_buffer.truncate_last_trajectory()  # goals are taken from one episode
+            model.replay_buffer.truncate_last_trajectory()  # hindsight goals must come from the same episode
         return
     for index, episode in enumerate(state["episodes"] or ()):
-        _count_on(env, index, len(episode.get("actions", ())), state["returns"] and state["returns"][index])
+        _restore_wrappers(env, index, len(episode.get("actions", ())), state["returns"] and state["returns"][index])
     if normalizer is not None and statistics is not None:
         normalizer.returns = statistics["returns"]
 
 
-def _count_on(env: Any, index: int, steps: int, rewards: Any) -> None:
-    """Have an environment's wrappers know of its episode, which was driven again inside of them."""
-    # By their names: rl-zoo3 has a TimeLimit of its own, which it puts in the place of Gymnasium's.
+def _restore_wrappers(env: Any, index: int, steps: int, rewards: Any) -> None:
+    """Restore the step counts and rewards of the wrappers: the episode was driven again below them."""
+    # By class name, because rl-zoo3 replaces Gymnasium's TimeLimit by its own class.
     wrappers = re.findall(r"<(\w+)(?=<\w+[< ])", env.env_method("__str__", indices=[index])[0])
     if TIME_LIMITS.intersection(wrappers):
         env.env_method("set_wrapper_attr", "_elapsed_steps", steps, indices=[index])
@@ -170,12 +171,12 @@ def _count_on(env: Any, index: int, steps: int, rewards: Any) -> None:
     unknown = [name for name in wrappers if name not in KNOWN_WRAPPERS]
     if unknown and index == 0:
         logger.warning(
-            "The training may not go on bit for bit: nothing is known of what %s keep of an episode", ", ".join(unknown)
+            "The training may not continue bit for bit: the state of these wrappers is unknown: %s", ", ".join(unknown)
         )
 
 
 def _reset(env: Any, normalizer: Any) -> Any:
-    """Observations after a reset that a normalizer's statistics do not count: they have seen them before."""
+    """Reset without updating VecNormalize's statistics, which include these observations already."""
     if normalizer is None:
         return env.reset()
     training, normalizer.training = normalizer.training, False
@@ -184,7 +185,7 @@ def _reset(env: Any, normalizer: Any) -> Any:
     return observations
 
 
-def _same(observations: Any, others: Any) -> bool:
+def _equal(observations: Any, others: Any) -> bool:
     if isinstance(observations, dict):
         return all(np.array_equal(value, others[key]) for key, value in observations.items())
     return np.array_equal(observations, others)

@@ -1,4 +1,4 @@
-"""Versions of what a result depends on."""
+"""Versions of Python and of the packages that a result depends on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("sb3-carla", "carla", "gymnasium", "numpy", "opencv-python", "rl-zoo
 
 def versions() -> dict[str, str]:
     """
-    :return: of Python and of the packages that a result depends on
+    :return: package -> version, and "python"
     """
     return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
 

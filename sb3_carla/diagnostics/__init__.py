@@ -1,1 +1,1 @@
-"""What a training's log says: event files, trends, verdicts, plots. Reads files only; needs no model."""
+"""Analyse a training's log: event files, trends, go or no-go, plots. Reads files only; needs no model."""

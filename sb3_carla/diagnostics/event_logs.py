@@ -1,4 +1,9 @@
-"""Scalars of TensorBoard event files, whoever wrote them and however they end."""
+"""
+Read the scalars of TensorBoard event files, also of files that end within a record.
+
+TensorBoard's own ``EventAccumulator`` samples the points of a long series, and does not report damaged records. So
+only its record loader is used here, and the bytes that the loader leaves unread are examined.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +23,21 @@ from tensorboard.util import tensor_util
 
 from sb3_carla.errors import EventLogError
 
-__all__ = ["RunLog", "Series", "find_runs", "read_run"]
+__all__ = ["RunLog", "ScalarSeries", "find_runs", "read_run"]
 
 PATTERN = "*tfevents*"
 FRAME, HEADER = 16, 12
-"""Bytes around a record (length, its checksum, the data's checksum), and before it."""
+"""Bytes of a record beside its data: 8 for the length and 4 for its checksum before it, 4 for the data's checksum after
+it. Source: tensorflow/core/lib/io/record_writer.h."""
 
 
 @dataclass(frozen=True)
-class Series:
+class ScalarSeries:
     """
-    One tag's points, in the order of their steps.
+    The points of one tag, ordered by step.
 
     :param steps: shape (n,), int64
-    :param values: shape (n,), float64; NaN and Inf as they were written
+    :param values: shape (n,), float64; may have NaN and Inf
     """
 
     steps: npt.NDArray[np.int64]
@@ -41,28 +47,28 @@ class Series:
 @dataclass(frozen=True)
 class RunLog:
     """
-    What one run wrote.
+    Scalars of one run.
 
-    :param path: its folder, or the one file that was asked for
+    :param path: folder or event file of the run
     :param scalars: tag -> points
-    :param notes: what could not be read, in words
+    :param notes: parts that could not be read, in words
     """
 
     path: Path
-    scalars: dict[str, Series]
+    scalars: dict[str, ScalarSeries]
     notes: list[str] = field(default_factory=list)
 
     @property
     def last_step(self) -> int:
-        """Largest step of any tag; 0 without any."""
+        """Largest step of any tag; 0 if there is none."""
         return max((int(series.steps[-1]) for series in self.scalars.values()), default=0)
 
 
 def find_runs(path: Path) -> list[Path]:
     """
-    :param path: an event file, a run's folder, or a folder of runs, or links to them, however deep
-    :return: every folder that holds event files, sorted by name; or the file itself
-    :raises EventLogError: if there is nothing there, or no event file in it
+    :param path: an event file, a run's folder, or a folder of runs or links to runs, at any depth
+    :return: every folder with event files, sorted by name; or the file itself
+    :raises EventLogError: if the path does not exist, or there is no event file in it
     """
     if path.is_file():
         return [path]
@@ -75,7 +81,7 @@ def find_runs(path: Path) -> list[Path]:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """The folder and those below, each once, links followed too: a folder of links is how seeds are gathered."""
+    """The folder and all below, each once. Links are followed: a folder of links may gather several seeds."""
     seen: set[str] = set()
     for here, below, _ in os.walk(path, followlinks=True):
         if os.path.realpath(here) in seen:
@@ -87,11 +93,11 @@ def _folders(path: Path) -> Iterator[Path]:
 
 def read_run(path: Path) -> RunLog:
     """
-    All scalars of a run. Where a resumed run wrote a tag again from an earlier step on, the later file counts.
+    Read all scalars of a run. If a resumed run wrote a tag again from an earlier step on, the later file counts.
 
-    :param path: of :func:`find_runs`: a folder with event files, or one file
-    :return: its points; a file whose end is missing is read as far as it goes, with a note
-    :raises EventLogError: if there is no event file, one is damaged, or none holds a scalar
+    :param path: result of :func:`find_runs`: a folder with event files, or one file
+    :return: the scalars; a file that ends within a record is read up to there, with a note
+    :raises EventLogError: if there is no event file, one is damaged, or none has a scalar
     """
     files = [path] if path.is_file() else [file for file in path.glob(PATTERN) if file.is_file()]
     if not files:
@@ -110,7 +116,7 @@ def read_run(path: Path) -> RunLog:
 
 @dataclass
 class _Part:
-    """One file: when its first event was written [s], and tag -> (step, value) in the order of writing."""
+    """Content of one file: time of its first event [s], and tag -> (step, value) in the order of writing."""
 
     started: float = 0.0
     points: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
@@ -125,17 +131,17 @@ def _read_file(file: Path, notes: list[str]) -> _Part:
             for tag, value in _scalars(event):
                 part.points.setdefault(tag, []).append((event.step, value))
             read += len(record) + FRAME
-    except Exception as error:  # of protobuf, or of the file system: their classes are no interface
+    except Exception as error:  # of protobuf or the file system; their classes are not documented
         raise EventLogError(f"{file} is damaged at byte {read}: {error}") from error
     left = file.stat().st_size - read
     if left > 0:
         _check_truncated(file, read, left)
-        notes.append(f"{file.name} ends within a record: its last {left} bytes were left out")
+        notes.append(f"{file.name} ends within a record: its last {left} bytes were ignored")
     return part
 
 
 def _check_truncated(file: Path, start: int, left: int) -> None:
-    """:raises EventLogError: unless what follows ``start`` is the beginning of a sound record"""
+    """:raises EventLogError: unless an incomplete but undamaged record begins at ``start``"""
     with file.open("rb") as stream:
         stream.seek(start)
         header = stream.read(HEADER)
@@ -158,13 +164,13 @@ def _is_scalar_tensor(value: Summary.Value) -> bool:
     return bool(value.HasField("tensor")) and value.metadata.plugin_data.plugin_name == "scalars"
 
 
-def _series(pairs: list[tuple[int, float]]) -> Series:
+def _series(pairs: list[tuple[int, float]]) -> ScalarSeries:
     pairs = sorted(pairs, key=lambda pair: pair[0])  # stable: points of one step stay in their order
     steps, values = zip(*pairs, strict=True)
-    return Series(np.array(steps, np.int64), np.array(values, np.float64))
+    return ScalarSeries(np.array(steps, np.int64), np.array(values, np.float64))
 
 
 def _by_number(folder: Path) -> tuple[str, int, str]:
-    """TD3_2 before TD3_10."""
+    """Sort key that puts TD3_2 before TD3_10."""
     stem, _, number = folder.name.rpartition("_")
     return (str(folder.parent / stem), int(number), "") if number.isdigit() else (str(folder), 0, "")

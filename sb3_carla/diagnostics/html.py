@@ -1,4 +1,4 @@
-"""What pages, tables and figures have in common."""
+"""HTML pages, HTML and Markdown tables, and colours of figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 __all__ = ["COLOURS", "escaped", "html_page", "html_table", "markdown_table"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
-"""Okabe and Ito's, which people with any colour vision tell apart; brown for their black, which is lost on black."""
+"""Okabe and Ito's palette, which suits colour-blind readers; brown replaces its black, invisible on a dark page."""
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
@@ -30,24 +30,24 @@ svg {{ width: 100%; height: auto; font-family: system-ui, sans-serif; }}
 def escaped(value: object) -> str:
     """
     :param value: anything
-    :return: its text, safe in HTML
+    :return: ``str(value)``, escaped for HTML
     """
     return html.escape(str(value))
 
 
 def html_page(title: str, body: str, style: str = "") -> str:
     """
-    :param title: of the page, and its heading
-    :param body: HTML after the heading
-    :param style: CSS after what all pages share
-    :return: a document that needs no other file and no network
+    :param title: title and heading of the page
+    :param body: HTML below the heading
+    :param style: CSS in addition to the common style
+    :return: a complete document, which needs no other file and no network
     """
     return _PAGE.format(title=escaped(title), body=body, style=style)
 
 
 def html_table(rows: Sequence[Sequence[object]]) -> str:
     """
-    :param rows: the first one holds the headings
+    :param rows: headings, then the rows of the table
     :return: HTML
     """
     tags = ["th"] + ["td"] * (len(rows) - 1)
@@ -57,7 +57,7 @@ def html_table(rows: Sequence[Sequence[object]]) -> str:
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """
-    :param rows: the first one holds the headings
+    :param rows: headings, then the rows of the table
     :return: Markdown
     """
     lines = [f"| {' | '.join(row)} |" for row in rows]

@@ -1,4 +1,4 @@
-"""A training, or several seeds of one, as a picture and as a page."""
+"""Plot the log of a training, or of several seeds of one: a figure and an HTML page."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scipy.stats import binned_statistic
 
-from sb3_carla.diagnostics.event_logs import RunLog, Series
+from sb3_carla.diagnostics.charts import CATEGORIES, Chart
+from sb3_carla.diagnostics.event_logs import RunLog, ScalarSeries
 from sb3_carla.diagnostics.html import COLOURS, escaped, html_page, html_table
-from sb3_carla.diagnostics.panels import CATEGORIES, Panel
+from sb3_carla.diagnostics.trends import block_means
 
 __all__ = ["draw", "page", "save"]
 
 COLUMNS = 3
 GRID = 200
-"""Steps that several seeds are brought to."""
-SHOWN_POINTS = 600
-"""Of a single run's line, each the mean of consecutive points where there are more."""
+"""Number of common steps at which several seeds are averaged."""
+MAX_POINTS = 600
+"""Largest number of points of a single run's line; a longer one is averaged in blocks."""
 
 
 def draw(runs: Sequence[RunLog]) -> tuple[Figure, list[str]]:
     """
-    All panels for which the runs have anything, with their alerts.
+    Draw all charts for which the runs have data, with the alerts as vertical lines.
 
-    :param runs: seeds of one experiment: of several, means, spreads, and each as a thin line
-    :return: the figure; titles of the panels that were left out
+    :param runs: seeds of one experiment; of several, the mean, the standard deviation and each run as a thin line
+    :return: the figure; titles of the charts without data
     """
     known = sorted({tag for run in runs for tag in run.scalars})
-    panels = [panel for group in CATEGORIES.values() for panel in group]
-    shown = [panel for panel in panels if any(not tag.startswith("limits/") for tag in panel.tags(known))]
+    charts = [chart for group in CATEGORIES.values() for chart in group]
+    shown = [chart for chart in charts if any(not tag.startswith("limits/") for tag in chart.tags(known))]
     rows = max(1, -(-len(shown) // COLUMNS))
     figure = Figure(figsize=(5.2 * COLUMNS, 3.1 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
     alerts = _alerts(runs)
     last = max((run.last_step for run in runs), default=1)
-    for axis, panel in zip(axes, shown, strict=False):
-        _draw_panel(axis, panel, runs, known)
+    for axis, chart in zip(axes, shown, strict=False):
+        _draw_chart(axis, chart, runs, known)
         for step, tag in alerts:
             axis.axvline(step, color="#C00000" if "critical" in tag else "#E6B000", linewidth=0.8, alpha=0.6)
         axis.set_xlim(0, max(last, 1))
@@ -54,7 +56,7 @@ def draw(runs: Sequence[RunLog]) -> tuple[Figure, list[str]]:
     seeds = "" if len(runs) == 1 else f": mean of {len(runs)} runs, band of one standard deviation, each run thin"
     marks = "; vertical lines: alerts" if alerts else ""
     figure.suptitle(f"{_common_folder([run.path for run in runs])}{seeds}{marks}", fontsize=10)
-    return figure, [panel.title for panel in panels if panel not in shown]
+    return figure, [chart.title for chart in charts if chart not in shown]
 
 
 def _common_folder(paths: list[Path]) -> str:
@@ -65,19 +67,19 @@ def _common_folder(paths: list[Path]) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """
-    :param figure: of :func:`draw`
-    :param path: of a ``.png``
+    :param figure: result of :func:`draw`
+    :param path: path of a ``.png``
     """
     figure.savefig(path, dpi=110)
 
 
 def page(runs: Sequence[RunLog], figure: Figure, left_out: Sequence[str]) -> str:
     """
-    A page that needs no other file and no network.
+    Make a page that needs no other file and no network.
 
-    :param runs: what was drawn
-    :param figure: of :func:`draw`
-    :param left_out: likewise
+    :param runs: seeds that were drawn
+    :param figure: result of :func:`draw`
+    :param left_out: result of :func:`draw`
     :return: HTML
     """
     drawing = io.StringIO()
@@ -104,8 +106,8 @@ _BODY = """<ul>{runs}</ul>
 {notes}"""
 
 
-def _draw_panel(axis: Axes, panel: Panel, runs: Sequence[RunLog], known: Sequence[str]) -> None:
-    tags = panel.tags(known)
+def _draw_chart(axis: Axes, chart: Chart, runs: Sequence[RunLog], known: Sequence[str]) -> None:
+    tags = chart.tags(known)
     names = _labels(tags)
     positive = True
     for number, tag in enumerate(tags):
@@ -119,9 +121,9 @@ def _draw_panel(axis: Axes, panel: Panel, runs: Sequence[RunLog], known: Sequenc
         else:
             _draw_several(axis, found, colour, names[tag])
         positive &= all(bool((series.values[np.isfinite(series.values)] > 0.0).all()) for series in found)
-    if panel.logarithmic and positive:
+    if chart.logarithmic and positive:
         axis.set_yscale("log")
-    axis.set_title(panel.title, fontsize=10)
+    axis.set_title(chart.title, fontsize=10)
     axis.grid(alpha=0.25)
     axis.tick_params(labelsize=8)
     axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
@@ -129,14 +131,10 @@ def _draw_panel(axis: Axes, panel: Panel, runs: Sequence[RunLog], known: Sequenc
         axis.legend(fontsize=7, loc="best", framealpha=0.7)
 
 
-def _draw_one(axis: Axes, series: Series, colour: str, label: str) -> None:
+def _draw_one(axis: Axes, series: ScalarSeries, colour: str, label: str) -> None:
     finite = np.isfinite(series.values)
     steps, values = series.steps[finite].astype(np.float64), series.values[finite]
-    blocks = max(1, -(-len(steps) // SHOWN_POINTS))
-    if blocks > 1:
-        starts = np.arange(0, len(steps), blocks)
-        counts = np.diff(np.append(starts, len(steps)))
-        steps, values = np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts
+    steps, values = block_means(steps, values, MAX_POINTS)
     many = len(steps) > 60
     axis.plot(steps, values, color=colour, linewidth=0.7 if many else 1.4, alpha=0.35 if many else 1.0,
               marker="." if len(steps) < 3 else None, label=None if many else label)  # fmt: skip
@@ -148,7 +146,7 @@ def _draw_one(axis: Axes, series: Series, colour: str, label: str) -> None:
     _mark_not_finite(axis, series.steps[~finite], colour)
 
 
-def _draw_several(axis: Axes, found: Sequence[Series], colour: str, label: str) -> None:
+def _draw_several(axis: Axes, found: Sequence[ScalarSeries], colour: str, label: str) -> None:
     grid, values = _on_a_grid(found)
     for row, series in zip(values, found, strict=True):
         axis.plot(grid, row, color=colour, linewidth=0.5, alpha=0.35)
@@ -159,20 +157,17 @@ def _draw_several(axis: Axes, found: Sequence[Series], colour: str, label: str) 
     axis.fill_between(grid[there], mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
 
 
-def _on_a_grid(found: Sequence[Series]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Steps, shape (g,), and values, shape (n, g): means of each series between grid points, NaN where it has none."""
+def _on_a_grid(found: Sequence[ScalarSeries]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Steps, shape (g,), and values, shape (n, g): mean of each series per cell, NaN outside its steps."""
     edges = np.linspace(0.0, max(float(series.steps[-1]) for series in found) + 1.0, GRID + 1)
     grid = 0.5 * (edges[1:] + edges[:-1])
     rows = []
     for series in found:
         finite = np.isfinite(series.values)
         steps, values = series.steps[finite], series.values[finite]
-        cells = np.digitize(steps, edges) - 1
-        counts = np.bincount(cells, minlength=GRID)
-        row = np.full(GRID, np.nan)
-        row[counts > 0] = np.bincount(cells, values, minlength=GRID)[counts > 0] / counts[counts > 0]
-        known = np.flatnonzero(counts)
-        if len(known):  # between the points of a run: a straight line
+        row = binned_statistic(steps, values, bins=edges).statistic if len(steps) else np.full(GRID, np.nan)
+        known = np.flatnonzero(np.isfinite(row))
+        if len(known):  # cells without points, between others, are interpolated
             inside = slice(known[0], known[-1] + 1)
             row[inside] = np.interp(grid[inside], grid[known], row[known])
         rows.append(row)
@@ -186,7 +181,7 @@ def _mark_not_finite(axis: Axes, steps: npt.NDArray[np.int64], colour: str) -> N
 
 
 def _labels(tags: Sequence[str]) -> dict[str, str]:
-    """Tags without what all of them have in common."""
+    """Label of each tag in the legend: without the words that all tags share at the beginning and the end."""
     plain = [tag for tag in tags if not tag.startswith("limits/")]
     words = {tag: re.split(r"[_/]", tag) for tag in plain}
     first, last = (_common(list(words.values()), step) if len(plain) > 1 else 0 for step in (1, -1))
@@ -195,13 +190,13 @@ def _labels(tags: Sequence[str]) -> dict[str, str]:
 
 
 def _common(words: Sequence[Sequence[str]], step: int) -> int:
-    """How many words all have in common, at their start (step 1) or end (step -1)."""
+    """Number of words that all rows share at their start (step 1) or end (step -1)."""
     columns = zip(*(row[::step] for row in words), strict=False)
     return next((count for count, column in enumerate(columns) if len(set(column)) > 1), min(map(len, words)))
 
 
 def _alerts(runs: Sequence[RunLog]) -> list[tuple[int, str]]:
-    """(step, tag) of all of them, in order; at most one a tag and thousandth of the training."""
+    """(step, tag) of all alerts, in order; at most one per tag and thousandth of the training."""
     last = max((run.last_step for run in runs), default=1)
     found = {
         (int(step) * 1000 // max(last, 1), tag): (int(step), tag)

@@ -33,7 +33,7 @@ from sb3_carla.evaluation.page import page
 from sb3_carla.evaluation.report import Evaluation, evaluate
 from sb3_carla.evaluation.video import film
 from sb3_carla.td3 import weights
-from sb3_carla.zoo import runs
+from sb3_carla.zoo import run_folders
 from sb3_carla.zoo.hyperparameters import merge_env_kwargs
 
 __all__ = ["main"]
@@ -131,13 +131,13 @@ def find_models(options: argparse.Namespace) -> dict[str, Path]:
     if options.model == ["none"]:
         return {}
     if options.model is None:
-        return {"model": runs.find_model(None, options.logs, algo=options.algo, best=options.best)}
+        return {"model": run_folders.find_model(None, options.logs, algo=options.algo, best=options.best)}
     alone = [Path(given).is_file() or "=" not in given for given in options.model]
     pairs = [("", given) if whole else given.split("=", 1) for given, whole in zip(options.model, alone, strict=True)]
     names = [name or ("model" if len(pairs) == 1 else Path(path).stem) for name, path in pairs]
     if len(set(names)) < len(names):
         sys.exit(f"error: models need different names, got {', '.join(names)}: write NAME=PATH")
-    return {name: runs.find_model(path, options.logs) for name, (_, path) in zip(names, pairs, strict=True)}
+    return {name: run_folders.find_model(path, options.logs) for name, (_, path) in zip(names, pairs, strict=True)}
 
 
 def environment(options: argparse.Namespace, models: list[Path]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def environment(options: argparse.Namespace, models: list[Path]) -> dict[str, An
     :param models: their run folders say how the environment was set up; without models: defaults
     :return: arguments for ``gym.make``
     """
-    settings = [runs.environment_settings(model) for model in models] or [{}]
+    settings = [run_folders.environment_settings(model) for model in models] or [{}]
     if any(other != settings[0] for other in settings):
         sys.exit(f"error: the models were trained in different environments: {settings}")
     kwargs = dict(settings[0])
@@ -160,7 +160,7 @@ def environment(options: argparse.Namespace, models: list[Path]) -> dict[str, An
 def _loaded(path: Path, options: argparse.Namespace) -> Any:
     if options.weights_only:
         return weights.load_policy(path, options.device)
-    return runs.load_model(path, algo=options.algo, device=options.device)
+    return run_folders.load_model(path, algo=options.algo, device=options.device)
 
 
 def main(argv: list[str] | None = None) -> None:

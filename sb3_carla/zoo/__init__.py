@@ -1,1 +1,1 @@
-"""What makes rl-zoo3 find environment, algorithm and hyperparameters."""
+"""Makes rl-zoo3 find our environment, algorithm and hyperparameters; reads what its runs leave."""

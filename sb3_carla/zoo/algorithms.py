@@ -1,17 +1,18 @@
-"""Which algorithm trains on our environments, and with which hyperparameter files."""
+"""The algorithms that train on our environments, and their hyperparameter files."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.resources
+import pkgutil
 from typing import Any
 
 import gymnasium as gym
 
 __all__ = ["ALGORITHMS", "algorithm", "default_config", "is_ours", "presets"]
 
-# rl-zoo3's name of an algorithm -> module and class that replace it for our environments.
-ALGORITHMS: dict[str, tuple[str, str]] = {"td3": ("sb3_carla.td3.td3", "TD3")}
+ALGORITHMS = {"td3": "sb3_carla.td3.td3:TD3"}
+"""rl-zoo3's name of an algorithm -> class that replaces it for our environments, imported when it is needed."""
 
 
 def is_ours(env_id: str) -> bool:
@@ -35,7 +36,7 @@ def default_config(algo: str) -> str | None:
 def presets(algo: str) -> dict[str, str]:
     """
     :param algo: rl-zoo3's name of an algorithm
-    :return: word for ``--conf-file`` -> path of the hyperparameter file that it stands for
+    :return: name of a preset, as ``--conf-file`` takes it -> path of its hyperparameter file
     """
     files = importlib.resources.files("sb3_carla.hyperparams").iterdir()
     start, end = f"{algo}-", ".yml"
@@ -49,12 +50,11 @@ def presets(algo: str) -> dict[str, str]:
 def algorithm(algo: str) -> Any:
     """
     :param algo: rl-zoo3's name of an algorithm
-    :return: the class that trains it on our environments: ours, or else the zoo's
-    :raises ValueError: if there is neither
+    :return: its class for our environments: ours if there is one, otherwise the zoo's
+    :raises ValueError: if the name is unknown
     """
     if algo in ALGORITHMS:
-        module, name = ALGORITHMS[algo]
-        return getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(ALGORITHMS[algo])
     known = importlib.import_module("rl_zoo3").ALGOS
     if algo not in known:
         raise ValueError(f"Unknown algorithm {algo!r}, expected one of {', '.join(sorted({*known, *ALGORITHMS}))}")

@@ -1,4 +1,4 @@
-"""Entries of rl-zoo3's hyperparameter files, and what of them is for the algorithm."""
+"""rl-zoo3's hyperparameter files: read an entry, check it, and pick the algorithm's arguments from it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = [
     "read_hyperparameters",
 ]
 
-AROUND_THE_MODEL = (
+ENVIRONMENT_KEYS = (
     "n_envs", "env_kwargs", "env_wrapper", "vec_env_wrapper", "frame_stack", "normalize", "callback", "monitor_kwargs",
     "vec_env",
 )  # fmt: skip
-"""Keys of an entry that say what a model learns from, and beside what."""
-OF_THE_ZOO = (*AROUND_THE_MODEL, "n_timesteps", "noise_type", "noise_std", "policy")
-"""Keys of an entry that rl-zoo3 uses itself, the policy, and what :mod:`sb3_carla.zoo.hooks` adds."""
-RATES = ("learning_rate", "learning_rates")
-"""Keys of an entry that hold learning rates: one, and those of parts."""
-COUNTS = ("n_timesteps", "n_envs")
-"""Numbers among them."""
+"""Keys of an entry that describe the environments and callbacks; a resumed training takes them from the file."""
+ZOO_KEYS = (*ENVIRONMENT_KEYS, "n_timesteps", "noise_type", "noise_std", "policy")
+"""Keys of an entry that rl-zoo3 or :mod:`sb3_carla.zoo.hooks` uses; all others are the algorithm's arguments."""
+NUMBER_KEYS = ("n_timesteps", "n_envs")
+"""Those of ``ZOO_KEYS`` that are numbers."""
+RATE_KEYS = ("learning_rate", "learning_rates")
+"""Keys of an entry that hold learning rates: one, or a mapping of several."""
 OPTION_GROUPS = ("control", "server")
 """Arguments of the environment that are mappings of options."""
 
@@ -38,7 +38,7 @@ def read_hyperparameter_file(path: str) -> dict[str, Any]:
     """
     :param path: rl-zoo3 hyperparameter file
     :return: its entries by environment
-    :raises ValueError: if it cannot be read, or holds something else
+    :raises ValueError: if it cannot be read, or is not a mapping of mappings
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -46,16 +46,16 @@ def read_hyperparameter_file(path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise ValueError(f"{path}: expected environments and hyperparameters of each, got {entries!r:.100}")
+        raise ValueError(f"{path}: expected a mapping of environments to their hyperparameters, got {entries!r:.100}")
     return entries
 
 
 def read_hyperparameters(path: str, env_id: str) -> dict[str, Any]:
     """
     :param path: rl-zoo3 hyperparameter file
-    :param env_id: environment
+    :param env_id: id of the environment
     :return: its entry
-    :raises ValueError: if the file cannot be read, or has no such entry, or the entry no learning rate
+    :raises ValueError: if the file cannot be read or lacks the entry, or the entry lacks ``learning_rate``
     """
     entries = read_hyperparameter_file(path)
     if env_id not in entries:
@@ -68,20 +68,21 @@ def read_hyperparameters(path: str, env_id: str) -> dict[str, Any]:
 
 def check_hyperparameters(entry: Mapping[str, Any], algorithm: type[Any]) -> None:
     """
-    Find what would otherwise fail far from the file, or, like a rate of ``quadratic_3``, not at all.
+    Check an entry where the file's name is known. rl-zoo3 reports most mistakes later, and some (a learning rate of
+    ``quadratic_3``) not at all.
 
-    :param entry: of a hyperparameter file
-    :param algorithm: that it is for
-    :raises ValueError: if a key is not known, a number is text, or a rate is none
+    :param entry: entry of a hyperparameter file
+    :param algorithm: class that the entry is for
+    :raises ValueError: if a key is unknown, a number is text, or a learning rate cannot be parsed
     """
     defaults = _defaults(algorithm)
-    known = {*defaults, *OF_THE_ZOO}
-    numbers = {*COUNTS, *(key for key, default in defaults.items() if _is_number(default))}
+    known = {*defaults, *ZOO_KEYS}
+    numbers = {*NUMBER_KEYS, *(key for key, default in defaults.items() if _is_number(default))}
     for key, value in entry.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise ValueError(f"{key}: no hyperparameter of {algorithm.__name__}" + (f"; {near[0]}?" if near else ""))
-        if key in RATES:
+        if key in RATE_KEYS:
             _schedules(key, value)
         elif key in numbers and _is_text(value):
             hint = " (YAML takes 1e-2 for text, 1.0e-2 for a number)" if "e" in value else ""
@@ -89,7 +90,7 @@ def check_hyperparameters(entry: Mapping[str, Any], algorithm: type[Any]) -> Non
 
 
 def _defaults(algorithm: type[Any]) -> dict[str, Any]:
-    """Default values of all constructor arguments, those that pass through ``kwargs`` included."""
+    """Default values of all constructor arguments, including those that base classes take from ``**kwargs``."""
     found: dict[str, Any] = {}
     for base in algorithm.__mro__:
         for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
@@ -99,7 +100,7 @@ def _defaults(algorithm: type[Any]) -> dict[str, Any]:
 
 
 def _is_text(value: object) -> bool:
-    """And no schedule, such as PPO's ``clip_range: lin_0.2``."""
+    """Whether it is text other than a schedule, such as PPO's ``clip_range: lin_0.2``."""
     return isinstance(value, str) and not value.startswith(LINEAR)
 
 
@@ -109,11 +110,12 @@ def _is_number(value: object) -> bool:
 
 def constructor_arguments(entry: Mapping[str, Any]) -> dict[str, Any]:
     """
-    :param entry: of a hyperparameter file
-    :return: what rl-zoo3 hands to the algorithm beside policy, environment and seed, rates as schedules
+    :param entry: entry of a hyperparameter file
+    :return: arguments that rl-zoo3 passes to the algorithm beside policy, environment and seed; learning rates as
+        schedules
     """
-    arguments = {key: value for key, value in entry.items() if key not in OF_THE_ZOO}
-    return arguments | {key: _schedules(key, value) for key, value in arguments.items() if key in RATES}
+    arguments = {key: value for key, value in entry.items() if key not in ZOO_KEYS}
+    return arguments | {key: _schedules(key, value) for key, value in arguments.items() if key in RATE_KEYS}
 
 
 def _schedules(key: str, value: Any) -> Any:

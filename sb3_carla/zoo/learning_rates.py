@@ -1,4 +1,4 @@
-"""Are the learning rates that a hyperparameter file asks for the ones that the optimizers use?"""
+"""Compare the learning rates of a hyperparameter file with those that the optimizers use."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PROGRESS = (1.0, 0.5, 0.0)
 @dataclass(frozen=True)
 class RateCheck:
     """
-    One parameter group at one moment of a training.
+    Learning rate of one parameter group at one moment of a training.
 
-    :param group: "actor", "actor_cnn", "critic", "critic_cnn"
-    :param progress: remaining, 1 at the start
-    :param expected: by the file
-    :param found: in the optimizer
+    :param group: "actor", "actor_cnn", "critic" or "critic_cnn"
+    :param progress: remaining progress, 1 at the start and 0 at the end
+    :param expected: learning rate according to the file
+    :param found: learning rate of the optimizer
     """
 
     group: str
@@ -44,23 +44,23 @@ def build(algorithm: Any, entry: Mapping[str, Any], env: Any) -> Any:
     """
     The model that rl-zoo3 would train, with a replay buffer of one place.
 
-    :param algorithm: class
-    :param entry: of a hyperparameter file
+    :param algorithm: class of the model
+    :param entry: entry of a hyperparameter file
     :param env: environment
     :return: the model
     """
     model = algorithm(entry["policy"], env, **{**constructor_arguments(entry), "buffer_size": 1})
-    model.set_logger(Logger(None, []))  # SB3 writes each rate that it sets
+    model.set_logger(Logger(None, []))  # SB3 logs each rate that it sets
     return model
 
 
 def verify(model: Any, entry: Mapping[str, Any]) -> list[RateCheck]:
     """
-    Compare every parameter group's rate with the file's, after the schedule update that each train step begins with.
+    Compare every parameter group's rate with the file's, after the schedule update that starts each ``train`` call.
 
-    :param model: of :func:`build`; its rates are left as at the end of a training
-    :param entry: of a hyperparameter file
-    :return: one check a group and moment
+    :param model: result of :func:`build`; afterwards it has the rates of a training's end
+    :param entry: entry of a hyperparameter file
+    :return: one check per group and moment
     :raises ValueError: if the algorithm has no actor and critic
     """
     if not (hasattr(model, "actor") and hasattr(model, "critic")):
@@ -78,7 +78,7 @@ def verify(model: Any, entry: Mapping[str, Any]) -> list[RateCheck]:
 
 
 def _expected(entry: Mapping[str, Any], name: str, progress: float) -> float:
-    """A part's own rate goes before its network's, and that before ``learning_rate``."""
+    """The CNN's own rate, if there is none the network's, if there is none ``learning_rate``."""
     rates = entry.get("learning_rates") or {}
     choices = (rates.get(name), rates.get(name.removesuffix("_cnn")), entry["learning_rate"])
     return rate_schedule(next(value for value in choices if value is not None))(progress)

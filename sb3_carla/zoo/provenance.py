@@ -1,4 +1,4 @@
-"""Where a result comes from: what was called, when, and with which versions."""
+"""Where a result comes from: command, date and versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["provenance"]
 
 def provenance() -> dict[str, Any]:
     """
-    :return: ``command``, ``date`` (UTC) and ``versions``, as every published number needs them
+    :return: ``command``, ``date`` (UTC) and ``versions``, to be saved with every result
     """
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"command": " ".join(sys.orig_argv), "date": date, "versions": versions()}

@@ -1,13 +1,13 @@
 """
-Hyperparameter search with rl-zoo3's ``-optimize``: our search space, judged by how the lane is kept.
+Hyperparameter search with rl-zoo3's ``-optimize``: our search space, and lane keeping as the objective.
 
-The zoo's own TD3 space knows none of our options, and its objective is the return, which changes with the reward's
-weights. Ours samples what the ablation shows to matter, over the values of the file, and maximises
+The zoo's own TD3 space has none of our options, and its objective is the return, which depends on the reward weights.
+Ours samples the options that matter in the ablation, leaves the others as the file has them, and maximises
 
     lane score = route completion - 0.5 / m x lateral deviation
 
-averaged over the evaluation's episodes: a whole route at 0.2 m is worth 0.9, half of one at 0 m 0.5. Pruning looks at
-the same number. Optuna keeps the parts as user attributes of the trial.
+averaged over the evaluation's episodes. A complete route at 0.2 m scores 0.9, half a route at 0 m scores 0.5. Pruning
+uses the same number. Optuna stores both terms as user attributes of the trial.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 __all__ = ["LaneTrialCallback", "lane_score", "sample_td3"]
 
 WEIGHT_PER_METRE = 0.5
-"""What a metre of lateral deviation costs, in routes."""
+"""Weight of the lateral deviation: a metre costs as much as half a route [1/m]."""
 
 
 def lane_score(route_completion: float, lateral_deviation: float) -> float:
@@ -40,8 +40,8 @@ def sample_td3(trial: optuna.Trial, from_file: Mapping[str, Any]) -> dict[str, A
     Hyperparameters of a trial.
 
     :param trial: Optuna's
-    :param from_file: those of the file; ``policy_kwargs`` and the noise's schedule are changed, not replaced
-    :return: what is to go over the file's
+    :param from_file: hyperparameters of the file; ``policy_kwargs`` and the noise schedule are changed, not replaced
+    :return: hyperparameters that replace those of the file
     """
     start, _, steps = from_file.get("exploration_noise") or (0.4, 0.1, 20_000)
     given, state = from_file.get("policy_kwargs", {}), from_file.get("critic_state")
@@ -68,11 +68,12 @@ def sample_td3(trial: optuna.Trial, from_file: Mapping[str, Any]) -> dict[str, A
 
 class LaneTrialCallback(EvalCallback):
     """
-    Evaluates a trial on the lane score, and prunes it.
+    Evaluates a trial by the lane score, and prunes it.
 
-    Takes the place of ``rl_zoo3.callbacks.TrialEvalCallback``, with its arguments and attributes.
+    It replaces ``rl_zoo3.callbacks.TrialEvalCallback``, and has its arguments and attributes.
 
-    :param eval_env: environments to evaluate in, with ``route_completion`` and ``lateral_deviation_m`` in the last info
+    :param eval_env: environments to evaluate in; the last info of an episode has ``route_completion`` and
+        ``lateral_deviation_m``
     :param trial: Optuna's
     :param kwargs: of SB3's ``EvalCallback``
     """
@@ -89,7 +90,7 @@ class LaneTrialCallback(EvalCallback):
         super()._log_success_callback(locals_, globals_)
         if locals_["done"]:
             info = locals_["info"]
-            if not info.get("server_restarted"):  # an episode that the simulator ended says nothing of the driver
+            if not info.get("server_restarted"):  # such an episode says nothing about the policy
                 self._episodes.append((info["route_completion"], info.get("lateral_deviation_m", 0.0)))
 
     def _on_step(self) -> bool:
@@ -102,7 +103,7 @@ class LaneTrialCallback(EvalCallback):
             self.last_mean_reward = before
             return True
         completion, deviation = np.mean(self._episodes, axis=0)
-        self.last_mean_reward = lane_score(float(completion), float(deviation))  # what the zoo hands to Optuna
+        self.last_mean_reward = lane_score(float(completion), float(deviation))  # the zoo passes it to Optuna
         self.trial.set_user_attr("route_completion", float(completion))
         self.trial.set_user_attr("lateral_deviation_m", float(deviation))
         self.eval_idx += 1

@@ -26,12 +26,12 @@ from tiny import BarEnv, SlidingBar
 
 from sb3_carla.ablation import variants
 from sb3_carla.ablation.published import PublishedTD3
-from sb3_carla.ablation.records import MOST_POINTS, RESULT, Run, as_lines, read_runs, thinned_curves
+from sb3_carla.ablation.records import MAX_POINTS, RESULT, Run, downsampled_curves, read_runs, to_json
 from sb3_carla.ablation.report import draw, families, table
 from sb3_carla.ablation.runner import DivergedError, StopOnNonFinite, _build, _settings, run_all
 from sb3_carla.ablation.variants import ENV_ID, load_variant, variant_names
 from sb3_carla.checks import from_mapping
-from sb3_carla.diagnostics.event_logs import RunLog, Series
+from sb3_carla.diagnostics.event_logs import RunLog, ScalarSeries
 from sb3_carla.envs.carla_lane import CarlaLaneEnv
 from sb3_carla.envs.options import ControlOptions
 from sb3_carla.envs.privileged_state import PRIVILEGED_STATE_SIZE
@@ -206,7 +206,7 @@ def test_a_run_that_becomes_nan_ends_without_an_action() -> None:
 def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     told: list[str] = []
     ours = "ours-with-four-cars"  # has the fewest environments of its kind
-    names, arguments = [ours, "published"], {"decisions": 48, "episodes": 1, "tell": told.append}
+    names, arguments = [ours, "published"], {"decisions": 48, "episodes": 1, "report": told.append}
     assert run_all(names, [1], tmp_path, minutes=0.0, **arguments) == 2, "no time, no run"
     assert run_all([ours], [1], tmp_path, **arguments) == 0
     written = (tmp_path / ours / "seed_1" / RESULT).stat().st_mtime_ns
@@ -257,14 +257,14 @@ def test_results_of_other_settings_are_made_anew(tmp_path: Path) -> None:
 
     def left(change: dict[str, Any], **arguments: Any) -> int:
         path.write_text(json.dumps({**done, **change}))
-        return run_all(["published"], [1], tmp_path, minutes=0.0, tell=told.append, **{"episodes": 2, **arguments})
+        return run_all(["published"], [1], tmp_path, minutes=0.0, report=told.append, **{"episodes": 2, **arguments})
 
     assert left({}) == left({}, decisions=4000) == 0
     assert left({}, episodes=3) == left({}, decisions=48) == 1
     assert left({"hyperparameters": {**done["hyperparameters"], "tau": 0.1}}, decisions=48) == 1
     assert left({"episodes": None}) == 1
     assert told == [
-        f"published seed 1: has a result of other {keys}"
+        f"published seed 1: its result has other {keys}"
         for keys in ("episodes", "decisions", "decisions and hyperparameters", "episodes")
     ]
 
@@ -272,18 +272,20 @@ def test_results_of_other_settings_are_made_anew(tmp_path: Path) -> None:
 def test_curves_keep_their_ends_and_what_was_not_finite(tmp_path: Path) -> None:
     steps = np.arange(0, 2500, 10)
     values = np.where(steps == 2490, np.nan, np.exp(steps / 100.0))
-    log = RunLog(tmp_path, {"debug/cnn_feature_l2_norm": Series(steps, values), "train/other": Series(steps, values)})
-    text = as_lines({"variant": "ours", "curves": thinned_curves(log)})
+    log = RunLog(
+        tmp_path, {"debug/cnn_feature_l2_norm": ScalarSeries(steps, values), "train/other": ScalarSeries(steps, values)}
+    )
+    text = to_json({"variant": "ours", "curves": downsampled_curves(log)})
     assert len(text.splitlines()) == 4
     assert "NaN" not in text
     curves = json.loads(text)["curves"]
     run = Run({"curves": curves})
     assert set(curves) == {"actor_features"}, "the critic has no encoder"
-    shared = RunLog(tmp_path, {**log.scalars, "gradients/critic_cnn_norm": Series(steps, values)})
-    assert {"actor_features", "critic_features"} <= set(thinned_curves(shared)), "one encoder stands for both"
+    shared = RunLog(tmp_path, {**log.scalars, "gradients/critic_cnn_norm": ScalarSeries(steps, values)})
+    assert {"actor_features", "critic_features"} <= set(downsampled_curves(shared)), "one encoder stands for both"
     series = run.curve("actor_features")
     assert series is not None
-    assert len(series.steps) == MOST_POINTS
+    assert len(series.steps) == MAX_POINTS
     assert (series.steps[0], series.steps[-1]) == (0, 2490)
     assert np.allclose(
         series.values, np.where(series.steps == 2490, np.nan, np.exp(series.steps / 100.0)), 1e-4, equal_nan=True

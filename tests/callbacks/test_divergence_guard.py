@@ -20,7 +20,7 @@ from tiny import BarEnv
 from torch.nn.utils import parameters_to_vector
 
 from sb3_carla.callbacks import DiagnosticsCallback, DivergenceGuard
-from sb3_carla.callbacks.verdicts import Evidence, judge
+from sb3_carla.callbacks.divergence_rules import LoggedValues, find_alerts
 from sb3_carla.td3.td3 import TD3
 
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 20, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
@@ -60,7 +60,7 @@ def poison_critic(model: Any) -> None:
 
 def test_a_healthy_training_is_left_alone(tmp_path: Path) -> None:
     guard, model = train(tmp_path)
-    assert guard.verdicts == []
+    assert guard.alerts == []
     assert guard.rollbacks == 0
     assert model.num_timesteps == 260
     assert [path.name for path in tmp_path.glob("*.zip")] == ["last_good.zip"]
@@ -103,7 +103,7 @@ def test_weights_are_ill_before_their_target_network_is(tmp_path: Path) -> None:
     assert is_sound(model)
 
 
-def test_a_warning_that_becomes_critical_is_said_again(tmp_path: Path) -> None:
+def test_a_warning_that_becomes_critical_is_reported_again(tmp_path: Path) -> None:
     class Explode(BaseCallback):
         """Gradient norms as the callback would log them: at first a warning's, then a critical one's."""
 
@@ -118,7 +118,7 @@ def test_a_warning_that_becomes_critical_is_said_again(tmp_path: Path) -> None:
     guard = DivergenceGuard("warn")
     model.learn(140, callback=[Explode(), guard], log_interval=1)
     model.logger.close()
-    assert [(verdict.rule, verdict.critical) for _, verdict in guard.verdicts] == [
+    assert [(alert.rule, alert.critical) for _, alert in guard.alerts] == [
         ("gradients", False), ("gradients", True)
     ]  # fmt: skip
 
@@ -153,7 +153,7 @@ def test_warn_changes_nothing(tmp_path: Path) -> None:
     guard, model = train(tmp_path, Inject(poison_critic, 150), response="warn")
     assert model.num_timesteps == 260
     assert not is_sound(model)
-    assert sum(verdict.rule == "weights" for _, verdict in guard.verdicts) == 1
+    assert sum(alert.rule == "weights" for _, alert in guard.alerts) == 1
     assert not list(tmp_path.glob("*.zip"))
 
 
@@ -174,7 +174,7 @@ def test_weights_that_cannot_be_saved_are_a_warning(
     assert model.num_timesteps < 150
     (record,) = caplog.records
     assert "weights of step 0 could not be saved" in record.getMessage()
-    assert "nothing to go back to, as no weights could be saved" in capsys.readouterr().out
+    assert "no weights to restore, because none could be saved" in capsys.readouterr().out
 
 
 def test_without_a_log_the_weights_go_with_the_training(
@@ -214,7 +214,7 @@ def test_a_broken_environment_is_named_and_ends_the_training(
         guard = DivergenceGuard()
         model.learn(100, callback=guard)
         model.logger.close()
-    assert guard.verdicts[0][1].rule == kind
+    assert guard.alerts[0][1].rule == kind
     assert guard.rollbacks == 0
     assert model.num_timesteps < 102
     assert f"the environment returned {kind}" in capsys.readouterr().out
@@ -229,7 +229,7 @@ def test_exploding_gradients_are_critical(tmp_path: Path) -> None:
             return observation, reward * (1e7 if self.steps > 100 else 1.0), *rest
 
     guard, model = train(tmp_path, env=Loud(), max_rollbacks=1)
-    assert "gradients" in {verdict.rule for _, verdict in guard.verdicts}
+    assert "gradients" in {alert.rule for _, alert in guard.alerts}
     assert guard.rollbacks == 1  # the replay buffer still holds the cause: the second time it stops
     assert model.num_timesteps < 260
     assert is_sound(model)
@@ -243,7 +243,7 @@ def test_exponential_growth_is_seen_long_before_nan(tmp_path: Path) -> None:
                 network[-1].bias *= 1.08
 
     guard, model = train(tmp_path, Inject(inflate, 60, again=True), steps=400, response="stop")
-    texts = [verdict.text for _, verdict in guard.verdicts if verdict.critical]
+    texts = [alert.text for _, alert in guard.alerts if alert.critical]
     assert texts
     assert any("grows exponentially" in text or "add up to" in text for text in texts)
     assert model.num_timesteps < 300
@@ -292,11 +292,11 @@ def test_no_error_between_several_updates_of_a_stochastic_actor(tmp_path: Path, 
     assert is_sound(model)
 
 
-def words(values: dict[str, float], **evidence: Any) -> list[str]:
-    return [verdict.text for verdict in judge(Evidence(values, **evidence))]
+def words(values: dict[str, float], **logged: Any) -> list[str]:
+    return [alert.text for alert in find_alerts(LoggedValues(values, **logged))]
 
 
-def test_verdicts_in_words() -> None:
+def test_alerts_in_words() -> None:
     values = {
         "debug/q_bias_normalized": 8.0, "debug/monte_carlo_q": 27.0, "debug/monte_carlo_return": 3.0,
         "debug/action_saturation": 0.5, "debug/action_saturation_steering": 0.04, "debug/action_saturation_pedal": 0.96,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch as th
-from elsewhere import run_python
+from outside_repository import run_python
 from paths import TESTS
 from repeatable import SMALL, RepeatableBar, assert_same, envs
 from stable_baselines3.common.callbacks import (
@@ -32,7 +32,8 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from tiny import STATE_CRITIC
 
 from sb3_carla.callbacks import DivergenceGuard, ExactCheckpointCallback
-from sb3_carla.checkpointing.checkpoints import LATEST, MANIFEST, PIECES, Checkpoints, is_checkpoint, restore_callbacks
+from sb3_carla.checkpointing.callback_states import restore_callbacks
+from sb3_carla.checkpointing.checkpoints import CHUNKS, LATEST, MANIFEST, Checkpoints, is_checkpoint
 from sb3_carla.errors import CheckpointError
 from sb3_carla.td3.td3 import TD3
 
@@ -50,38 +51,38 @@ def spoil(path: Path) -> None:
     path.write_bytes(content)
 
 
-def pieces(step: Path) -> list[str]:
+def chunks(step: Path) -> list[str]:
     return [name for _, names in json.loads((step / MANIFEST).read_text())["arrays"] for name in names]
 
 
 @pytest.fixture
 def frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Checkpoints of steps 800 and 1600 whose arrays have many pieces."""
-    monkeypatch.setattr("sb3_carla.checkpointing.checkpoints.PIECE", 4096)
+    """Checkpoints of steps 800 and 1600 whose arrays have many chunks."""
+    monkeypatch.setattr("sb3_carla.checkpointing.chunk_store.CHUNK_SIZE", 4096)
     arguments = {**SMALL, "buffer_size": 2400, "learning_starts": 10_000}
     model = TD3("LayerNormCnnPolicy", envs(), **arguments, deduplicate_frames=True)
     model.learn(1600, callback=ExactCheckpointCallback(800, tmp_path))
     return tmp_path
 
 
-def test_a_damaged_piece_is_put_aside_and_written_anew(frames: Path) -> None:
+def test_a_damaged_chunk_is_put_aside_and_written_anew(frames: Path) -> None:
     newest, older = Checkpoints(frames).steps()
-    own = [name for name in pieces(newest) if name not in pieces(older)]
-    damaged = next(frames / PIECES / name for name in own if (frames / PIECES / name).stat().st_size == 4096)
+    own = [name for name in chunks(newest) if name not in chunks(older)]
+    damaged = next(frames / CHUNKS / name for name in own if (frames / CHUNKS / name).stat().st_size == 4096)
     spoil(damaged)
     resumed, _ = Checkpoints(frames).resume(TD3, envs())
     assert resumed.num_timesteps == 800
     assert damaged.with_name(f"{damaged.name}.damaged").exists()
     resumed.learn(800, reset_num_timesteps=False, callback=ExactCheckpointCallback(800, frames))
-    assert damaged.name in pieces(newest), "the repeat is exact"
+    assert damaged.name in chunks(newest), "the repeat is exact"
     assert Checkpoints(frames).resume(TD3, envs())[0].num_timesteps == 1600
-    assert {path.name for path in (frames / PIECES).iterdir()} == {*pieces(newest), *pieces(older)}
+    assert {path.name for path in (frames / CHUNKS).iterdir()} == {*chunks(newest), *chunks(older)}
 
 
-def test_a_save_finds_damaged_pieces(frames: Path) -> None:
+def test_a_save_finds_damaged_chunks(frames: Path) -> None:
     resumed, _ = Checkpoints(frames).resume(TD3, envs())
     newest, older = Checkpoints(frames).steps()
-    spoil(frames / PIECES / next(name for name in pieces(newest) if name in pieces(older)))
+    spoil(frames / CHUNKS / next(name for name in chunks(newest) if name in chunks(older)))
     resumed.learn(2, reset_num_timesteps=False)
     Checkpoints(frames).save(resumed)
     resumed, _ = Checkpoints(frames).resume(TD3, envs())
@@ -116,7 +117,7 @@ model.learn(200, callback=[DivergenceGuard(save_freq=20), exact, Wait()])
     with subprocess.Popen([sys.executable, "-c", code], cwd=TESTS, **streams) as other:
         assert other.stdout.readline() == "waits\n"
         before = contents(tmp_path)
-        with pytest.raises(CheckpointError, match=rf"belongs to a training that runs \(process {other.pid}\)"):
+        with pytest.raises(CheckpointError, match=rf"is in use by a running training \(process {other.pid}\)"):
             Checkpoints(tmp_path / "run").resume(TD3, envs())
         assert contents(tmp_path) == before
         other.kill()
@@ -125,7 +126,7 @@ model.learn(200, callback=[DivergenceGuard(save_freq=20), exact, Wait()])
 
 
 def test_resuming_makes_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
+    with pytest.raises(CheckpointError, match="no checkpoint to continue from"):
         Checkpoints(tmp_path / "nowhere").resume(TD3, envs())
     assert not (tmp_path / "nowhere").exists()
 
@@ -230,7 +231,7 @@ def test_a_training_that_a_callback_ends_has_no_exact_end(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("trouble", ["parent", "lock", "full"])
-def test_a_folder_that_cannot_be_claimed_is_a_warning(
+def test_a_folder_that_cannot_be_locked_is_a_warning(
     trouble: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "parent" / "run"
@@ -248,7 +249,7 @@ def test_a_folder_that_cannot_be_claimed_is_a_warning(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, room)
     assert model.num_timesteps == 50
-    assert f"{folder} could not be claimed, another training might write there too: [Errno" in caplog.text
+    assert f"{folder} could not be locked, another training might write there too: [Errno" in caplog.text
     saved = [step.name for step in Checkpoints(folder).steps()]
     assert saved == (["step_000000050", "step_000000040"] if trouble == "lock" else [])
     assert caplog.text.count("No checkpoint at step") == (0 if trouble == "lock" else 2)
@@ -366,10 +367,10 @@ def test_the_zoo_goes_on_whatever_happened_to_the_folder(tmp_path: Path) -> None
     runs = tmp_path / "logs" / "td3"
     shutil.copytree(runs / "CarlaLane-v0_1/checkpoints", tmp_path / "copy")  # follows links
     model = str(tmp_path / "copy" / LATEST / "model.zip")
-    assert "Going on at step 90" in train(120, "-i", model)
-    assert "Going on at step 120" in train(150, "-i", model), "the same command again finds the newest"
+    assert "Resuming at step 90" in train(120, "-i", model)
+    assert "Resuming at step 120" in train(150, "-i", model), "the same command again finds the newest"
     (tmp_path / "copy" / "step_000000150" / MANIFEST).unlink()
-    assert "Going on at step 120" in train(120, "-P", "-i", model), "nothing is left to learn"
+    assert "Resuming at step 120" in train(120, "-P", "-i", model), "nothing is left to learn"
     # TD3.load would import rl_zoo3, which changes gymnasium for the tests that follow.
     one, other = (load_from_zip_file(runs / f"CarlaLane-v0_{number}/CarlaLane-v0.zip", False)[1] for number in (2, 4))
     for name, value in one["policy"].items():

@@ -18,7 +18,7 @@ from repeatable import SMALL, envs
 from sb3_carla.callbacks import ExactCheckpointCallback
 from sb3_carla.callbacks.checkpoint import ModelCheckpointCallback
 from sb3_carla.checkpointing import checkpoints
-from sb3_carla.checkpointing.checkpoints import MANIFEST, PIECES, Checkpoints, is_checkpoint
+from sb3_carla.checkpointing.checkpoints import CHUNKS, MANIFEST, Checkpoints, is_checkpoint
 from sb3_carla.checkpointing.versions import versions
 from sb3_carla.errors import CheckpointError
 from sb3_carla.td3.td3 import TD3
@@ -41,7 +41,7 @@ def test_the_last_ones_are_kept_and_nothing_else(run: Path) -> None:
         for _, names in json.loads((step / MANIFEST).read_text())["arrays"]
         for name in names
     }
-    assert {path.name for path in (run / PIECES).iterdir()} == needed
+    assert {path.name for path in (run / CHUNKS).iterdir()} == needed
     assert not list(run.glob(".*"))
     assert is_checkpoint(run / "latest" / "model.zip")
     assert not is_checkpoint(run / "model.zip")
@@ -59,7 +59,7 @@ def test_a_second_training_in_the_folder_keeps_its_own(run: Path, caplog: pytest
 
 
 def test_saving_again_writes_what_is_new_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_carla.checkpointing.checkpoints.PIECE", 4096)
+    monkeypatch.setattr("sb3_carla.checkpointing.chunk_store.CHUNK_SIZE", 4096)
     model = TD3(
         "LayerNormCnnPolicy",
         envs(),
@@ -67,10 +67,10 @@ def test_saving_again_writes_what_is_new_only(tmp_path: Path, monkeypatch: pytes
         deduplicate_frames=True,
     )
     model.learn(1000, callback=ExactCheckpointCallback(960, tmp_path))
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / PIECES).iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / CHUNKS).iterdir()}
     model.learn(40, reset_num_timesteps=False)
     Checkpoints(tmp_path).save(model)
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / PIECES).iterdir()}
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / CHUNKS).iterdir()}
     new = after.keys() - before.keys()
     assert all(after[name] == written for name, written in before.items() if name in after)
     assert 0 < len(new) < 0.25 * len(after)
@@ -82,15 +82,15 @@ def spoil(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["model.zip", "state.pkl", "manifest.json", "piece", "missing", "cut"])
+@pytest.mark.parametrize("name", ["model.zip", "state.pkl", "manifest.json", "chunk", "missing", "cut"])
 def test_a_damaged_checkpoint_is_skipped_with_a_word(run: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     newest, older = Checkpoints(run).steps()
-    if name == "piece":
+    if name == "chunk":
         own, others = (
             {n for _, names in json.loads((step / MANIFEST).read_text())["arrays"] for n in names}
             for step in (newest, older)
         )
-        spoil(run / PIECES / next(iter(own - others)))
+        spoil(run / CHUNKS / next(iter(own - others)))
     elif name == "missing":
         (newest / "model.zip").unlink()
     elif name == "cut":
@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_word(run: Path, name: str, caplo
         resumed, _ = Checkpoints(run).resume(TD3, envs(), newest)
     assert resumed.num_timesteps == 80
     assert "Checkpoint skipped" in caplog.text
-    assert str(run / (PIECES if name == "piece" else newest.name)) in caplog.text
+    assert str(run / (CHUNKS if name == "chunk" else newest.name)) in caplog.text
 
 
 def test_other_versions_are_told(
@@ -112,15 +112,15 @@ def test_other_versions_are_told(
     monkeypatch.setattr(checkpoints, "versions", lambda: {**versions(), "torch": "1.0"})
     resumed, _ = Checkpoints(run).resume(TD3, envs())
     assert resumed.num_timesteps == 120
-    assert f"was written with torch {versions()['torch']} (now 1.0): it may not go on bit for bit" in caplog.text
+    assert f"was written with torch {versions()['torch']} (now 1.0): it may not continue bit for bit" in caplog.text
 
 
 def test_nothing_to_go_on_from_says_why(run: Path, tmp_path: Path) -> None:
     for step in Checkpoints(run).steps():
         spoil(step / "model.zip")
-    with pytest.raises(CheckpointError, match=r"no checkpoint to go on from. .*120/model.zip is damaged.*80/model.zip"):
+    with pytest.raises(CheckpointError, match=r"continue from. .*120/model.zip is damaged.*80/model.zip"):
         Checkpoints(run).resume(TD3, envs())
-    with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
+    with pytest.raises(CheckpointError, match="no checkpoint to continue from"):
         Checkpoints(tmp_path / "nowhere").resume(TD3, envs())
     with pytest.raises(ValueError, match="keep: expected at least 1, got 0"):
         Checkpoints(run, keep=0)
@@ -131,13 +131,13 @@ def test_nothing_to_go_on_from_says_why(run: Path, tmp_path: Path) -> None:
 def test_what_a_crash_left_half_written_is_no_checkpoint(run: Path) -> None:
     (run / ".step_000000160").mkdir()
     (run / ".step_000000160" / "model.zip").write_bytes(b"half")
-    (run / PIECES / "abc.draft").write_bytes(b"half")
+    (run / CHUNKS / "abc.draft").write_bytes(b"half")
     checkpoints = Checkpoints(run)
     resumed, _ = checkpoints.resume(TD3, envs())
     assert resumed.num_timesteps == 120
     resumed.learn(40, callback=ExactCheckpointCallback(40, run), reset_num_timesteps=False)
     assert checkpoints.steps()[0].name == "step_000000160"
-    assert not (run / PIECES / "abc.draft").exists()
+    assert not (run / CHUNKS / "abc.draft").exists()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -161,7 +161,7 @@ def test_a_full_disk_does_not_end_the_training(tmp_path: Path, caplog: pytest.Lo
     assert Checkpoints(exact).resume(TD3, envs())[0].num_timesteps == 40
 
 
-def test_pieces_of_a_checkpoint_that_failed_go(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_a_checkpoint_that_failed_go(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted(run.rglob("*"))
     model, _ = Checkpoints(run).resume(TD3, envs())
     model.learn(20, reset_num_timesteps=False)
@@ -170,7 +170,7 @@ def test_pieces_of_a_checkpoint_that_failed_go(run: Path, monkeypatch: pytest.Mo
         if path.suffix != ".draft":
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_to_disk", full)
+    monkeypatch.setattr(checkpoints, "flush_to_disk", full)
     with pytest.raises(OSError, match="No space left"):
         Checkpoints(run).save(model)
     assert sorted(run.rglob("*")) == before
@@ -181,15 +181,15 @@ def test_two_trainings_do_not_write_to_one_folder(run: Path) -> None:
 import sys
 from sb3_carla.checkpointing.checkpoints import Checkpoints
 checkpoints = Checkpoints({str(run)!r})
-checkpoints.claim()
-print("claimed", flush=True)
+checkpoints.lock.acquire()
+print("locked", flush=True)
 sys.stdin.read()
 """
     model = TD3("LayerNormCnnPolicy", envs(), **SMALL)
     streams: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code], **streams) as other:
-        assert other.stdout.readline() == "claimed\n"
-        with pytest.raises(CheckpointError, match=rf"belongs to a training that runs \(process {other.pid}\)"):
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(CheckpointError, match=rf"is in use by a running training \(process {other.pid}\)"):
             model.learn(50, callback=ExactCheckpointCallback(40, run))
         other.kill()
     model.learn(50, callback=ExactCheckpointCallback(40, run))
@@ -209,9 +209,7 @@ def test_file_systems_without_links_keep_as_many(
 
 
 def test_another_number_of_environments_is_refused(run: Path) -> None:
-    with pytest.raises(
-        CheckpointError, match="step_000000120: its training had n_envs: 2, and goes on with 2 only, got 3"
-    ):
+    with pytest.raises(CheckpointError, match="step_000000120: its training had n_envs: 2; expected as many, got 3"):
         Checkpoints(run).resume(TD3, envs(3))
 
 

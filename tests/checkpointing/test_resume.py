@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch as th
-from elsewhere import run_python
 from gymnasium import spaces
+from outside_repository import run_python
 from paths import TESTS
 from repeatable import SMALL, RepeatableBar, assert_same, envs
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
@@ -29,7 +29,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tiny import STATE_CRITIC, SlidingBar
 
 from sb3_carla.callbacks import DiagnosticsCallback, DivergenceGuard, ExactCheckpointCallback
-from sb3_carla.checkpointing.checkpoints import Checkpoints, restore_callbacks
+from sb3_carla.checkpointing.callback_states import restore_callbacks
+from sb3_carla.checkpointing.checkpoints import Checkpoints
 from sb3_carla.envs.vec_env import SupervisedVecEnv
 from sb3_carla.td3.td3 import TD3
 
@@ -241,7 +242,7 @@ def test_time_limits_go_on_and_of_other_wrappers_it_is_said(tmp_path: Path, capl
     Checkpoints(tmp_path).resume(TD3, envs(env=registered))
     assert "bit for bit" not in caplog.text
     Checkpoints(tmp_path).resume(TD3, envs(env=registered, wrapper_class=StickyWrapper))
-    assert "may not go on bit for bit: nothing is known of what StickyWrapper keep" in caplog.text
+    assert "may not continue bit for bit: the state of these wrappers is unknown: StickyWrapper" in caplog.text
 
 
 def test_noise_that_remembers_goes_on(tmp_path: Path) -> None:
@@ -313,8 +314,8 @@ def test_a_guard_judges_by_what_was_seen_before_the_checkpoint(tmp_path: Path) -
     restore_callbacks(again, kept)
     resumed.learn(140 - 70, reset_num_timesteps=False, callback=again, log_interval=4)
     assert first.callbacks[1].rollbacks > 0
-    assert [verdict.rule for _, verdict in again.callbacks[1].verdicts] == [
-        verdict.rule for _, verdict in first.callbacks[1].verdicts
+    assert [alert.rule for _, alert in again.callbacks[1].alerts] == [
+        alert.rule for _, alert in first.callbacks[1].alerts
     ]
     assert_same(resumed, through)
 
@@ -437,18 +438,18 @@ def test_killed_zoo_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert not (latest.parents[1] / "CarlaLane-v0.zip").exists(), "it was killed before its end"
     again = [option if option != "120" else "60" for option in train]
     out = run_python(tmp_path, *again, "-f", "killed", "-i", str(latest / "model.zip"))
-    assert "Going on at step 120" in out
-    assert "With the hyperparameters that it had" not in out
-    assert "Otherwise than before" not in out
+    assert "Resuming at step 120" in out
+    assert "have no effect" not in out
+    assert "These settings change" not in out
     assert [step.name for step in Checkpoints(latest.parent).steps()] == ["step_000000240", "step_000000180"]
     other = {"batch_size:8": "batch_size:16", "n_npcs:2": "n_npcs:1"}
     shorter = [other.get(option, option) for option in train]
     shorter += ["learning_rate:'lin_2e-3'", "policy_kwargs:dict(encoder='actor',state_size=14)"]
     out = run_python(tmp_path, *shorter, "-f", "killed", "-i", str(latest / "model.zip"))
-    assert "Going on at step 240" in out, "the same command again finds the newest"
-    assert "not those of the file and the command line: batch_size: 8 (not 16), learning_rate: lin_1e-3 (not" in out
+    assert "Resuming at step 240" in out, "the same command again finds the newest"
+    assert "these requested ones have no effect: batch_size: 8 (not 16), learning_rate: lin_1e-3 (not" in out
     assert "policy_kwargs.features_extractor_kwargs.features_dim: 64 (not None)" in out
-    assert "it is another training from here on: env_kwargs.n_npcs: 1 (before: 2)\n" in out
+    assert "does not continue bit for bit: env_kwargs.n_npcs: 1 (before: 2)\n" in out
     models = [
         TD3.load(tmp_path / folder / "CarlaLane-v0.zip")
         for folder in ("through/td3/CarlaLane-v0_1", "killed/td3/CarlaLane-v0_2")

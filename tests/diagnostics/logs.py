@@ -1,4 +1,4 @@
-"""Logs as trainings leave them, written by hand."""
+"""Event files with made-up values of a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TIMES = np.linspace(0.0, 1.0, 80)
 
 
 def good_log() -> dict[str, np.ndarray]:
-    """Tag -> values of a training that goes well, at 80 steps up to 50 000."""
+    """Tag -> values of a good training, at 80 steps up to 50 000."""
     rng = np.random.default_rng(0)
     noise = lambda: rng.normal(1.0, 0.05, len(TIMES))  # noqa: E731
     q = 25.0 * TIMES * noise()
@@ -31,7 +31,7 @@ def good_log() -> dict[str, np.ndarray]:
 
 
 def write_log(folder: Path, tags: dict[str, np.ndarray]) -> Path:
-    """One event file with these values, spread over 50 000 steps, or as many as ``tags["steps"]`` says."""
+    """Write one event file with these values, at steps up to 50 000, or at those of ``tags["steps"]``."""
     steps = tags.pop("steps", STEPS * TIMES).astype(int)
     writer = SummaryWriter(str(folder))
     for tag, values in tags.items():

@@ -13,13 +13,13 @@ import pytest
 from logs import TIMES, good_log, write_log
 from paths import ROOT
 
-from sb3_carla.diagnostics.event_logs import Series, read_run
+from sb3_carla.diagnostics.event_logs import ScalarSeries, read_run
 from sb3_carla.diagnostics.plotting import _labels, _on_a_grid, draw, page, save
 
 
 def test_several_seeds_on_a_grid() -> None:
-    runs = [Series(np.arange(0, 1001, 10), np.full(101, value)) for value in (1.0, 3.0)]
-    late = Series(np.array([500, 700]), np.array([5.0, 7.0]))
+    runs = [ScalarSeries(np.arange(0, 1001, 10), np.full(101, value)) for value in (1.0, 3.0)]
+    late = ScalarSeries(np.array([500, 700]), np.array([5.0, 7.0]))
     grid, values = _on_a_grid([*runs, late])
     assert values.shape == (3, len(grid))
     np.testing.assert_allclose(values[0], 1.0)

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_carla.diagnostics.event_logs import Series
+from sb3_carla.diagnostics.event_logs import ScalarSeries
 from sb3_carla.diagnostics.trends import exponential_growth, trend
 
 
-def series(values: np.ndarray, last: int = 1000) -> Series:
-    return Series(np.linspace(0, last, len(values)).astype(np.int64), np.asarray(values, np.float64))
+def series(values: np.ndarray, last: int = 1000) -> ScalarSeries:
+    return ScalarSeries(np.linspace(0, last, len(values)).astype(np.int64), np.asarray(values, np.float64))
 
 
 @given(slope=st.floats(-10.0, 10.0), offset=st.floats(-100.0, 100.0), points=st.integers(5, 400))
 def test_slope_of_a_line(slope: float, offset: float, points: int) -> None:
     steps = np.arange(points)
-    found = trend(Series(steps, offset + slope * steps))
+    found = trend(ScalarSeries(steps, offset + slope * steps))
     assert found is not None
     assert found.slope == pytest.approx(slope, abs=1e-9)
     assert found.low <= found.slope + 1e-9
@@ -57,9 +57,9 @@ def test_a_part_of_it() -> None:
 
 def test_too_little_to_say() -> None:
     assert trend(series(np.arange(4.0))) is None
-    assert trend(Series(np.zeros(20, np.int64), np.arange(20.0))) is None
+    assert trend(ScalarSeries(np.zeros(20, np.int64), np.arange(20.0))) is None
     assert trend(series(np.full(20, np.nan))) is None
-    assert trend(Series(np.zeros(0, np.int64), np.zeros(0))) is None
+    assert trend(ScalarSeries(np.zeros(0, np.int64), np.zeros(0))) is None
     gaps = np.arange(20.0)
     gaps[::3] = np.nan
     found = trend(series(gaps))

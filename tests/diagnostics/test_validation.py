@@ -107,7 +107,7 @@ def test_published_logs_lack_tags(tmp_path: Path) -> None:
 def test_without_what_it_is_about_nothing_can_be_judged(tmp_path: Path, profile: str, missing: str) -> None:
     found = report(tmp_path, profile, (missing,))
     assert found.status == 2
-    assert any(result.verdict == "cannot be judged" and missing in result.saw for result in found.results)
+    assert any(result.verdict == "cannot be judged" and missing in result.observed for result in found.results)
 
 
 def test_too_short_a_log_cannot_be_judged_but_can_fail(tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ def test_zeros_between_actor_updates_are_explained(tmp_path: Path) -> None:
     zeros = np.where(np.arange(len(TIMES)) % 2 == 0, 0.0, 0.4)
     found = report(tmp_path, "gradients", debug__actor_mlp_grad_norm_AFTER_clip=zeros)
     line = next(result for result in found.results if result.check == "actor MLP norm > 0")
-    assert "0 at 40 of 80 points" in line.saw
-    assert "not updated" in line.saw
+    assert "0 at 40 of 80 points" in line.observed
+    assert "not updated" in line.observed
 
 
 def test_limits_can_be_changed(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from sb3_carla.evaluation import Case, EpisodeRecord, Evaluation, Trace, command
 from sb3_carla.evaluation.metrics import _percentiles, jerk, wilson_interval
 from sb3_carla.evaluation.page import page
 from sb3_carla.evaluation.video import film
-from sb3_carla.zoo import runs
+from sb3_carla.zoo import run_folders
 
 DECISION = 0.1
 
@@ -234,7 +234,7 @@ def test_film_of_an_episode(tmp_path: Path) -> None:
 def test_saved_model_drives(env: evaluation.Env, tmp_path: Path) -> None:
     model = sb3_carla.TD3("LayerNormCnnPolicy", env, buffer_size=10, n_steps=3, seed=0)
     model.save(tmp_path / "model.zip")
-    loaded = runs.load_model(tmp_path / "model.zip")
+    loaded = run_folders.load_model(tmp_path / "model.zip")
     assert isinstance(loaded, sb3_carla.TD3)
     case = Case(HELD_OUT_TOWNS[0], 0, 1)
     first, again = (evaluation.run_episode(env, case, evaluation.model_policy(m)) for m in (model, loaded))
@@ -258,16 +258,16 @@ def test_settings_of_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     model = make_run(
         tmp_path, 10, {"gamma": 0.9, "env_kwargs": file}, {"target_speed": 6.0, "server": {"max_memory": 4.0}}
     )
-    assert runs.find_model(None, tmp_path) == model
-    assert runs.environment_settings(model) == {"action_repeat": 2, "target_speed": 6.0}
+    assert run_folders.find_model(None, tmp_path) == model
+    assert run_folders.environment_settings(model) == {"action_repeat": 2, "target_speed": 6.0}
     wrapped = make_run(tmp_path, 11, {"env_wrapper": "some.Wrapper"}, None)
     with pytest.raises(ValueError, match="env_wrapper"):
-        runs.environment_settings(wrapped)
+        run_folders.environment_settings(wrapped)
     checkpoint = model.parent / "checkpoints" / "latest" / "model.zip"
-    assert runs.environment_settings(checkpoint) == {"action_repeat": 2, "target_speed": 6.0}
+    assert run_folders.environment_settings(checkpoint) == {"action_repeat": 2, "target_speed": 6.0}
     assert not caplog.messages
-    assert runs.environment_settings(tmp_path / "alone.zip") == {}
-    assert "lies in no run's folder" in caplog.text
+    assert run_folders.environment_settings(tmp_path / "alone.zip") == {}
+    assert "is not in a run's folder" in caplog.text
 
 
 def test_models_are_named_by_the_command_line(tmp_path: Path) -> None:
@@ -356,6 +356,6 @@ def test_bad_options_are_named(options: list[str], message: str, capsys: pytest.
 
 def test_missing_models_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="No run of td3 on CarlaLane-v0"):
-        runs.find_model(None, tmp_path)
+        run_folders.find_model(None, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.zip"):
-        runs.find_model("nowhere.zip", tmp_path)
+        run_folders.find_model("nowhere.zip", tmp_path)

@@ -22,7 +22,7 @@ from sb3_carla.errors import ModelError
 from sb3_carla.evaluation.command import main
 from sb3_carla.td3.td3 import TD3
 from sb3_carla.td3.weights import ARGUMENTS, load_policy
-from sb3_carla.zoo import runs
+from sb3_carla.zoo import run_folders
 
 SMALL: dict[str, Any] = {"buffer_size": 10, "device": "cpu", "seed": 1}
 
@@ -108,7 +108,7 @@ def test_nothing_is_unpickled(saved: Path, tmp_path: Path) -> None:
     load_policy(rewritten(saved, "data", lambda _: bomb))
     assert not mark.exists()
     with pytest.raises(ModelError):
-        runs.load_model(rewritten(saved, "data", lambda _: bomb))
+        run_folders.load_model(rewritten(saved, "data", lambda _: bomb))
     assert mark.exists(), "and so the test would have seen it"
 
 
@@ -154,7 +154,7 @@ def test_bad_arguments_are_named(saved: Path, change: Any, message: str) -> None
     assert "other.zip" in str(caught.value)
 
 
-@pytest.mark.parametrize("loader", [load_policy, runs.load_model])
+@pytest.mark.parametrize("loader", [load_policy, run_folders.load_model])
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK" + bytes(300)])
 def test_what_is_no_model_is_a_clear_error(tmp_path: Path, loader: Callable[[Path], Any], content: bytes) -> None:
     path = tmp_path / "model.zip"

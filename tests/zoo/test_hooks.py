@@ -8,7 +8,7 @@ from typing import Any
 
 import carla
 import pytest
-from elsewhere import run_python
+from outside_repository import run_python
 
 from sb3_carla.zoo import algorithms
 from sb3_carla.zoo.hyperparameters import read_hyperparameters
@@ -117,7 +117,7 @@ def test_option_groups_are_merged_key_by_key_too(probed: list[dict[str, Any]]) -
 
 def test_mistakes_are_told_with_their_file(probed: list[dict[str, Any]]) -> None:
     assert probed[5]["refused"] == "user.yml: CarlaLane-v0: n_stepz: no hyperparameter of TD3; n_steps?"
-    assert probed[6]["refused"].startswith("list.yml: expected environments and hyperparameters of each")
+    assert probed[6]["refused"].startswith("list.yml: expected a mapping of environments to their hyperparameters")
     for found, word in zip(probed[7:9], ("drqv3", "missing.yml"), strict=True):
         assert found["refused"].endswith(f"or one of drqv2, paper, sb3, spinningup, traffic, got {word!r}")
 

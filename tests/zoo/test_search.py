@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from elsewhere import run_python
+from outside_repository import run_python
 from stable_baselines3.common.env_util import make_vec_env
 from tiny import SlidingBar
 

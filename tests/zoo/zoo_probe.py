@@ -1,7 +1,7 @@
 """
-What rl-zoo3 would do, as JSON, without driving: run in a process of its own, from a directory of its own.
+Print as JSON what rl-zoo3 sets up, without driving. It runs in its own process and directory.
 
-    python -m rl_zoo3.train is `import rl_zoo3.train`, an ExperimentManager, setup_experiment() and learn().
+``python -m rl_zoo3.train`` is ``import rl_zoo3.train``, an ExperimentManager, ``setup_experiment()`` and ``learn()``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ def set_up(env_id: str, config: str | None = None, steps: int = 0, **options: An
     """
     :param env_id: environment
     :param config: ``--conf-file``
-    :param steps: to train
-    :param options: more arguments of ``ExperimentManager``
-    :return: where the hyperparameters came from, the model's class, and the environment arguments that were used; or
-        only why they were refused
+    :param steps: number of steps to train
+    :param options: further arguments of ``ExperimentManager``
+    :return: path of the hyperparameter file, the model's class, and the environment arguments; or only the error
     """
     import rl_zoo3.train as zoo
 

@@ -1,4 +1,4 @@
-"""Commands as a user gives them, far from the repository."""
+"""Run commands in a directory outside the repository, as a user does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["run_python"]
 
 
 def run_python(folder: Path, *arguments: str) -> str:
-    """Python in another directory, with nothing of the repository on its path, and no window."""
+    """Run Python in ``folder``, without the repository on its path and without a display; returns its output."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DISPLAY")}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300

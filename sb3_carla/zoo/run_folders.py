@@ -1,4 +1,4 @@
-"""What an rl-zoo3 run leaves behind: its models, and the environment that they were trained in."""
+"""Folders of rl-zoo3 runs: find and load a model, and read the settings that it was trained with."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["changed_hyperparameters", "environment_settings", "find_model", "lat
 logger = logging.getLogger(__name__)
 
 ENV_ID = "CarlaLane-v0"
-NOT_OF_THE_TASK = (
+NOT_TASK_KEYS = (
     "town", "scenario", "host", "port", "render_mode", "timeout", "start_curriculum", "server",
 )  # fmt: skip
-"""Arguments of the environment that say where a run took place, not what was learnt in it."""
+"""Arguments of the environment that do not change the task: observations, actions and rewards mean the same."""
 WRAPPERS = ("env_wrapper", "frame_stack", "normalize", "vec_env_wrapper")
-"""Hyperparameters that change the observation outside the environment."""
+"""Hyperparameters that wrap the environment and change its observations."""
 
 
 class _DataLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """rl-zoo3 dumps ``OrderedDict`` and tuples with Python tags; this reads their data, and runs nothing."""
+    """Reads the ``OrderedDict`` and tuples that rl-zoo3 dumps with Python tags, without executing anything."""
 
 
-def _plain(loader: _DataLoader, suffix: str, node: yaml.Node) -> Any:
+def _construct_plain(loader: _DataLoader, suffix: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.MappingNode):
         return loader.construct_mapping(node, deep=True)
     if isinstance(node, yaml.SequenceNode):
@@ -40,13 +40,13 @@ def _plain(loader: _DataLoader, suffix: str, node: yaml.Node) -> Any:
     return node.value
 
 
-_DataLoader.add_multi_constructor("tag:yaml.org,2002:python/", _plain)
+_DataLoader.add_multi_constructor("tag:yaml.org,2002:python/", _construct_plain)
 
 
 def find_model(path: str | None, logs: Path, *, algo: str = "td3", best: bool = False) -> Path:
     """
-    :param path: of a ``.zip``; None for the last run in ``logs``
-    :param logs: what ``--log-folder`` was
+    :param path: path of a ``.zip``; None for the last run in ``logs``
+    :param logs: log folder (``--log-folder`` of rl-zoo3)
     :param algo: rl-zoo3's name of the algorithm
     :param best: see :func:`latest_model`
     :return: path of a ``.zip``
@@ -61,11 +61,11 @@ def find_model(path: str | None, logs: Path, *, algo: str = "td3", best: bool = 
 
 def latest_model(logs: Path, *, algo: str = "td3", best: bool = False) -> Path:
     """
-    Model of the last run of an rl-zoo3 log folder.
+    Model of the last run in a log folder.
 
-    :param logs: what ``--log-folder`` was
+    :param logs: log folder (``--log-folder`` of rl-zoo3)
     :param algo: rl-zoo3's name of the algorithm
-    :param best: the best one in rl-zoo3's own evaluations, instead of the last
+    :param best: take the best model of rl-zoo3's evaluations instead of the last one
     :return: path of a ``.zip``
     :raises FileNotFoundError: if there is none
     """
@@ -81,18 +81,18 @@ def latest_model(logs: Path, *, algo: str = "td3", best: bool = False) -> Path:
 
 def environment_settings(model: Path) -> dict[str, Any]:
     """
-    Environment arguments that a model was trained with, as far as they belong to the task.
+    Environment arguments that a model was trained with and that define its task.
 
-    :param model: path of a ``.zip`` in an rl-zoo3 run folder, or of a checkpoint below it
-    :return: for instance ``{"action_repeat": 2}``; empty, with a warning, if the run's ``config.yml`` is not there
-    :raises ValueError: if wrappers around the environment changed what the model saw
+    :param model: path of a ``.zip`` in an rl-zoo3 run folder, or in a checkpoint below it
+    :return: for example ``{"action_repeat": 2}``; empty, with a warning, if the run's ``config.yml`` is missing
+    :raises ValueError: if the model was trained with wrappers that change its observations
     """
     run = next((folder for folder in model.parents[:3] if (folder / ENV_ID / "config.yml").is_file()), None)
     if run is None:
-        # Other arguments make another task of observations and actions that look the same.
+        # With other arguments the spaces are the same, but their numbers mean something else.
         logger.warning(
-            "%s lies in no run's folder (no %s/config.yml): it gets the environment's defaults, which are not those of "
-            "the default training. Name its arguments (--env-kwargs)", model, ENV_ID,
+            "%s is not in a run's folder (no %s/config.yml): the environment's defaults are used, which differ from "
+            "those of the default training. Pass its arguments with --env-kwargs", model, ENV_ID,
         )  # fmt: skip
         return {}
     config = _read(run / ENV_ID / "config.yml")
@@ -101,48 +101,50 @@ def environment_settings(model: Path) -> dict[str, Any]:
         raise ValueError(f"{model} was trained with {', '.join(wrapped)} around the environment: use rl_zoo3.enjoy")
     arguments = _read(run / ENV_ID / "args.yml")
     settings = merge_env_kwargs(config.get("env_kwargs") or {}, arguments.get("env_kwargs") or {})
-    return {key: value for key, value in settings.items() if key not in NOT_OF_THE_TASK}
+    return {key: value for key, value in settings.items() if key not in NOT_TASK_KEYS}
 
 
-def changed_hyperparameters(run: Path, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed_hyperparameters(run: Path, requested: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """
+    Compare hyperparameters with those of a run.
+
     :param run: folder of an rl-zoo3 run
-    :param asked: hyperparameters as a file has them
-    :return: those that are others than the run's, with the run's value and the one asked for, None where there is none;
-        of dicts their keys (``env_kwargs.town``); empty if the run's ``config.yml`` is not there
+    :param requested: hyperparameters as a file has them
+    :return: key -> value of the run and requested value, for those that differ; None stands for a missing value;
+        nested keys are joined (``env_kwargs.town``); empty if the run's ``config.yml`` is missing
     """
-    had = _flat(_read(run / ENV_ID / "config.yml"))
-    wanted = _flat(yaml.load(yaml.dump(dict(asked)), Loader=_DataLoader)) if had else {}
-    keys = sorted({*had, *wanted})
-    return {key: (had.get(key), wanted.get(key)) for key in keys if had.get(key) != wanted.get(key)}
+    before = _flattened(_read(run / ENV_ID / "config.yml"))
+    wanted = _flattened(yaml.load(yaml.dump(dict(requested)), Loader=_DataLoader)) if before else {}
+    keys = sorted({*before, *wanted})
+    return {key: (before.get(key), wanted.get(key)) for key in keys if before.get(key) != wanted.get(key)}
 
 
-def _flat(entry: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def _flattened(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in entry.items():
-        flat.update(_flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value})
+        flat.update(_flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
 
 
 def load_model(path: Path, *, algo: str = "td3", device: str = "auto") -> Any:
     """
-    The file is unpickled, which can run anything: for one that you do not trust there is
+    Load a model. The file is unpickled, which can execute any code: for a file that you do not trust use
     :func:`sb3_carla.td3.weights.load_policy`.
 
-    :param path: of a ``.zip``
+    :param path: path of a ``.zip``
     :param algo: rl-zoo3's name of the algorithm; ``"td3"`` is ours
     :param device: PyTorch device
-    :return: the model, with a replay buffer of one place where it needs one
-    :raises ModelError: if the file is no such model
+    :return: the model; an off-policy model has a replay buffer of size 1
+    :raises ModelError: if the file cannot be loaded as a model of this algorithm
     """
     algorithm = algorithms.algorithm(algo)
     off_policy = {"buffer_size": 1} if hasattr(algorithm, "load_replay_buffer") else {}
     with warnings.catch_warnings():
-        # Stable-Baselines3 says so of every model with n-step returns that it loads; their settings are in the file.
+        # SB3 warns about every model with n-step returns that it loads, although the file has their settings.
         warnings.filterwarnings("ignore", message=r"`n_steps=\d+` is ignored", category=UserWarning)
         try:
             return algorithm.load(path, device=device, **off_policy)
-        except Exception as error:  # whatever a damaged zip, or the pickles in it, come to
+        except Exception as error:  # a damaged zip or pickle can raise anything
             raise ModelError(f"{path} cannot be loaded as a {algo} model: {type(error).__name__}: {error}") from error
 
 
