@@ -191,7 +191,7 @@ def predicted_values(model: BaseAlgorithm, observations: Any, actions: np.ndarra
 
     :param model: any SB3 model with a critic
     :param observations: shape (n, ...), or a dict of such, as the critic gets them: with ``critic_state`` states
-    :param actions: shape (n, *action shape), scaled to -1..1; (n,) where they are discrete; not used by V(s)
+    :param actions: shape (n, ...), scaled to -1..1; (n,) where they are discrete; not used by V(s)
     :return: Q(s, a), or V(s) where the model has no Q: shape (n,)
     """
     policy: Any = model.policy
