@@ -47,7 +47,8 @@ def tables_to_rest(app: Any, kind: str, name: str, thing: Any, options: Any, lin
         lines[:] = ["Its class docstring is the :doc:`manual of the environment </environment>`.", ""]
     rest: list[str] = []
     for is_table, block in groupby(lines, key=lambda line: line.startswith("|")):
-        rest += list_table(list(block)) if is_table else block
+        rows = list(block)
+        rest += list_table(rows) if is_table else rows
     lines[:] = rest
 
 
