@@ -19,11 +19,15 @@ templates_path = ["_templates"]
 html_theme = "furo"
 html_title = "sb3_carla"
 html_copy_source = False
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 autosummary_generate = True
 autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 100
 default_role = "literal"  # single backticks, as the Markdown docstrings have them
 
