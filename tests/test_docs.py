@@ -140,10 +140,9 @@ def test_wrong_commands_are_found() -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """Of the headings, as GitHub and MyST make them; and labels."""
+    """Of the headings, as GitHub and MyST make them."""
     headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", text), flags=re.MULTILINE)
-    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    return slugs | set(re.findall(r"^\(([\w-]+)\)=$", text, flags=re.MULTILINE))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", TEXTS)
