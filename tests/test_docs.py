@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from paths import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -121,6 +122,13 @@ def check_command(line: str) -> None:
 def test_commands_exist(page: str) -> None:
     for line in commands(TEXTS[page]):
         check_command(line)
+
+
+def test_continuous_integration_calls_our_targets() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    for step in jobs["test"]["steps"]:
+        check_command(step.get("run", "make test"))
+    assert jobs["test"]["strategy"]["matrix"]["python"] == ["3.10", "3.11", "3.12"]
 
 
 def test_wrong_commands_are_found() -> None:
