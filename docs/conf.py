@@ -60,7 +60,7 @@ def list_table(rows: list[str]) -> list[str]:
     """Lines of a Markdown table as a reST list-table."""
     table = [".. list-table::", "   :header-rows: 1", ""]
     for row in (rows[0], *rows[2:]):
-        cells = [cell.strip() for cell in row.strip("| ").split(" | ")]
+        cells = [cell.strip() for cell in row.strip().removeprefix("|").removesuffix("|").split("|")]
         table += [f"   {'  ' if i else '* '}- {cell}".rstrip() for i, cell in enumerate(cells)]
     return [*table, ""]
 
