@@ -18,12 +18,14 @@ def write_gif(model: str, output: Path, monkeypatch: pytest.MonkeyPatch) -> list
     arguments = ["driving_gif.py", model, str(output), "--skip", "2", "--seconds", "0.3"]
     monkeypatch.setattr(sys, "argv", arguments)
     load(ROOT / "scripts/driving_gif.py").main()
-    pictures = []
+    pictures, milliseconds = [], 0
     with Image.open(output) as gif:
-        assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (3, 100, 0)
-        for number in range(3):
+        assert gif.info["loop"] == 0
+        for number in range(gif.n_frames):  # frames of a car that stands still are one long frame
             gif.seek(number)
+            milliseconds += gif.info["duration"]
             pictures.append(np.asarray(gif.convert("RGB")).astype(int))
+    assert milliseconds == 300
     return pictures
 
 
@@ -43,7 +45,7 @@ def test_untrained_model_and_scripted_driver(tmp_path: Path, monkeypatch: pytest
             assert grey.mean() < 10.0 < behind.mean()  # left without colour, but for the palette's
             sky, road = picture[:20].mean(), picture[-20:].mean()
             assert sky > road + 50.0
-    assert (pictures[0] != pictures[2]).any(), "the scripted driver drives"
+    assert len(pictures) == 3, "the scripted driver drives"
 
 
 def test_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
