@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train evaluate test lint types format benchmark clean
+.PHONY: help setup train evaluate test lint types format docs benchmark clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -62,10 +62,15 @@ format: $(STAMP)  ## Put the code into its standard form
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+# -W: warnings are errors. Pages of autosummary are written to docs/generated, anew each time.
+docs: $(STAMP)  ## Build the documentation into build/docs
+	rm -rf docs/generated build/docs
+	$(PY) -m sphinx -q -W --keep-going docs build/docs
+
 benchmark: $(STAMP)  ## Measure steps per second beside CarRacing-v3 and highway-env's racetrack
 	$(PY) -m pip install --disable-pip-version-check -q -e '.[benchmark]'
 	$(PY) benchmarks/throughput.py $(EXTRA)
 
 clean:  ## Remove what was built, not what was trained
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/generated *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
