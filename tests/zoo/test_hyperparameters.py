@@ -24,9 +24,9 @@ SHIPPED = sorted(
     [
         (b"CarlaLane-v0:\n  n_envs: [1\n", r"bad\.yml: .*expected ',' or ']'"),
         (b"\xff\xfe\x00bad", r"bad\.yml: 'utf-8' codec can't decode"),
-        (b"", r"bad\.yml: expected environments and hyperparameters of each, got None"),
-        (b"- a\n- b\n", r"bad\.yml: expected environments and hyperparameters of each, got \['a', 'b'\]"),
-        (b"CarlaLane-v0: 3\n", r"bad\.yml: expected environments and hyperparameters of each, got .*3"),
+        (b"", r"bad\.yml: expected a mapping of environments to their hyperparameters, got None"),
+        (b"- a\n- b\n", r"bad\.yml: expected a mapping of environments to their hyperparameters, got \['a', 'b'\]"),
+        (b"CarlaLane-v0: 3\n", r"bad\.yml: expected a mapping of environments to their hyperparameters, got .*3"),
         (b"Other-v0: {learning_rate: 1}\n", r"bad\.yml: expected an entry CarlaLane-v0, got Other-v0"),
         (b"CarlaLane-v0: {policy: CnnPolicy}\n", r"bad\.yml: CarlaLane-v0: expected a learning_rate, got policy"),
     ],
