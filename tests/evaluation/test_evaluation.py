@@ -77,7 +77,7 @@ def test_cases_go_round_the_towns() -> None:
         ("A", 2, 104),
     ]
     assert [case.scenario for case in evaluation.cases(["A"], 3, scenarios=[7, 9])] == [7, 9, 7]
-    with pytest.raises(ValueError, match="a town, an episode"):
+    with pytest.raises(ValueError, match="at least one town, episode"):
         evaluation.cases([], 5)
 
 
