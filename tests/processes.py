@@ -23,6 +23,8 @@ STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
 OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
 SCRIPT = f"sh -c '{OURS} & wait'"
 """Like CarlaUE4.sh: the server is a child of what is started."""
+PATIENCE = 5.0
+"""A busy machine gets so many times as long as an idle one would need."""
 
 
 def faulty(fault: str) -> str:
@@ -52,7 +54,7 @@ def marked(name: str, value: str) -> dict[int, str]:
 
 
 def wait_until_gone(pid: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -78,7 +80,7 @@ def server_of(env: CarlaLaneEnv) -> Any:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

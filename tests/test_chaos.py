@@ -189,6 +189,7 @@ def survive(folder: Path, seconds: float, every: int, pause: tuple[float, float]
     return chaos
 
 
+@pytest.mark.long
 def test_two_minutes_of_chaos(tmp_path: Path) -> None:
     chaos = survive(tmp_path, 90.0, every=150, pause=(1.0, 5.0))
     deeds = {"kill_a_server", "stop_a_server", "kill_a_worker", "feed_garbage", "slow_a_server", "kill_the_trainer"}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from elsewhere import run_python
 from paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,10 +19,7 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_example_runs(number: int, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKS[number]], cwd=tmp_path, capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr
+    run_python(tmp_path, "-c", BLOCKS[number])
 
 
 def test_a_trained_model_gets_its_environment(tmp_path: Path) -> None:
@@ -36,8 +32,7 @@ def test_a_trained_model_gets_its_environment(tmp_path: Path) -> None:
     assert "model.save" in training
     look = "kwargs = env.spec.kwargs; assert kwargs['action_repeat'] == 4 and kwargs['speed_control'], kwargs"
     for code in (training, f"{block}\n{look}"):
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=180)
-        assert done.returncode == 0, done.stderr
+        run_python(tmp_path, "-c", code)
 
 
 def test_named_files_exist() -> None:

@@ -112,7 +112,7 @@ def test_second_optimizer_on_unclipped_gradients_is_exposed(tmp_path: Path) -> N
     assert broken[-1]["debug/actor_mlp_grad_norm_AFTER_clip"] <= limit * 1.001
 
 
-OFF_POLICY = {"learning_starts": 20, "buffer_size": 500}
+OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
 
 
 @pytest.mark.parametrize(
@@ -190,9 +190,7 @@ class BarClasses(BarEnv):
 def test_parts_are_found_where_extractors_are_shared(
     tmp_path: Path, algorithm: Any, env: Any, shared: bool | None, networks_with_cnn: set[str], extractors: set[str]
 ) -> None:
-    arguments = (
-        {"n_steps": 32, "batch_size": 16, "n_epochs": 1} if algorithm is PPO else {**OFF_POLICY, "batch_size": 8}
-    )
+    arguments = {"n_steps": 32, "batch_size": 16, "n_epochs": 1} if algorithm is PPO else OFF_POLICY
     policy_kwargs = {} if shared is None else {"share_features_extractor": shared}
     model = algorithm("CnnPolicy", env(), policy_kwargs=policy_kwargs, seed=1, device="cpu", **arguments)
     rows = train(model, tmp_path, [DiagnosticsCallback()], steps=70)

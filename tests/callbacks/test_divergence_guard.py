@@ -166,7 +166,7 @@ def test_weights_that_cannot_be_saved_are_a_warning(
     tmp_path: Path, fault: dict[str, Any], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "last_good.zip").write_text("of another training")
-    model = DDPG("MlpPolicy", "Pendulum-v1", learning_starts=20, device="cpu")
+    model = DDPG("MlpPolicy", "Pendulum-v1", learning_starts=20, batch_size=16, device="cpu")
     vars(model).update(fault)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(150, callback=[DivergenceGuard(save_freq=40), Inject(poison_critic, 120)])
@@ -182,7 +182,7 @@ def test_without_a_log_the_weights_go_with_the_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    model = DDPG("MlpPolicy", "Pendulum-v1", learning_starts=20, device="cpu")
+    model = DDPG("MlpPolicy", "Pendulum-v1", learning_starts=20, batch_size=16, device="cpu")
     model.set_logger(Logger(None, []))
     model.learn(150, callback=[DivergenceGuard("stop", save_freq=40), Inject(poison_critic, 120)])
     assert is_sound(model)
@@ -282,7 +282,8 @@ def test_no_error_between_several_updates_of_a_stochastic_actor(tmp_path: Path, 
     def poison(model: Any) -> None:
         model.replay_buffer.rewards[:] = 3e38
 
-    model = algorithm("MlpPolicy", "Pendulum-v1", learning_starts=20, gradient_steps=4, seed=0, device="cpu")
+    small = {"learning_starts": 20, "batch_size": 16, "gradient_steps": 4}
+    model = algorithm("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", **small)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     guard = DivergenceGuard(save_freq=40)
     model.learn(200, callback=[Inject(poison, 150), guard])

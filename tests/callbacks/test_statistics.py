@@ -248,7 +248,7 @@ def test_a_state_that_is_lost_ends_nothing(tmp_path: Path) -> None:
     assert model.replay_buffer._void[[9, 29, 49, 69], 0].all(), "the steps whose next observation is lost"
 
 
-SMALL_BUFFER = {"learning_starts": 20, "buffer_size": 500}
+SMALL_BUFFER = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
 
 
 @pytest.mark.parametrize(

@@ -182,9 +182,12 @@ def test_a_training_that_has_ended_goes_on_exactly(options: dict[str, Any], tmp_
     assert [step.name for step in Checkpoints(tmp_path).steps()] == ["step_000000140", "step_000000120"]
 
 
+SMALL_SAC: dict[str, Any] = {"learning_starts": 20, "batch_size": 16, "buffer_size": 200, "seed": 3, "device": "cpu"}
+
+
 def test_a_stock_training_that_has_ended_goes_on_exactly(tmp_path: Path) -> None:
     def make() -> Any:
-        return stable_baselines3.SAC("MlpPolicy", envs(), learning_starts=20, buffer_size=200, seed=3, device="cpu")
+        return stable_baselines3.SAC("MlpPolicy", envs(), **SMALL_SAC)
 
     through = make().learn(120)
     make().learn(60, callback=ExactCheckpointCallback(60, tmp_path))
@@ -358,7 +361,16 @@ def test_callbacks_of_sb3_act_when_they_would_have(end: str, tmp_path: Path) -> 
 def test_the_zoo_goes_on_whatever_happened_to_the_folder(tmp_path: Path) -> None:
     def train(steps: int, *more: str) -> str:
         arguments = ["--algo", "td3", "--env", "CarlaLane-v0", "-n", str(steps), "--eval-freq", "-1", "-f", "logs"]
-        arguments += ["--seed", "3", "--save-freq", "60", "--env-kwargs", "town:'Circuit01'", *more]
+        arguments += [
+            "--seed",
+            "3",
+            "--save-freq",
+            "60",
+            "--env-kwargs",
+            "town:'Circuit01'",
+            "image_size:(36,36)",
+            *more,
+        ]
         hyperparams = ["n_envs:2", "learning_starts:20", "batch_size:8", "buffer_size:200", "callback:[]"]
         return run_python(tmp_path, "-m", "rl_zoo3.train", *arguments, "-params", *hyperparams)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from elsewhere import python
 from logs import TIMES, good_log, write_log
 from paths import ROOT
 from stable_baselines3.common.logger import configure
@@ -137,12 +136,7 @@ def test_limits_can_be_changed(tmp_path: Path) -> None:
 
 
 def command(script: str, *arguments: str | Path) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python(ROOT, f"scripts/{script}", *map(str, arguments))
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout, done.stderr
 

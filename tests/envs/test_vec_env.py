@@ -94,11 +94,11 @@ def test_a_lost_process_truncates_its_episode_alone(fate: str) -> None:
         vector.seed(5)
     last = envs.reset()
     twin.reset()
-    envs.timeout = 1.5 if fate == "stop" else 30.0
+    envs.timeout = 3.0 if fate == "stop" else 30.0
     (lost,) = envs.env_method("doom", fate, indices=[1])
     begun = time.monotonic()
     observations, rewards, dones, infos = envs.step(np.zeros((3, 1), np.float32))
-    assert time.monotonic() - begun < 10.0
+    assert time.monotonic() - begun < 25.0
     expected = twin.step(np.zeros((3, 1), np.float32))
     for index in (0, 2):
         assert np.array_equal(observations[index], expected[0][index])
@@ -244,7 +244,10 @@ def test_close_ends_processes_that_hang(envs: SupervisedVecEnv, monkeypatch: pyt
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-@pytest.mark.parametrize(("fate", "start_method", "seconds"), [("nothing", "forkserver", 5.0), ("hang", "fork", 15.0)])
+@pytest.mark.parametrize(
+    ("fate", "start_method", "seconds"),
+    [("nothing", "forkserver", 5.0), pytest.param("hang", "fork", 15.0, marks=pytest.mark.long)],
+)
 def test_processes_do_not_outlive_a_killed_parent(tmp_path: Path, fate: str, start_method: str, seconds: float) -> None:
     code = """
 import sys, time
@@ -269,7 +272,7 @@ if __name__ == "__main__":
         assert parent.stdout is not None
         pids = parent.stdout.readline().split()
         parent.kill()
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + 5.0 * seconds  # on a busy machine
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(pids) == 2
@@ -319,7 +322,7 @@ def test_environments_share_pictures_across_processes_and_survive_the_death_of_a
     assert infos[1]["server_restarted"] is True
     assert not envs.step(actions)[2].any()
     envs.close()
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 30.0
     while any(Path(f"/proc/{pid}").exists() for pid in servers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in servers)

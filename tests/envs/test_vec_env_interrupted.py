@@ -57,7 +57,9 @@ def interrupt_in(seconds: float) -> None:
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
-@pytest.mark.parametrize("actions", [(90.0, 91.0), (2.0, 91.0)], ids=["none-answered", "one-answered"])
+@pytest.mark.parametrize(
+    "actions", [pytest.param((90.0, 91.0), marks=pytest.mark.long), (2.0, 91.0)], ids=["none-answered", "one-answered"]
+)
 @pytest.mark.parametrize("between", [lambda envs: None, lambda envs: envs.get_attr("steps")], ids=["at-once", "asked"])
 def test_after_an_interruption_the_next_step_begins_anew(envs: Any, between: Any, actions: Any) -> None:
     """The step that nobody saw cannot be part of a transition."""
