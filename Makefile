@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train evaluate test test-all test-long test-slow lint types format benchmark clean
+.PHONY: help setup train evaluate test test-all test-quick test-long test-slow lint types format benchmark clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -45,7 +45,10 @@ train: $(STAMP)  ## Train TD3 on CarlaLane-v0, then evaluate it on towns it neve
 evaluate: $(STAMP)  ## Evaluate MODEL=path.zip, or the latest run in LOGS
 	$(PY) scripts/evaluate.py $(if $(MODEL),--model $(MODEL),--logs $(LOGS)) --episodes $(EPISODES)
 
-test: lint types  ## Lint, check types, run the tests but the long ones: minutes
+test: $(STAMP)  ## Lint, check types, run the tests but the long ones: minutes
+	@$(MAKE) --no-print-directory --jobs 2 lint types test-quick
+
+test-quick: $(STAMP)  ## Run the tests but the long ones
 	$(PYTEST) $(EXTRA)
 
 test-all: test test-long  ## Everything that CI runs: the same, then the long tests

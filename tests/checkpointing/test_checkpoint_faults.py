@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch as th
-from elsewhere import run_python
+from elsewhere import python, run_python
 from paths import TESTS
 from repeatable import SMALL, RepeatableBar, assert_same, envs
 from stable_baselines3.common.callbacks import (
@@ -289,8 +289,7 @@ def killed(path, target):
 Path.rename = killed
 Checkpoints({str(run)!r}).save(resumed)
 """
-    killed = subprocess.run([sys.executable, "-c", code], cwd=TESTS, check=False)
-    assert killed.returncode == 9
+    assert python(TESTS, "-c", code).returncode == 9
     assert (run / LATEST / "model.zip").exists()
     newest = (run / LATEST / "model.zip").resolve().parent
     resumed, _ = Checkpoints(run).resume(TD3, envs(), newest)
