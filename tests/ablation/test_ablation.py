@@ -195,6 +195,7 @@ def test_a_run_that_becomes_nan_ends_without_an_action() -> None:
     assert model.num_timesteps == 30
 
 
+@pytest.mark.long
 def test_runs_are_kept_resumed_and_reported(tmp_path: Path) -> None:
     told: list[str] = []
     ours = "ours-with-four-cars"  # has the fewest environments of its kind

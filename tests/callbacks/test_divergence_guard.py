@@ -23,7 +23,10 @@ from sb3_carla.callbacks import DiagnosticsCallback, DivergenceGuard
 from sb3_carla.callbacks.verdicts import Evidence, judge
 from sb3_carla.td3.td3 import TD3
 
-SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 20, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
+SMALL: dict[str, Any] = {
+    "buffer_size": 500, "learning_starts": 20, "batch_size": 16, "seed": 3, "learning_rate": 3e-4,
+    "policy_kwargs": {"net_arch": [32, 32], "features_extractor_kwargs": {"features_dim": 32}},
+}  # fmt: skip
 
 
 class Inject(BaseCallback):
@@ -123,7 +126,7 @@ def test_a_warning_that_becomes_critical_is_said_again(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("concurrent_updates", [False, True])
+@pytest.mark.parametrize("concurrent_updates", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_stop_leaves_the_last_good_weights(
     tmp_path: Path, concurrent_updates: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -255,11 +255,11 @@ SMALL_BUFFER = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
     ("algorithm", "env", "arguments"),
     [
         (PPO, "CartPole-v1", {"n_steps": 64, "batch_size": 32, "n_epochs": 2}),
-        (A2C, "Pendulum-v1", {}),
+        pytest.param(A2C, "Pendulum-v1", {}, marks=pytest.mark.long),  # PPO stands for it
         (DQN, "CartPole-v1", SMALL_BUFFER),
         (QRDQN, "CartPole-v1", SMALL_BUFFER),
         (SAC, "Pendulum-v1", SMALL_BUFFER),
-        (DDPG, "Pendulum-v1", SMALL_BUFFER),
+        pytest.param(DDPG, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.long),  # SAC stands for it
         pytest.param(TQC, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.slow),  # QR-DQN stands for sb3-contrib
     ],
 )

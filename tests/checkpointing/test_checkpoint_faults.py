@@ -163,7 +163,7 @@ def test_a_folder_of_that_name_that_is_no_checkpoint_stays(run: Path, caplog: py
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"n_steps": 3}, {**STATE_CRITIC, "concurrent_updates": True}],
+    [{}, pytest.param({"n_steps": 3}, marks=pytest.mark.long), {**STATE_CRITIC, "concurrent_updates": True}],
     ids=["sb3-buffer", "n-step", "concurrent_updates"],
 )
 def test_a_training_that_has_ended_goes_on_exactly(options: dict[str, Any], tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ class PoisonAt90(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("concurrent_updates", [False, True])
+@pytest.mark.parametrize("concurrent_updates", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_guard_knows_what_was_before_the_end(concurrent_updates: bool, tmp_path: Path) -> None:
     def callbacks(name: str) -> Any:
         guard = DivergenceGuard(save_freq=30, save_path=str(tmp_path / name))
@@ -329,7 +329,7 @@ class KilledAt110(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("end", ["episodes", "improvement"])
+@pytest.mark.parametrize("end", ["episodes", pytest.param("improvement", marks=pytest.mark.long)])
 def test_callbacks_of_sb3_act_when_they_would_have(end: str, tmp_path: Path) -> None:
     def callbacks(name: str) -> list[Any]:
         judge = EvalCallback(

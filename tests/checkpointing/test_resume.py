@@ -48,9 +48,9 @@ class Killed(ExactCheckpointCallback):
     "options",
     [
         {**STATE_CRITIC, "concurrent_updates": True},
-        {"deduplicate_frames": True, "n_steps": 3, "concurrent_updates": True},
+        pytest.param({"deduplicate_frames": True, "n_steps": 3, "concurrent_updates": True}, marks=pytest.mark.long),
         {"deduplicate_frames": True, "storage": True},
-        {"n_steps": 3},
+        pytest.param({"n_steps": 3}, marks=pytest.mark.long),
         {},
     ],
     ids=["default", "n-step-frames", "storage", "n-step", "sb3-buffer"],
@@ -96,7 +96,7 @@ def test_stock_algorithms_resume_too(tmp_path: Path) -> None:
     assert_same(resumed, through)
 
 
-@pytest.mark.parametrize("norm_obs", [True, False])
+@pytest.mark.parametrize("norm_obs", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_normalized_trainings_resume_too(norm_obs: bool, tmp_path: Path) -> None:
     def make() -> VecNormalize:
         return VecNormalize(envs(), norm_obs=norm_obs, norm_reward=True)

@@ -65,7 +65,7 @@ def test_nobody_at_the_port() -> None:
         assert time.monotonic() - begun < 30.0
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.long), signal.SIGSTOP])
 def test_leaving_a_lost_server_of_somebody_else_waits_for_one_answer(server: EmbeddedServer, how: int) -> None:
     with CarlaLaneEnv(host=server.host, port=server.port, timeout=4.0, n_npcs=3) as env:
         env.reset(seed=0)
@@ -99,7 +99,7 @@ def test_server_of_somebody_else_is_waited_for(server: EmbeddedServer) -> None:
             env.close()
 
 
-@pytest.mark.parametrize("lost_at_the_end", [False, True])
+@pytest.mark.parametrize("lost_at_the_end", [pytest.param(False, marks=pytest.mark.long), True])
 def test_server_of_somebody_else_that_was_silent_is_left_as_it_was_found(
     server: EmbeddedServer, lost_at_the_end: bool
 ) -> None:

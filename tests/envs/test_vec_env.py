@@ -252,7 +252,7 @@ def test_processes_do_not_outlive_a_killed_parent(tmp_path: Path, fate: str, sta
     code = """
 import sys, time
 import numpy as np
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 from test_vec_env import made
 from sb3_carla.envs import vec_env
 if __name__ == "__main__":
@@ -267,7 +267,7 @@ if __name__ == "__main__":
 """
     script = tmp_path / "parent.py"
     script.write_text(code)
-    command = [sys.executable, str(script), str(TESTS), fate, start_method]
+    command = [sys.executable, str(script), f"{TESTS}:{TESTS}/envs", fate, start_method]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pids = parent.stdout.readline().split()
