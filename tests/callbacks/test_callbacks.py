@@ -144,6 +144,7 @@ def test_other_algorithms_train_the_same_with_and_without(
     assert not any(tag.startswith("alerts/") for row in rows for tag in row)
 
 
+@pytest.mark.long
 def test_large_rewards_are_the_users_own(tmp_path: Path) -> None:
     """They make gradients large. By default that is said, and nothing is done about it."""
 
@@ -180,8 +181,8 @@ class BarClasses(BarEnv):
         # An extractor that actor and critic share belongs to the one whose optimizer trains it.
         (StockTD3, BarEnv, True, {"actor"}, set()),
         (StockTD3, BarEnv, False, {"actor", "critic"}, {"actor", "critic"}),
-        (SAC, BarEnv, True, {"actor"}, set()),
-        (SAC, BarEnv, False, {"actor", "critic"}, {"actor", "critic"}),
+        pytest.param(SAC, BarEnv, True, {"actor"}, set(), marks=pytest.mark.long),
+        pytest.param(SAC, BarEnv, False, {"actor", "critic"}, {"actor", "critic"}, marks=pytest.mark.long),
         (PPO, BarClasses, True, {"policy"}, set()),
         (PPO, BarClasses, False, {"policy"}, {"actor", "critic"}),
         (DQN, BarClasses, None, {"policy"}, set()),

@@ -152,6 +152,7 @@ def test_stop_leaves_the_last_good_weights(
     assert is_sound(TD3.load(tmp_path / "last_good.zip"))
 
 
+@pytest.mark.long
 def test_warn_changes_nothing(tmp_path: Path) -> None:
     guard, model = train(tmp_path, Inject(poison_critic, 150), response="warn")
     assert model.num_timesteps == 260

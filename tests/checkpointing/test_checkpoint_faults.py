@@ -92,6 +92,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.long
 def test_what_is_still_alive_is_not_resumed(tmp_path: Path) -> None:
     """Refused before the guard of the second training writes its weights over those of the first."""
     code = f"""
@@ -185,6 +186,7 @@ def test_a_training_that_has_ended_goes_on_exactly(options: dict[str, Any], tmp_
 SMALL_SAC: dict[str, Any] = {"learning_starts": 20, "batch_size": 16, "buffer_size": 200, "seed": 3, "device": "cpu"}
 
 
+@pytest.mark.long
 def test_a_stock_training_that_has_ended_goes_on_exactly(tmp_path: Path) -> None:
     def make() -> Any:
         return stable_baselines3.SAC("MlpPolicy", envs(), **SMALL_SAC)

@@ -214,7 +214,7 @@ def test_each_goes_on_with_its_own_log(tmp_path: Path) -> None:
 
 def test_callbacks_count_on(tmp_path: Path) -> None:
     def callbacks() -> Any:
-        evaluation = EvalCallback(envs(1), n_eval_episodes=1, eval_freq=7, verbose=0)
+        evaluation = EvalCallback(envs(1), n_eval_episodes=1, eval_freq=6, verbose=0)
         return CallbackList([evaluation, Killed(40, tmp_path)])
 
     first = callbacks()
