@@ -143,8 +143,9 @@ def command(script: str, *arguments: str | Path) -> tuple[int, str, str]:
 
 def test_commands_over_a_real_training(tmp_path: Path) -> None:
     model = TD3(
-        "LayerNormCnnPolicy", BarEnv(), buffer_size=500, learning_starts=20, batch_size=16, seed=3, learning_rate=3e-4
-    )
+        "LayerNormCnnPolicy", BarEnv(), buffer_size=500, learning_starts=20, batch_size=16, seed=3, learning_rate=3e-4,
+        policy_kwargs={"net_arch": [32, 32], "features_extractor_kwargs": {"features_dim": 32}},
+    )  # fmt: skip
     model.set_logger(configure(str(tmp_path / "TD3_1"), ["tensorboard"]))
     model.learn(420, callback=DiagnosticsCallback(), log_interval=1)
     model.logger.close()
