@@ -199,6 +199,7 @@ def test_server_that_dies_while_an_episode_begins() -> None:
         assert env.step(STRAIGHT_ON)[3] is False
 
 
+@pytest.mark.long
 def test_server_that_never_comes_back_is_an_error_after_some_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     with CarlaLaneEnv(timeout=2.0) as env:
         env.reset(seed=0)

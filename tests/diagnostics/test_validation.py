@@ -141,6 +141,7 @@ def command(script: str, *arguments: str | Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_commands_over_a_real_training(tmp_path: Path) -> None:
     model = TD3(
         "LayerNormCnnPolicy", BarEnv(), buffer_size=500, learning_starts=20, batch_size=16, seed=3, learning_rate=3e-4,

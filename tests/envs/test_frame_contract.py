@@ -39,7 +39,7 @@ def test_pictures_sent_again_or_late_change_nothing(fault: str) -> None:
     "fault",
     [
         "dropped 25",
-        "early 25",
+        pytest.param("early 25", marks=pytest.mark.long),
         *(pytest.param(fault, marks=pytest.mark.long) for fault in ("never 25", "late 25 3.0", "size 25")),
     ],
 )

@@ -102,6 +102,7 @@ def test_a_process_that_stops_in_the_middle_of_its_answer_is_replaced() -> None:
     envs.close()
 
 
+@pytest.mark.long
 def test_a_process_that_reads_only_half_of_a_question_is_replaced() -> None:
     envs = SupervisedVecEnv([Echo, Echo], timeout=3.0)
     envs.reset()
