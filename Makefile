@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train evaluate test lint types format docs benchmark clean
+.PHONY: help setup train evaluate test test-all test-quick test-long test-slow lint types format docs benchmark clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,10 +19,11 @@ EXTRA ?=
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+PYTEST := $(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 CODE := sb3_carla policies callbacks hyperparams scripts benchmarks tests
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: $(STAMP)  ## Make .venv with everything in it
 
@@ -44,8 +45,19 @@ train: $(STAMP)  ## Train TD3 on CarlaLane-v0, then evaluate it on towns it neve
 evaluate: $(STAMP)  ## Evaluate MODEL=path.zip, or the latest run in LOGS
 	$(PY) scripts/evaluate.py $(if $(MODEL),--model $(MODEL),--logs $(LOGS)) --episodes $(EPISODES)
 
-test: lint types  ## Lint, check types, run the tests
-	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(EXTRA)
+test: $(STAMP)  ## Lint, check types, run the tests but the long ones: minutes
+	@$(MAKE) --no-print-directory --jobs 2 lint types test-quick
+
+test-quick: $(STAMP)  ## Run the tests but the long ones
+	$(PYTEST) $(EXTRA)
+
+test-all: test test-long  ## Everything that CI runs: the same, then the long tests
+
+test-long: $(STAMP)  ## Run the long tests alone
+	$(PYTEST) -m long $(EXTRA)
+
+test-slow: $(STAMP)  ## Run the endurance tests, which CI leaves out: an hour
+	$(PY) -m pytest -m slow $(EXTRA)
 
 lint: $(STAMP)  ## Check style
 	$(PY) -m ruff check .

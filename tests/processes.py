@@ -23,6 +23,8 @@ STRAIGHT_ON = np.array([0.0, 0.5], np.float32)
 OURS = f"{shlex.quote(sys.executable)} -m sb3_carla.server --port {{port}}"
 SCRIPT = f"sh -c '{OURS} & wait'"
 """Like CarlaUE4.sh: a script that starts the server as its child."""
+PATIENCE = 5.0
+"""Factor on time limits, for busy machines."""
 
 
 def faulty(fault: str) -> str:
@@ -56,7 +58,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until_gone(pid: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while time.monotonic() < deadline:
         if not is_alive(pid):
             return True
@@ -77,8 +79,8 @@ def server_of(env: CarlaLaneEnv) -> Any:
     return env._connection.supervisor.server
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + PATIENCE * seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

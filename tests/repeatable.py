@@ -12,6 +12,7 @@ from tiny import ToldBar
 SMALL: dict[str, Any] = {
     "learning_starts": 20, "batch_size": 8, "buffer_size": 60, "train_freq": 1, "seed": 3, "device": "cpu",
     "exploration_noise": [0.5, 0.1, 100], "learning_rate": 1e-3,
+    "policy_kwargs": {"net_arch": [32, 32], "features_extractor_kwargs": {"features_dim": 32}},
 }  # fmt: skip
 
 

@@ -183,6 +183,7 @@ def run_chaos(folder: Path, seconds: float, every: int, pause: tuple[float, floa
     return chaos
 
 
+@pytest.mark.long
 def test_two_minutes_of_chaos(tmp_path: Path) -> None:
     chaos = run_chaos(tmp_path, 90.0, every=150, pause=(1.0, 5.0))
     faults = {"kill_a_server", "stop_a_server", "kill_a_worker", "feed_garbage", "slow_a_server", "kill_the_trainer"}

@@ -89,5 +89,5 @@ def test_options_of_the_zoo_go_over_ours_key_by_key() -> None:
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_makefile_explains_itself() -> None:
     out = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
-    for target in ("setup", "train", "evaluate", "test", "lint", "types", "format", "benchmark", "clean"):
+    for target in ("setup", "train", "evaluate", "test", "test-all", "lint", "types", "format", "benchmark", "clean"):
         assert f"make {target} " in out

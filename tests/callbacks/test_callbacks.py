@@ -112,19 +112,19 @@ def test_second_optimizer_on_unclipped_gradients_is_exposed(tmp_path: Path) -> N
     assert broken[-1]["debug/actor_mlp_grad_norm_AFTER_clip"] <= limit * 1.001
 
 
-OFF_POLICY = {"learning_starts": 20, "buffer_size": 500}
+OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
 
 
 @pytest.mark.parametrize(
     ("algorithm", "env", "arguments", "network"),
     [
         (PPO, "CartPole-v1", {"n_steps": 64, "batch_size": 32, "n_epochs": 2}, "policy"),
-        (A2C, "CartPole-v1", {}, "policy"),
+        pytest.param(A2C, "CartPole-v1", {}, "policy", marks=pytest.mark.long),  # PPO stands for it
         (DQN, "CartPole-v1", OFF_POLICY, "policy"),
         (QRDQN, "CartPole-v1", OFF_POLICY, "policy"),
         (SAC, "Pendulum-v1", OFF_POLICY, "critic"),
         pytest.param(TQC, "Pendulum-v1", OFF_POLICY, "critic", marks=pytest.mark.slow),  # QR-DQN stands for sb3-contrib
-        (DDPG, "Pendulum-v1", OFF_POLICY, "critic"),
+        pytest.param(DDPG, "Pendulum-v1", OFF_POLICY, "critic", marks=pytest.mark.long),  # TD3 stands for it
         (StockTD3, "Pendulum-v1", OFF_POLICY, "actor"),
     ],
 )
@@ -144,6 +144,7 @@ def test_other_algorithms_train_the_same_with_and_without(
     assert not any(tag.startswith("alerts/") for row in rows for tag in row)
 
 
+@pytest.mark.long
 def test_large_rewards_are_the_users_own(tmp_path: Path) -> None:
     """They make gradients large. By default that is said, and nothing is done about it."""
 
@@ -180,8 +181,8 @@ class BarClasses(BarEnv):
         # An extractor that actor and critic share belongs to the one whose optimizer trains it.
         (StockTD3, BarEnv, True, {"actor"}, set()),
         (StockTD3, BarEnv, False, {"actor", "critic"}, {"actor", "critic"}),
-        (SAC, BarEnv, True, {"actor"}, set()),
-        (SAC, BarEnv, False, {"actor", "critic"}, {"actor", "critic"}),
+        pytest.param(SAC, BarEnv, True, {"actor"}, set(), marks=pytest.mark.long),
+        pytest.param(SAC, BarEnv, False, {"actor", "critic"}, {"actor", "critic"}, marks=pytest.mark.long),
         (PPO, BarClasses, True, {"policy"}, set()),
         (PPO, BarClasses, False, {"policy"}, {"actor", "critic"}),
         (DQN, BarClasses, None, {"policy"}, set()),
@@ -190,9 +191,7 @@ class BarClasses(BarEnv):
 def test_parts_are_found_where_extractors_are_shared(
     tmp_path: Path, algorithm: Any, env: Any, shared: bool | None, networks_with_cnn: set[str], extractors: set[str]
 ) -> None:
-    arguments = (
-        {"n_steps": 32, "batch_size": 16, "n_epochs": 1} if algorithm is PPO else {**OFF_POLICY, "batch_size": 8}
-    )
+    arguments = {"n_steps": 32, "batch_size": 16, "n_epochs": 1} if algorithm is PPO else OFF_POLICY
     policy_kwargs = {} if shared is None else {"share_features_extractor": shared}
     model = algorithm("CnnPolicy", env(), policy_kwargs=policy_kwargs, seed=1, device="cpu", **arguments)
     rows = train(model, tmp_path, [DiagnosticsCallback()], steps=70)

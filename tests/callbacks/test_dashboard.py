@@ -43,13 +43,20 @@ def charts(folder: Path) -> dict[str, list[str]]:
     return {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
 
 
-def test_every_chart_is_filled_by_a_training(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The log of a training."""
+    folder = tmp_path_factory.mktemp("log")
     model = TD3("LayerNormCnnPolicy", Driven(), **SMALL, critic_max_grad_norm=2.5)
-    model.set_logger(configure(str(tmp_path), ["tensorboard"]))
+    model.set_logger(configure(str(folder), ["tensorboard"]))
     model.learn(140, callback=DiagnosticsCallback(), log_interval=1)
     model.logger.close()
-    scalars = read_run(tmp_path).scalars
-    found = charts(tmp_path)
+    return folder
+
+
+def test_every_chart_is_filled_by_a_training(logged: Path) -> None:
+    scalars = read_run(logged).scalars
+    found = charts(logged)
     assert next(iter(found)) == "Actor: gradient norm before, after, limit"
     assert not any("Policy" in title for title in found)
     for title, patterns in found.items():
@@ -66,11 +73,7 @@ def test_every_chart_is_filled_by_a_training(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_every_tag_is_documented(tmp_path: Path) -> None:
-    model = TD3("LayerNormCnnPolicy", Driven(), **SMALL)
-    model.set_logger(configure(str(tmp_path), ["tensorboard"]))
-    model.learn(140, callback=DiagnosticsCallback(), log_interval=1)
-    model.logger.close()
+def test_every_tag_is_documented(logged: Path) -> None:
     lines = (ROOT / "docs/metrics.md").read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if line.startswith("|"))  # the tables
     names = {"network": "(actor|critic|policy)", "name": r"\w+", "term": r"\w+"}
@@ -80,7 +83,7 @@ def test_every_tag_is_documented(tmp_path: Path) -> None:
     ]
     unknown = [
         tag
-        for tag in read_run(tmp_path).scalars
+        for tag in read_run(logged).scalars
         if not tag.startswith(("rollout/", "time/")) and not any(re.fullmatch(pattern, tag) for pattern in patterns)
     ]
     assert unknown == []

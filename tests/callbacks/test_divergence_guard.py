@@ -23,7 +23,10 @@ from sb3_carla.callbacks import DiagnosticsCallback, DivergenceGuard
 from sb3_carla.callbacks.divergence_rules import LoggedValues, find_alerts
 from sb3_carla.td3.td3 import TD3
 
-SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 20, "batch_size": 16, "seed": 3, "learning_rate": 3e-4}
+SMALL: dict[str, Any] = {
+    "buffer_size": 500, "learning_starts": 20, "batch_size": 16, "seed": 3, "learning_rate": 3e-4,
+    "policy_kwargs": {"net_arch": [32, 32], "features_extractor_kwargs": {"features_dim": 32}},
+}  # fmt: skip
 
 
 class Inject(BaseCallback):
@@ -123,7 +126,7 @@ def test_a_warning_that_becomes_critical_is_reported_again(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("concurrent_updates", [False, True])
+@pytest.mark.parametrize("concurrent_updates", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_stop_leaves_the_last_good_weights(
     tmp_path: Path, concurrent_updates: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +152,7 @@ def test_stop_leaves_the_last_good_weights(
     assert is_sound(TD3.load(tmp_path / "last_good.zip"))
 
 
+@pytest.mark.long
 def test_warn_changes_nothing(tmp_path: Path) -> None:
     guard, model = train(tmp_path, Inject(poison_critic, 150), response="warn")
     assert model.num_timesteps == 260
@@ -166,7 +170,7 @@ def test_weights_that_cannot_be_saved_are_a_warning(
     tmp_path: Path, fault: dict[str, Any], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "last_good.zip").write_text("of another training")
-    model = DDPG("MlpPolicy", "Pendulum-v1", learning_starts=20, device="cpu")
+    model = DDPG("MlpPolicy", "Pendulum-v1", learning_starts=20, batch_size=16, device="cpu")
     vars(model).update(fault)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(150, callback=[DivergenceGuard(save_freq=40), Inject(poison_critic, 120)])
@@ -182,7 +186,7 @@ def test_without_a_log_the_weights_go_with_the_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    model = DDPG("MlpPolicy", "Pendulum-v1", learning_starts=20, device="cpu")
+    model = DDPG("MlpPolicy", "Pendulum-v1", learning_starts=20, batch_size=16, device="cpu")
     model.set_logger(Logger(None, []))
     model.learn(150, callback=[DivergenceGuard("stop", save_freq=40), Inject(poison_critic, 120)])
     assert is_sound(model)
@@ -282,7 +286,8 @@ def test_no_error_between_several_updates_of_a_stochastic_actor(tmp_path: Path, 
     def poison(model: Any) -> None:
         model.replay_buffer.rewards[:] = 3e38
 
-    model = algorithm("MlpPolicy", "Pendulum-v1", learning_starts=20, gradient_steps=4, seed=0, device="cpu")
+    small = {"learning_starts": 20, "batch_size": 16, "gradient_steps": 4}
+    model = algorithm("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", **small)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     guard = DivergenceGuard(save_freq=40)
     model.learn(200, callback=[Inject(poison, 150), guard])

@@ -248,18 +248,18 @@ def test_a_state_that_is_lost_ends_nothing(tmp_path: Path) -> None:
     assert model.replay_buffer._void[[9, 29, 49, 69], 0].all(), "the steps whose next observation is lost"
 
 
-SMALL_BUFFER = {"learning_starts": 20, "buffer_size": 500}
+SMALL_BUFFER = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
 
 
 @pytest.mark.parametrize(
     ("algorithm", "env", "arguments"),
     [
         (PPO, "CartPole-v1", {"n_steps": 64, "batch_size": 32, "n_epochs": 2}),
-        (A2C, "Pendulum-v1", {}),
+        pytest.param(A2C, "Pendulum-v1", {}, marks=pytest.mark.long),  # PPO stands for it
         (DQN, "CartPole-v1", SMALL_BUFFER),
         (QRDQN, "CartPole-v1", SMALL_BUFFER),
         (SAC, "Pendulum-v1", SMALL_BUFFER),
-        (DDPG, "Pendulum-v1", SMALL_BUFFER),
+        pytest.param(DDPG, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.long),  # SAC stands for it
         pytest.param(TQC, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.slow),  # QR-DQN stands for sb3-contrib
     ],
 )

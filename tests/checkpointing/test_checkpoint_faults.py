@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch as th
-from outside_repository import run_python
+from outside_repository import python, run_python
 from paths import TESTS
 from repeatable import SMALL, RepeatableBar, assert_same, envs
 from stable_baselines3.common.callbacks import (
@@ -93,6 +93,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.long
 def test_what_is_still_alive_is_not_resumed(tmp_path: Path) -> None:
     """Refused before the guard of the second training writes its weights over those of the first."""
     code = f"""
@@ -164,7 +165,7 @@ def test_a_folder_of_that_name_that_is_no_checkpoint_stays(run: Path, caplog: py
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"n_steps": 3}, {**STATE_CRITIC, "concurrent_updates": True}],
+    [{}, pytest.param({"n_steps": 3}, marks=pytest.mark.long), {**STATE_CRITIC, "concurrent_updates": True}],
     ids=["sb3-buffer", "n-step", "concurrent_updates"],
 )
 def test_a_training_that_has_ended_goes_on_exactly(options: dict[str, Any], tmp_path: Path) -> None:
@@ -183,9 +184,13 @@ def test_a_training_that_has_ended_goes_on_exactly(options: dict[str, Any], tmp_
     assert [step.name for step in Checkpoints(tmp_path).steps()] == ["step_000000140", "step_000000120"]
 
 
+SMALL_SAC: dict[str, Any] = {"learning_starts": 20, "batch_size": 16, "buffer_size": 200, "seed": 3, "device": "cpu"}
+
+
+@pytest.mark.long
 def test_a_stock_training_that_has_ended_goes_on_exactly(tmp_path: Path) -> None:
     def make() -> Any:
-        return stable_baselines3.SAC("MlpPolicy", envs(), learning_starts=20, buffer_size=200, seed=3, device="cpu")
+        return stable_baselines3.SAC("MlpPolicy", envs(), **SMALL_SAC)
 
     through = make().learn(120)
     make().learn(60, callback=ExactCheckpointCallback(60, tmp_path))
@@ -202,7 +207,7 @@ class PoisonAt90(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("concurrent_updates", [False, True])
+@pytest.mark.parametrize("concurrent_updates", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_guard_knows_what_was_before_the_end(concurrent_updates: bool, tmp_path: Path) -> None:
     def callbacks(name: str) -> Any:
         guard = DivergenceGuard(save_freq=30, save_path=str(tmp_path / name))
@@ -287,8 +292,7 @@ def killed(path, target):
 Path.rename = killed
 Checkpoints({str(run)!r}).save(resumed)
 """
-    killed = subprocess.run([sys.executable, "-c", code], cwd=TESTS, check=False)
-    assert killed.returncode == 9
+    assert python(TESTS, "-c", code).returncode == 9
     assert (run / LATEST / "model.zip").exists()
     newest = (run / LATEST / "model.zip").resolve().parent
     resumed, _ = Checkpoints(run).resume(TD3, envs(), newest)
@@ -328,7 +332,7 @@ class KilledAt110(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("end", ["episodes", "improvement"])
+@pytest.mark.parametrize("end", ["episodes", pytest.param("improvement", marks=pytest.mark.long)])
 def test_callbacks_of_sb3_act_when_they_would_have(end: str, tmp_path: Path) -> None:
     def callbacks(name: str) -> list[Any]:
         judge = EvalCallback(
@@ -359,7 +363,16 @@ def test_callbacks_of_sb3_act_when_they_would_have(end: str, tmp_path: Path) -> 
 def test_the_zoo_goes_on_whatever_happened_to_the_folder(tmp_path: Path) -> None:
     def train(steps: int, *more: str) -> str:
         arguments = ["--algo", "td3", "--env", "CarlaLane-v0", "-n", str(steps), "--eval-freq", "-1", "-f", "logs"]
-        arguments += ["--seed", "3", "--save-freq", "60", "--env-kwargs", "town:'Circuit01'", *more]
+        arguments += [
+            "--seed",
+            "3",
+            "--save-freq",
+            "60",
+            "--env-kwargs",
+            "town:'Circuit01'",
+            "image_size:(36,36)",
+            *more,
+        ]
         hyperparams = ["n_envs:2", "learning_starts:20", "batch_size:8", "buffer_size:200", "callback:[]"]
         return run_python(tmp_path, "-m", "rl_zoo3.train", *arguments, "-params", *hyperparams)
 

@@ -19,7 +19,7 @@ import pytest
 import stable_baselines3
 import torch as th
 from gymnasium import spaces
-from outside_repository import run_python
+from outside_repository import run_new_python
 from paths import TESTS
 from repeatable import SMALL, RepeatableBar, assert_same, envs
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
@@ -34,6 +34,9 @@ from sb3_carla.checkpointing.checkpoints import Checkpoints
 from sb3_carla.envs.vec_env import SupervisedVecEnv
 from sb3_carla.td3.td3 import TD3
 
+STOCK: dict[str, Any] = {"learning_starts": 20, "batch_size": 16, "buffer_size": 200, "seed": 3, "device": "cpu"}
+"""Arguments of a small SAC."""
+
 
 class Killed(ExactCheckpointCallback):
     """Of a training that does not come to its end."""
@@ -46,9 +49,9 @@ class Killed(ExactCheckpointCallback):
     "options",
     [
         {**STATE_CRITIC, "concurrent_updates": True},
-        {"deduplicate_frames": True, "n_steps": 3, "concurrent_updates": True},
+        pytest.param({"deduplicate_frames": True, "n_steps": 3, "concurrent_updates": True}, marks=pytest.mark.long),
         {"deduplicate_frames": True, "storage": True},
-        {"n_steps": 3},
+        pytest.param({"n_steps": 3}, marks=pytest.mark.long),
         {},
     ],
     ids=["default", "n-step-frames", "storage", "n-step", "sb3-buffer"],
@@ -85,7 +88,7 @@ def test_resumed_is_the_same_as_never_stopped(options: dict[str, Any], tmp_path:
 
 def test_stock_algorithms_resume_too(tmp_path: Path) -> None:
     def make() -> Any:
-        return stable_baselines3.SAC("MlpPolicy", envs(), learning_starts=20, buffer_size=200, seed=3, device="cpu")
+        return stable_baselines3.SAC("MlpPolicy", envs(), **STOCK)
 
     through = make().learn(120)
     make().learn(80, callback=Killed(60, tmp_path))
@@ -94,14 +97,13 @@ def test_stock_algorithms_resume_too(tmp_path: Path) -> None:
     assert_same(resumed, through)
 
 
-@pytest.mark.parametrize("norm_obs", [True, False])
+@pytest.mark.parametrize("norm_obs", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_normalized_trainings_resume_too(norm_obs: bool, tmp_path: Path) -> None:
     def make() -> VecNormalize:
         return VecNormalize(envs(), norm_obs=norm_obs, norm_reward=True)
 
-    arguments: dict[str, Any] = {"learning_starts": 20, "buffer_size": 200, "seed": 3, "device": "cpu"}
-    through = stable_baselines3.SAC("MlpPolicy", make(), **arguments).learn(120)
-    stable_baselines3.SAC("MlpPolicy", make(), **arguments).learn(80, callback=Killed(50, tmp_path))
+    through = stable_baselines3.SAC("MlpPolicy", make(), **STOCK).learn(120)
+    stable_baselines3.SAC("MlpPolicy", make(), **STOCK).learn(80, callback=Killed(50, tmp_path))
     resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, make())
     resumed.learn(70, reset_num_timesteps=False)
     assert_same(resumed, through)
@@ -115,7 +117,7 @@ def test_normalized_environments_that_cannot_be_repeated_begin_anew(tmp_path: Pa
     def make() -> VecNormalize:
         return VecNormalize(envs(env=SlidingBar))
 
-    model = stable_baselines3.SAC("MlpPolicy", make(), learning_starts=20, buffer_size=200, seed=3, device="cpu")
+    model = stable_baselines3.SAC("MlpPolicy", make(), **STOCK)
     model.learn(60, callback=Killed(50, tmp_path))
     resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, make())
     normalizer = resumed.get_vec_normalize_env()
@@ -144,7 +146,7 @@ class GoalBar(gym.ObservationWrapper[Any, Any, Any]):
 def hindsight(**kwargs: Any) -> Any:
     return stable_baselines3.SAC(
         "MultiInputPolicy", envs(env=GoalBar, **kwargs), replay_buffer_class=stable_baselines3.HerReplayBuffer,
-        learning_starts=30, buffer_size=200, seed=3, device="cpu",
+        **{**STOCK, "learning_starts": 30},
     )  # fmt: skip
 
 
@@ -213,7 +215,7 @@ def test_each_goes_on_with_its_own_log(tmp_path: Path) -> None:
 
 def test_callbacks_count_on(tmp_path: Path) -> None:
     def callbacks() -> Any:
-        evaluation = EvalCallback(envs(1), n_eval_episodes=1, eval_freq=7, verbose=0)
+        evaluation = EvalCallback(envs(1), n_eval_episodes=1, eval_freq=6, verbose=0)
         return CallbackList([evaluation, Killed(40, tmp_path)])
 
     first = callbacks()
@@ -322,6 +324,7 @@ def test_a_guard_judges_by_what_was_seen_before_the_checkpoint(tmp_path: Path) -
 
 SIGTERM = """if True:
     import os, signal, sys
+    import torch._dynamo  # once, not in every fork
     from repeatable import SMALL, envs
     from stable_baselines3.common.callbacks import BaseCallback
     from sb3_carla.callbacks import ExactCheckpointCallback
@@ -420,16 +423,17 @@ def test_sigterm(tmp_path: Path) -> None:
 # --- with CARLA and the zoo ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_killed_zoo_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """2 N steps; and N steps, kill -9, the other N: the models are the same to the last bit."""
     train = ["-m", "rl_zoo3.train", "--algo", "td3", "--env", "CarlaLane-v0", "-n", "240", "--eval-freq", "-1"]
     train += ["--seed", "3", "--save-freq", "120", "--env-kwargs", "town:['Circuit01','Village01']", "n_npcs:2"]
     train += ["-params", "n_envs:2", "learning_starts:20", "batch_size:8", "buffer_size:200"]
-    run_python(tmp_path, *train, "-f", "through")
+    run_new_python(tmp_path, *train, "-f", "through")
     log = (tmp_path / "killed.log").open("w")
     killed = subprocess.Popen([sys.executable, *train, "-f", "killed"], cwd=tmp_path, stdout=log, stderr=log)
     latest = tmp_path / "killed/td3/CarlaLane-v0_1/checkpoints/latest"
-    deadline = time.monotonic() + 120.0
+    deadline = time.monotonic() + 300.0
     while not latest.exists() and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
@@ -437,7 +441,7 @@ def test_killed_zoo_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     log.close()
     assert not (latest.parents[1] / "CarlaLane-v0.zip").exists(), "it was killed before its end"
     again = [option if option != "120" else "60" for option in train]
-    out = run_python(tmp_path, *again, "-f", "killed", "-i", str(latest / "model.zip"))
+    out = run_new_python(tmp_path, *again, "-f", "killed", "-i", str(latest / "model.zip"))
     assert "Resuming at step 120" in out
     assert "have no effect" not in out
     assert "These settings change" not in out
@@ -445,7 +449,7 @@ def test_killed_zoo_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     other = {"batch_size:8": "batch_size:16", "n_npcs:2": "n_npcs:1"}
     shorter = [other.get(option, option) for option in train]
     shorter += ["learning_rate:'lin_2e-3'", "policy_kwargs:dict(encoder='actor',state_size=14)"]
-    out = run_python(tmp_path, *shorter, "-f", "killed", "-i", str(latest / "model.zip"))
+    out = run_new_python(tmp_path, *shorter, "-f", "killed", "-i", str(latest / "model.zip"))
     assert "Resuming at step 240" in out, "the same command again finds the newest"
     assert "these requested ones have no effect: batch_size: 8 (not 16), learning_rate: lin_1e-3 (not" in out
     assert "policy_kwargs.features_extractor_kwargs.features_dim: 64 (not None)" in out

@@ -61,21 +61,21 @@ def test_foreign_server_is_left_as_it_was_found(server: EmbeddedServer) -> None:
 
 
 def test_nobody_at_the_port() -> None:
-    with gym.make("CarlaLane-v0", host="127.0.0.1", port=1) as made:
+    with gym.make("CarlaLane-v0", host="127.0.0.1", port=1, timeout=60.0) as made:
         begun = time.monotonic()
         with pytest.raises(ServerTimeoutError, match=r"No CARLA server answers at 127\.0\.0\.1:1"):
             made.reset()
-        assert time.monotonic() - begun < 5.0
+        assert time.monotonic() - begun < 30.0
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.long), signal.SIGSTOP])
 def test_leaving_a_lost_server_of_somebody_else_waits_for_one_answer(server: EmbeddedServer, how: int) -> None:
-    with CarlaLaneEnv(host=server.host, port=server.port, timeout=3.0, n_npcs=3) as env:
+    with CarlaLaneEnv(host=server.host, port=server.port, timeout=4.0, n_npcs=3) as env:
         env.reset(seed=0)
         os.kill(server.pid, how)
         begun = time.monotonic()
         env.close()
-        assert time.monotonic() - begun < 3.0 + 2.0
+        assert time.monotonic() - begun < 2 * 4.0
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def test_server_of_somebody_else_is_waited_for(server: EmbeddedServer) -> None:
             env.close()
 
 
-@pytest.mark.parametrize("lost_at_the_end", [False, True])
+@pytest.mark.parametrize("lost_at_the_end", [pytest.param(False, marks=pytest.mark.long), True])
 def test_server_of_somebody_else_that_was_silent_is_left_as_it_was_found(
     server: EmbeddedServer, lost_at_the_end: bool
 ) -> None:
@@ -241,7 +241,9 @@ envs.reset()
 """
 
 
-@pytest.mark.parametrize("end", ["", "1 / 0", VECTOR], ids=["end", "exception", "vector"])
+@pytest.mark.parametrize(
+    "end", ["", "1 / 0", pytest.param(VECTOR, marks=pytest.mark.long)], ids=["end", "exception", "vector"]
+)
 def test_a_script_that_ends_without_closing_leaves_the_server_free(server: EmbeddedServer, end: str) -> None:
     command = [sys.executable, "-c", DRIVER.partition("while True")[0] + end, str(server.port)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -269,7 +271,9 @@ def test_owner_tags() -> None:
         assert not is_abandoned(other)
 
 
-@pytest.mark.parametrize("how", ["interrupt", "terminate", "kill the parent"])
+@pytest.mark.parametrize(
+    "how", ["interrupt", *(pytest.param(end, marks=pytest.mark.long) for end in ("terminate", "kill the parent"))]
+)
 def test_processes_of_a_vector_leave_the_server_free(server: EmbeddedServer, how: str) -> None:
     """Ctrl-C and a shutdown's SIGTERM reach all processes; a killed parent closes nothing."""
     envs = SupervisedVecEnv([partial(CarlaLaneEnv, host=server.host, port=server.port)])

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import carla
 import pytest
-from processes import OURS, SCRIPT, STRAIGHT_ON, children, processes_with, server_below, server_of, wait_until_gone
+from processes import (
+    OURS,
+    SCRIPT,
+    STRAIGHT_ON,
+    children,
+    processes_with,
+    server_below,
+    server_of,
+    wait_for,
+    wait_until_gone,
+)
 
 from sb3_carla.client.command_server import CommandServer
 from sb3_carla.client.process_watchdog import SERVER_ID_VARIABLE
@@ -54,9 +64,8 @@ def test_a_server_that_leaves_the_group_of_its_command_ends_too(command: str, gu
 def test_what_a_server_writes_does_not_pile_up() -> None:
     supervisor = ServerSupervisor(f"sh -c '{OURS} & yes'")
     log = supervisor.start("Circuit01")._log
-    time.sleep(0.2)
+    wait_for(lambda: os.fstat(log.fileno()).st_size > 100_000)
     size = os.fstat(log.fileno()).st_size
-    assert size > 100_000
     os.kill(list(processes_with(SERVER_ID_VARIABLE, supervisor.server._server_id))[-1], signal.SIGSTOP)  # type: ignore[union-attr]
     supervisor.begin_episode()
     assert os.fstat(log.fileno()).st_size < size
@@ -69,7 +78,7 @@ def test_what_ignores_sigterm_is_killed() -> None:
     os.kill(below, signal.SIGSTOP)
     begun = time.monotonic()
     server.close()
-    assert time.monotonic() - begun < 6.0
+    assert time.monotonic() - begun < 30.0
     assert wait_until_gone(below, 1.0)
 
 

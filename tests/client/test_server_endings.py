@@ -74,6 +74,7 @@ def test_processes_without_the_variable_are_counted_and_ended(command: str) -> N
     assert all(wait_until_gone(pid, 5.0) for pid in processes)
 
 
+@pytest.mark.long
 def test_processes_without_the_variable_end_where_what_watches_them_hangs() -> None:
     server = CommandServer(WITHOUT_ENVIRONMENT)
     processes = [process.pid for process in server_processes(server._server_id, server.pid)]
@@ -88,6 +89,7 @@ def test_orphans_that_end_are_no_zombies() -> None:
     server.close()
 
 
+@pytest.mark.long
 def test_replaced_servers_leave_no_zombies_in_a_container() -> None:
     code = f"""
 {AS_FIRST_PROCESS}
@@ -221,7 +223,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("code", [ALONE, IN_A_VECTOR], ids=["alone", "in a vector"])
+@pytest.mark.parametrize(
+    "code",
+    [pytest.param(ALONE, id="alone"), pytest.param(IN_A_VECTOR, id="in a vector", marks=pytest.mark.long)],
+)
 def test_a_server_that_is_stopped_while_it_starts_does_not_outlive_a_killed_training(tmp_path: Path, code: str) -> None:
     """Neither does the process that waits for the server, with a time-out of half a minute."""
     (tmp_path / "training.py").write_text(code)
@@ -252,6 +257,7 @@ def test_ctrl_c_in_close_leaves_nothing() -> None:
     server.close()
 
 
+@pytest.mark.long
 def test_a_server_that_hangs_ends_where_no_more_files_can_be_opened() -> None:
     server = EmbeddedServer("Circuit01")
     os.kill(server.pid, signal.SIGSTOP)

@@ -131,7 +131,9 @@ def test_a_fork_leaves_the_server_alone(server: EmbeddedServer) -> None:
     assert server.alive
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", [*(pytest.param(some, marks=pytest.mark.long) for some in ("<&-", ">&-", "<&- >&-")), "<&- >&- 2>&-"]
+)
 def test_closed_streams_do_not_matter(closed: str) -> None:
     """As in ``nohup python train.py <&- &``."""
     code = "from sb3_carla.client.embedded_server import EmbeddedServer; EmbeddedServer('Circuit01').close()"
@@ -160,13 +162,13 @@ def test_server_that_hangs_is_replaced() -> None:
         *_, truncated, info = env.step(STRAIGHT_ON)
         assert truncated
         assert info["server_restarted"] is True
-        assert time.monotonic() - begun < 6.0
+        assert time.monotonic() - begun < 12.0
         assert wait_until_gone(hanging, 1.0)
         env.reset()
         assert env.step(STRAIGHT_ON)[3] is False
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.long)])
 def test_server_lost_between_episodes_changes_nothing(how: int) -> None:
     with CarlaLaneEnv(timeout=1.0, n_npcs=3, town=["Circuit01", "Circuit02"]) as env:
         env.reset(seed=4)
@@ -179,14 +181,15 @@ def test_server_lost_between_episodes_changes_nothing(how: int) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_leaving_a_lost_server_waits_for_no_answer(how: int) -> None:
-    with CarlaLaneEnv(timeout=4.0, n_npcs=3) as env:
+    with CarlaLaneEnv(timeout=60.0, n_npcs=3) as env:
         env.reset(seed=0)
         os.kill(server_of(env).pid, how)
         begun = time.monotonic()
         env.close()
-        assert time.monotonic() - begun < TERMINATE_TIMEOUT + 3.0
+        assert time.monotonic() - begun < TERMINATE_TIMEOUT + 20.0
 
 
+@pytest.mark.long
 def test_server_that_dies_while_an_episode_begins() -> None:
     with CarlaLaneEnv(timeout=1.0, town=["Village01", "Village02", "Circuit01"]) as env:
         env.reset(seed=0)
@@ -199,6 +202,7 @@ def test_server_that_dies_while_an_episode_begins() -> None:
         assert env.step(STRAIGHT_ON)[3] is False
 
 
+@pytest.mark.long
 def test_server_that_never_comes_back_is_an_error_after_some_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     with CarlaLaneEnv(timeout=2.0) as env:
         env.reset(seed=0)
@@ -241,12 +245,13 @@ def test_supervisor_says_why() -> None:
     assert supervisor.start("Circuit01") is server
     assert supervisor.begin_episode() == "it has served 1 episodes"
     os.kill(server.pid, signal.SIGKILL)
-    server._process.wait(5.0)
+    server._process.wait(30.0)
     assert supervisor.begin_episode() == "it has ended"
     supervisor.close()
     supervisor.close()
 
 
+@pytest.mark.long
 def test_losing_servers_leaves_nothing_behind() -> None:
     with CarlaLaneEnv(timeout=1.0) as env:
 

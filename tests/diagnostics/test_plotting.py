@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from logs import TIMES, good_log, write_log
+from outside_repository import python
 from paths import ROOT
 
 from sb3_carla.diagnostics.event_logs import ScalarSeries, read_run
@@ -87,12 +86,12 @@ def test_a_page_stands_alone_and_says_what_is_in_it(tmp_path: Path) -> None:
 def test_command(tmp_path: Path) -> None:
     write_log(tmp_path / "runs/TD3_1", good_log())
     write_log(tmp_path / "runs/TD3_2", good_log())
-    script = [sys.executable, str(ROOT / "scripts/plot_training.py")]
-    done = subprocess.run([*script, "runs", "--output", "new/two.seeds"], cwd=tmp_path, capture_output=True, text=True)
+    script = str(ROOT / "scripts/plot_training.py")
+    done = python(tmp_path, script, "runs", "--output", "new/two.seeds")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 runs")
     assert (tmp_path / "new/two.seeds.png").stat().st_size > 50_000
     assert "<svg" in (tmp_path / "new/two.seeds.html").read_text()
-    done = subprocess.run([*script, "nowhere"], cwd=tmp_path, capture_output=True, text=True)
+    done = python(tmp_path, script, "nowhere")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1

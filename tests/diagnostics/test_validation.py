@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from logs import TIMES, good_log, write_log
+from outside_repository import python
 from paths import ROOT
 from stable_baselines3.common.logger import configure
 from tiny import BarEnv
@@ -137,20 +136,17 @@ def test_limits_can_be_changed(tmp_path: Path) -> None:
 
 
 def command(script: str, *arguments: str | Path) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python(ROOT, f"scripts/{script}", *map(str, arguments))
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_commands_over_a_real_training(tmp_path: Path) -> None:
     model = TD3(
-        "LayerNormCnnPolicy", BarEnv(), buffer_size=500, learning_starts=20, batch_size=16, seed=3, learning_rate=3e-4
-    )
+        "LayerNormCnnPolicy", BarEnv(), buffer_size=500, learning_starts=20, batch_size=16, seed=3, learning_rate=3e-4,
+        policy_kwargs={"net_arch": [32, 32], "features_extractor_kwargs": {"features_dim": 32}},
+    )  # fmt: skip
     model.set_logger(configure(str(tmp_path / "TD3_1"), ["tensorboard"]))
     model.learn(420, callback=DiagnosticsCallback(), log_interval=1)
     model.logger.close()

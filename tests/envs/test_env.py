@@ -324,7 +324,7 @@ print(digest.hexdigest())
 """
 
 
-@pytest.mark.parametrize(("steps", "n_npcs"), [(1000, 0), (300, 8)])
+@pytest.mark.parametrize(("steps", "n_npcs"), [pytest.param(1000, 0, marks=pytest.mark.long), (300, 8)])
 def test_one_seed_gives_one_sequence_also_across_processes(steps: int, n_npcs: int) -> None:
     command = [sys.executable, "-c", FINGERPRINT, str(steps), str(n_npcs)]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

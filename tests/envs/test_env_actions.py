@@ -28,6 +28,7 @@ def test_wheels_turn_no_faster_than_the_steering_rate() -> None:
     assert costs == pytest.approx([0.2 * change for change in (0.2, 0.2, 0.2, 0.05, 0.0)])
 
 
+@pytest.mark.long
 def test_speed_control_keeps_the_speed_that_was_asked_for() -> None:
     with CarlaLaneEnv(control={"longitudinal": "speed", "lateral_acceleration": 4.0}, action_repeat=4) as env:
         assert env.action_names == ("steering", "speed")

@@ -24,7 +24,7 @@ def drive(env: CarlaLaneEnv, steps: int) -> tuple[list[np.ndarray], dict[str, An
     return seen, info
 
 
-@pytest.mark.parametrize("fault", ["twice 0", "late 25 0.8"])
+@pytest.mark.parametrize("fault", ["twice 0", pytest.param("late 25 0.8", marks=pytest.mark.long)])
 def test_pictures_sent_again_or_late_change_nothing(fault: str) -> None:
     with CarlaLaneEnv() as env:
         expected, _ = drive(env, 25)
@@ -35,11 +35,18 @@ def test_pictures_sent_again_or_late_change_nothing(fault: str) -> None:
     assert all(map(np.array_equal, got, expected))
 
 
-@pytest.mark.parametrize("fault", ["dropped 25", "never 25", "late 25 3.0", "early 25", "size 25"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "dropped 25",
+        pytest.param("early 25", marks=pytest.mark.long),
+        *(pytest.param(fault, marks=pytest.mark.long) for fault in ("never 25", "late 25 3.0", "size 25")),
+    ],
+)
 def test_a_picture_that_is_lost_truncates_and_is_never_an_old_one(fault: str) -> None:
     with CarlaLaneEnv() as env:
         expected, _ = drive(env, 25)
-    with CarlaLaneEnv(server={"command": faulty(fault)}, timeout=1.0) as env:
+    with CarlaLaneEnv(server={"command": faulty(fault)}, timeout=2.0) as env:
         begun = time.monotonic()
         for _ in range(2):
             got, info = drive(env, 25)
@@ -49,15 +56,15 @@ def test_a_picture_that_is_lost_truncates_and_is_never_an_old_one(fault: str) ->
             for picture, right in zip(got[:-1], expected, strict=False):
                 assert np.array_equal(picture, right)
             assert np.array_equal(got[-1], got[-2]), "the last one seen: nothing came after it"
-        assert time.monotonic() - begun < 30.0
+        assert time.monotonic() - begun < 60.0
 
 
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
-        ("never 1", ServerTimeoutError, "sent no image for frame"),
+        pytest.param("never 1", ServerTimeoutError, "sent no image for frame", marks=pytest.mark.long),
         ("size 1", FrameError, "The camera sent 12 x 16 pixels, expected 84 x 84"),
-        ("spawn 0", ServerTimeoutError, "stopped answering: time-out of 1000ms"),
+        pytest.param("spawn 0", ServerTimeoutError, "stopped answering: time-out of 1000ms", marks=pytest.mark.long),
     ],
 )
 def test_a_camera_that_never_works_or_a_car_that_never_comes_is_an_error(
@@ -69,4 +76,4 @@ def test_a_camera_that_never_works_or_a_car_that_never_comes_is_an_error(
         pytest.raises(error, match=message),
     ):
         env.reset(seed=0)
-    assert time.monotonic() - begun < 40.0
+    assert time.monotonic() - begun < 80.0

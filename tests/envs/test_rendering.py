@@ -7,6 +7,7 @@ import signal
 
 import gymnasium as gym
 import numpy as np
+import pytest
 from processes import STRAIGHT_ON
 
 import sb3_carla  # noqa: F401 (registers)
@@ -46,6 +47,7 @@ def test_what_is_rendered_late_is_what_would_have_been_rendered_from_the_start()
     assert len(set(rendered[0])) == 8
 
 
+@pytest.mark.long
 def test_rendering_without_a_server_shows_black_and_ends_nothing() -> None:
     with gym.make("CarlaLane-v0", render_mode="rgb_array", action_repeat=4, timeout=3.0) as made:
         made.reset(seed=0)

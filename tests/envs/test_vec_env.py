@@ -96,11 +96,11 @@ def test_a_lost_process_truncates_its_episode_alone(fate: str) -> None:
         vector.seed(5)
     last = envs.reset()
     twin.reset()
-    envs.timeout = 1.5 if fate == "stop" else 30.0
+    envs.timeout = 3.0 if fate == "stop" else 30.0
     (lost,) = envs.env_method("doom", fate, indices=[1])
     begun = time.monotonic()
     observations, rewards, dones, infos = envs.step(np.zeros((3, 1), np.float32))
-    assert time.monotonic() - begun < 10.0
+    assert time.monotonic() - begun < 25.0
     expected = twin.step(np.zeros((3, 1), np.float32))
     for index in (0, 2):
         assert np.array_equal(observations[index], expected[0][index])
@@ -246,7 +246,10 @@ def test_close_ends_processes_that_hang(envs: SupervisedVecEnv, monkeypatch: pyt
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
-@pytest.mark.parametrize(("fate", "start_method"), [("nothing", "forkserver"), ("hang", "fork")])
+@pytest.mark.parametrize(
+    ("fate", "start_method"),
+    [("nothing", "forkserver"), pytest.param("hang", "fork", marks=pytest.mark.long)],
+)
 def test_processes_do_not_outlive_a_killed_parent(tmp_path: Path, fate: str, start_method: str) -> None:
     code = """
 import sys, time

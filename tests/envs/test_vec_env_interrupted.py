@@ -57,7 +57,9 @@ def interrupt_in(seconds: float) -> None:
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
-@pytest.mark.parametrize("actions", [(90.0, 91.0), (2.0, 91.0)], ids=["none-answered", "one-answered"])
+@pytest.mark.parametrize(
+    "actions", [pytest.param((90.0, 91.0), marks=pytest.mark.long), (2.0, 91.0)], ids=["none-answered", "one-answered"]
+)
 @pytest.mark.parametrize("between", [lambda envs: None, lambda envs: envs.get_attr("steps")], ids=["at-once", "asked"])
 def test_after_an_interruption_the_next_step_begins_anew(envs: Any, between: Any, actions: Any) -> None:
     """A step whose result was not received must not be part of a transition."""
@@ -100,6 +102,7 @@ def test_a_process_that_stops_in_the_middle_of_its_answer_is_replaced() -> None:
     envs.close()
 
 
+@pytest.mark.long
 def test_a_process_that_reads_only_half_of_a_question_is_replaced() -> None:
     envs = SupervisedVecEnv([Echo, Echo], timeout=3.0)
     envs.reset()

@@ -160,7 +160,7 @@ def await_snapshot(world: Any, actor: Any) -> None:
     Before that, ``is_alive`` is random and ``destroy`` may refuse: ``ActorSnapshot::actor_state`` of LibCarla 0.9.16
     has no initial value.
     """
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 30.0
     while not world.get_snapshot().has_actor(actor.id):
         assert time.monotonic() < deadline
         time.sleep(0.01)

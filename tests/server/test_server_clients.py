@@ -61,7 +61,7 @@ def test_any_client_may_tick(server: ServerProcess, world: Any) -> None:
         server.port,
     )
     frame, speed = out.split()
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 30.0
     while world.get_snapshot().frame < int(frame) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert world.get_snapshot().frame == int(frame)
@@ -212,7 +212,7 @@ def test_a_dead_listener_costs_neither_time_nor_memory(server: ServerProcess, wo
             frame = world.tick()
             assert inbox.get().frame == frame
             longest = max(longest, time.monotonic() - start)
-        assert longest < 1.0
+        assert longest < 5.0
         assert psutil.Process(server.process.pid).memory_info().rss - memory < 130e6
         # What the dead listener finds when it wakes up is whole, in order, and ends with the present.
         frames: list[int] = []
@@ -228,17 +228,17 @@ def test_a_dead_listener_costs_neither_time_nor_memory(server: ServerProcess, wo
 def test_a_slow_callback_loses_no_frame(server: ServerProcess, world: Any) -> None:
     car = spawn_car(world)
     camera = spawn_sensor(world, car, "camera.rgb")
-    seen = []
+    seen, ticked = [], threading.Event()
 
     def slowly(image: Any) -> None:
-        time.sleep(0.02)
+        ticked.wait(30.0)
         seen.append(image.frame)
 
     camera.listen(slowly)
-    start = time.monotonic()
     frames = [world.tick() for _ in range(60)]
-    assert time.monotonic() - start < 60 * 0.02
-    deadline = time.monotonic() + 5.0
+    assert not seen, "no tick waited for the callback"
+    ticked.set()
+    deadline = time.monotonic() + 30.0
     while len(seen) < len(frames) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert seen == frames
@@ -404,8 +404,8 @@ def test_a_token_without_a_connection_holds_only_its_own_tick(
     start = time.monotonic()
     for _ in range(10):
         world.tick()
-    assert time.monotonic() - start < 0.2
+    assert time.monotonic() - start < 0.9, "one tick is held for 0.1 s, not all ten"
     raw.value("get_sensor_token", 1)
     start = time.monotonic()
     raw.value("tick_cue")
-    assert 0.1 < time.monotonic() - start < 1.0
+    assert 0.1 < time.monotonic() - start < 5.0

@@ -105,10 +105,15 @@ def test_asynchronous_mode_runs_by_itself(client: Any, world: Any) -> None:
     settings.synchronous_mode = False
     settings.fixed_delta_seconds = 0.02
     world.apply_settings(settings)
-    start, first = time.monotonic(), world.wait_for_tick().frame
-    while world.wait_for_tick().frame < first + 25:
-        pass
-    assert 0.3 < time.monotonic() - start < 2.0
+    for _ in range(10):  # a busy machine may spoil some of the measurements
+        start, first = time.monotonic(), world.wait_for_tick().frame
+        while world.wait_for_tick().frame < first + 25:
+            pass
+        seconds = time.monotonic() - start
+        assert seconds > 0.3
+        if seconds < 2.0:
+            break
+    assert seconds < 2.0
     assert world.get_snapshot().timestamp.delta_seconds == pytest.approx(0.02)
     # A client that comes now sees the world too.
     assert client.get_world().get_snapshot().frame > first

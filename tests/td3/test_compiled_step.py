@@ -46,7 +46,7 @@ def assert_equal(ours: tuple[TD3, list[dict[str, float]]], plain: tuple[TD3, lis
 @pytest.mark.parametrize(
     "options",
     [
-        {"n_steps": 3},
+        pytest.param({"n_steps": 3}, marks=pytest.mark.long),
         pytest.param(
             {"policy_kwargs": {"encoder": "separate"}, "random_shift": 2},
             marks=pytest.mark.slow,

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch as th
+from outside_repository import run_python
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -214,6 +215,7 @@ def test_n_step_and_truncation_with_several_environments() -> None:
     assert batch.rewards.shape == batch.discounts.shape == (64, 1)
 
 
+@pytest.mark.long
 def test_learns_from_pixels() -> None:
     env = make_vec_env(BarEnv, 2, seed=0)
     model = TD3(
@@ -249,7 +251,7 @@ def test_saved_model_plays_the_same_in_both_libraries_and_without_ours_imported(
         f"model = TD3.load({str(path)!r})\n"
         f"print(float(model.predict(np.load({str(tmp_path / 'observation.npy')!r}), deterministic=True)[0][0]))"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    shown = run_python(tmp_path, "-c", code)
     assert float(shown) == pytest.approx(float(expected[0]), rel=1e-6)
 
 

@@ -137,6 +137,7 @@ def test_the_traffic_preset_is_the_default_among_cars_and_in_weather() -> None:
     assert {**traffic["env_kwargs"], **beside} == {**default["env_kwargs"], **beside}
 
 
+@pytest.mark.long
 def test_every_preset_trains_by_its_word(tmp_path: Path) -> None:
     assert sorted(algorithms.presets("td3")) == sorted([*RATES, "traffic"])
     small = {"buffer_size": 100, "n_envs": 1, "learning_starts": 20, "batch_size": 8}

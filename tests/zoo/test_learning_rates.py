@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import stable_baselines3
+from outside_repository import python
 from paths import ROOT
 from tiny import BarEnv
 
@@ -55,10 +54,7 @@ def test_sb3_overwrites_the_rates_of_parts() -> None:
 
 
 def command(*arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/verify_learning_rates.py"), *arguments],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = python(ROOT, "scripts/verify_learning_rates.py", *arguments)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout, done.stderr
 

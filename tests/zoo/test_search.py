@@ -108,6 +108,7 @@ def test_lost_servers_do_not_count(episodes: int, expected: float) -> None:
     assert callback.last_mean_reward == pytest.approx(expected)
 
 
+@pytest.mark.long
 def test_search_through_the_zoo(tmp_path: Path) -> None:
     search = ["-optimize", "--n-trials", "1", "--n-evaluations", "1", "--eval-episodes", "1", "--no-optim-plots"]
     small = ["-params", "n_envs:1", "learning_starts:20", "buffer_size:100"]

@@ -142,7 +142,7 @@ def test_a_full_file_does_not_grow_and_what_is_in_it_stays_shared(fd: int, monke
     shared.get(b"a", SIZE, nobody)
 
 
-@pytest.mark.parametrize("name", ["Village01", str(TOWN04)])
+@pytest.mark.parametrize("name", ["Village01", pytest.param(str(TOWN04), marks=pytest.mark.long)])
 def test_a_town_looks_the_same(fd: int, name: str) -> None:
     if name.endswith(".xodr") and not TOWN04.exists():
         pytest.skip(f"{TOWN04} is not there")
