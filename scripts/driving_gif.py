@@ -25,7 +25,7 @@ from PIL import Image
 
 from sb3_carla.errors import CarlaLaneError
 from sb3_carla.evaluation import Case, Policy, drive, model_policy, scripted_policy
-from sb3_carla.zoo import algorithms, hyperparameters, runs
+from sb3_carla.zoo import algorithms, hyperparameters, run_folders
 
 HEIGHT = 168
 """Of the GIF [px]: twice the policy's picture."""
@@ -37,10 +37,10 @@ COLORS = (128, 96, 64, 32)
 def driver(model: str) -> tuple[Policy, dict[str, Any]]:
     """The policy of a ``.zip``, or "scripted", and the environment of its training, or of the default training."""
     if model != "scripted":
-        path = runs.find_model(model, Path("logs"))
-        return model_policy(runs.load_model(path)), runs.environment_settings(path)
+        path = run_folders.find_model(model, Path("logs"))
+        return model_policy(run_folders.load_model(path)), run_folders.environment_settings(path)
     entry = hyperparameters.read_hyperparameters(str(algorithms.default_config("td3")), "CarlaLane-v0")
-    return scripted_policy, {k: v for k, v in entry["env_kwargs"].items() if k not in runs.NOT_OF_THE_TASK}
+    return scripted_policy, {k: v for k, v in entry["env_kwargs"].items() if k not in run_folders.NOT_TASK_KEYS}
 
 
 def frame(observation: NDArray[np.uint8], view: Any) -> Image.Image:

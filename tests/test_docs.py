@@ -209,7 +209,7 @@ def test_design_lists_the_rooms() -> None:
     assert {room.removeprefix("sb3_carla.").replace(".", "/") for room in MAY_IMPORT} <= rooms
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_site_has_no_warnings(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", str(tmp_path)],

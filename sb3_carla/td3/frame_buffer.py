@@ -96,12 +96,10 @@ class FrameReplayBuffer(ReplayBuffer):
         self.handle_timeout_termination = handle_timeout_termination
         self.n_steps, self.gamma = n_steps, gamma
         self.np_random = np.random.default_rng(seed)
-        self._frame_shape = (channels // self.frame_stack, height, width)
         self._n_frames = int(np.ceil(self.buffer_size * (1.0 + SPARE))) + HISTORY + self.frame_stack
-        self.frames = FrameStorage(
-            (n_envs * self._n_frames, int(np.prod(self._frame_shape))), observation_space.dtype,
-            folder=storage, on_device=on_device,
-        )  # fmt: skip
+        pixels = channels // self.frame_stack * height * width
+        rows = n_envs * self._n_frames
+        self.frames = FrameStorage((rows, pixels), observation_space.dtype, folder=storage, on_device=on_device)
         shape = (self.buffer_size, self.n_envs)
         # Frame numbers of each transition's observation [0] and next observation [1].
         self._frame_ids = np.zeros((*shape, 2, self.frame_stack), np.int32)
@@ -111,9 +109,8 @@ class FrameReplayBuffer(ReplayBuffer):
         self._terminals = np.zeros(shape, bool)  # terminated: the next state has no value
         self._void = np.zeros(shape, bool)  # must not be sampled
         self._state = state
-        self._states = np.zeros(
-            (2, *shape, 0), np.float32
-        )  # before [0] and after [1] each transition; resized by the first step
+        # States before [0] and after [1] each transition; the first step sets their size.
+        self._states = np.zeros((2, *shape, 0), np.float32)
         self._forget()
 
     @property
