@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch as th
 from paths import ROOT
 
 COMMANDS = sorted([*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
@@ -30,6 +31,7 @@ def load(path: Path) -> ModuleType:
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
 def test_help(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    monkeypatch.syspath_prepend(path.parent)  # as Python does for a script
     with pytest.raises(SystemExit) as exit_:
         load(path).main()
     assert exit_.value.code == 0
@@ -91,3 +93,12 @@ def test_makefile_explains_itself() -> None:
     out = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
     for target in ("setup", "train", "evaluate", "test", "test-all", "lint", "types", "format", "benchmark", "clean"):
         assert f"make {target} " in out
+
+
+@pytest.mark.skipif(th.cuda.is_available(), reason="there is a CUDA device")
+def test_the_gpus_benchmark_says_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ROOT / "benchmarks/gpu.py"
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    monkeypatch.syspath_prepend(path.parent)
+    with pytest.raises(SystemExit, match="finds no CUDA device here"):
+        load(path).main()

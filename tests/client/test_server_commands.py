@@ -123,7 +123,7 @@ def test_something_else_listens_at_the_port(tmp_path: Path) -> None:
 
 
 def test_command_without_a_place_for_the_port() -> None:
-    with pytest.raises(ValueError, match=r"server.command: expected \{port\}"):
+    with pytest.raises(ValueError, match=r"server.command: expected a command with \{port\} in it, got 'CarlaUE4.sh'"):
         CommandServer("CarlaUE4.sh")
 
 
