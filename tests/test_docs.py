@@ -53,6 +53,7 @@ def test_every_block_says_what_it_is() -> None:
         assert blocks(TEXTS[page], "python"), page
 
 
+@pytest.mark.long
 def test_blocks_run(tmp_path: Path) -> None:
     """All in one process, so that imports are made once. Each block has names of its own; equal ones run once."""
     pages: dict[str, str] = {}

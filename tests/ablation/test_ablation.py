@@ -297,6 +297,7 @@ def test_curves_keep_their_ends_and_what_was_not_finite(tmp_path: Path) -> None:
     assert run.tail("q") == 4.0
 
 
+@pytest.mark.long
 def test_runs_do_not_outlive_the_command(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts/ablation.py"), "--variants", "published"]
     command += ["--seeds", "1", "--jobs", "1", "--folder", str(tmp_path)]

@@ -61,6 +61,7 @@ def poison_critic(model: Any) -> None:
         model.critic.q_networks[0][0].weight[0, 0] = math.nan
 
 
+@pytest.mark.long
 def test_a_healthy_training_is_left_alone(tmp_path: Path) -> None:
     guard, model = train(tmp_path)
     assert guard.alerts == []
@@ -92,6 +93,7 @@ def test_nan_in_the_weights_rolls_back_and_goes_on(tmp_path: Path, capsys: pytes
     assert TD3.load(tmp_path / "after.zip").lr_schedule(1.0) == pytest.approx(1.5e-4)
 
 
+@pytest.mark.long
 def test_weights_are_ill_before_their_target_network_is(tmp_path: Path) -> None:
     def poison(model: Any) -> None:
         with th.no_grad():
@@ -106,6 +108,7 @@ def test_weights_are_ill_before_their_target_network_is(tmp_path: Path) -> None:
     assert is_sound(model)
 
 
+@pytest.mark.long
 def test_a_warning_that_becomes_critical_is_reported_again(tmp_path: Path) -> None:
     class Explode(BaseCallback):
         """Gradient norms as the callback would log them: at first a warning's, then a critical one's."""
@@ -181,6 +184,7 @@ def test_weights_that_cannot_be_saved_are_a_warning(
     assert "no weights to restore, because none could be saved" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_without_a_log_the_weights_go_with_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,7 +165,11 @@ def test_a_folder_of_that_name_that_is_no_checkpoint_stays(run: Path, caplog: py
 
 @pytest.mark.parametrize(
     "options",
-    [{}, pytest.param({"n_steps": 3}, marks=pytest.mark.long), {**STATE_CRITIC, "concurrent_updates": True}],
+    [
+        pytest.param({}, marks=pytest.mark.long),
+        pytest.param({"n_steps": 3}, marks=pytest.mark.long),
+        {**STATE_CRITIC, "concurrent_updates": True},
+    ],
     ids=["sb3-buffer", "n-step", "concurrent_updates"],
 )
 def test_a_training_that_has_ended_goes_on_exactly(options: dict[str, Any], tmp_path: Path) -> None:
@@ -207,7 +211,8 @@ class PoisonAt90(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("concurrent_updates", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.long
+@pytest.mark.parametrize("concurrent_updates", [False, True])
 def test_a_guard_knows_what_was_before_the_end(concurrent_updates: bool, tmp_path: Path) -> None:
     def callbacks(name: str) -> Any:
         guard = DivergenceGuard(save_freq=30, save_path=str(tmp_path / name))
@@ -273,6 +278,7 @@ def test_a_checkpoint_is_known_by_where_it_lies(run: Path, tmp_path: Path, caplo
     assert f"Checkpoint skipped: {newest} cannot be read: FileNotFoundError" in caplog.text
 
 
+@pytest.mark.long
 def test_latest_holds_when_the_same_step_is_written_again(run: Path) -> None:
     code = f"""
 import os
@@ -332,7 +338,8 @@ class KilledAt110(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("end", ["episodes", pytest.param("improvement", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("end", ["episodes", "improvement"])
 def test_callbacks_of_sb3_act_when_they_would_have(end: str, tmp_path: Path) -> None:
     def callbacks(name: str) -> list[Any]:
         judge = EvalCallback(
@@ -360,6 +367,7 @@ def test_callbacks_of_sb3_act_when_they_would_have(end: str, tmp_path: Path) -> 
         assert np.array_equal(one[key], other[key])
 
 
+@pytest.mark.long
 def test_the_zoo_goes_on_whatever_happened_to_the_folder(tmp_path: Path) -> None:
     def train(steps: int, *more: str) -> str:
         arguments = ["--algo", "td3", "--env", "CarlaLane-v0", "-n", str(steps), "--eval-freq", "-1", "-f", "logs"]

@@ -50,9 +50,9 @@ class Killed(ExactCheckpointCallback):
     [
         {**STATE_CRITIC, "concurrent_updates": True},
         pytest.param({"deduplicate_frames": True, "n_steps": 3, "concurrent_updates": True}, marks=pytest.mark.long),
-        {"deduplicate_frames": True, "storage": True},
+        pytest.param({"deduplicate_frames": True, "storage": True}, marks=pytest.mark.long),
         pytest.param({"n_steps": 3}, marks=pytest.mark.long),
-        {},
+        pytest.param({}, marks=pytest.mark.long),
     ],
     ids=["default", "n-step-frames", "storage", "n-step", "sb3-buffer"],
 )
@@ -86,6 +86,7 @@ def test_resumed_is_the_same_as_never_stopped(options: dict[str, Any], tmp_path:
     assert_same(resumed, through)
 
 
+@pytest.mark.long
 def test_stock_algorithms_resume_too(tmp_path: Path) -> None:
     def make() -> Any:
         return stable_baselines3.SAC("MlpPolicy", envs(), **STOCK)
@@ -97,7 +98,8 @@ def test_stock_algorithms_resume_too(tmp_path: Path) -> None:
     assert_same(resumed, through)
 
 
-@pytest.mark.parametrize("norm_obs", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("norm_obs", [True, False])
 def test_normalized_trainings_resume_too(norm_obs: bool, tmp_path: Path) -> None:
     def make() -> VecNormalize:
         return VecNormalize(envs(), norm_obs=norm_obs, norm_reward=True)
@@ -247,6 +249,7 @@ def test_time_limits_go_on_and_of_other_wrappers_it_is_said(tmp_path: Path, capl
     assert "may not continue bit for bit: the state of these wrappers is unknown: StickyWrapper" in caplog.text
 
 
+@pytest.mark.long
 def test_noise_that_remembers_goes_on(tmp_path: Path) -> None:
     def make() -> TD3:
         noise = OrnsteinUhlenbeckActionNoise(np.zeros(1), np.full(1, 0.3))
@@ -268,6 +271,7 @@ class PoisonAt90(BaseCallback):
         return True
 
 
+@pytest.mark.long
 def test_a_guard_goes_back_to_the_weights_of_before_the_checkpoint(tmp_path: Path) -> None:
     def callbacks(name: str) -> Any:
         guard = DivergenceGuard(save_freq=30, save_path=str(tmp_path / name))
@@ -298,6 +302,7 @@ class SpikeAt62(BaseCallback):
         return True
 
 
+@pytest.mark.long
 def test_a_guard_judges_by_what_was_seen_before_the_checkpoint(tmp_path: Path) -> None:
     """The dump comes after it, and tells of all updates since the last one."""
 
@@ -398,6 +403,7 @@ SIGTERM = """if True:
 """
 
 
+@pytest.mark.long
 def test_sigterm(tmp_path: Path) -> None:
     """A training that is under way leaves a checkpoint; everything else ends at once, as ever."""
     done = subprocess.run(

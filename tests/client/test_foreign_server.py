@@ -221,6 +221,7 @@ def test_the_next_process_clears_up_after_one_that_was_killed(server: EmbeddedSe
     check_left_free(server)
 
 
+@pytest.mark.long
 def test_a_server_that_tells_of_its_actors_at_the_next_tick_only_is_cleared_up_as_well() -> None:
     """CARLA does so, and the packaged server if its stream connects slowly. No other client ticks any more."""
     with contextlib.closing(CommandServer(faulty("untold 0"))) as server:
@@ -315,6 +316,7 @@ def test_town_that_comes_after_all_is_no_reason_to_stay_synchronous(
     check_left_free(server)
 
 
+@pytest.mark.long
 def test_world_that_cannot_be_joined_yet_is_no_fault_of_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
     """CARLA's client reports this if a town takes longer to load than its time-out."""
     fresh = CarlaSession.__init__

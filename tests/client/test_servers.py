@@ -215,6 +215,7 @@ def test_server_that_never_comes_back_is_an_error_after_some_tries(monkeypatch: 
         assert env.step(STRAIGHT_ON)[3] is False
 
 
+@pytest.mark.long
 def test_a_new_server_after_so_many_episodes() -> None:
     with CarlaLaneEnv(server={"max_episodes": 3}) as env:
         pids = []
@@ -224,6 +225,7 @@ def test_a_new_server_after_so_many_episodes() -> None:
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
 
 
+@pytest.mark.long
 def test_a_new_server_when_it_takes_too_much_memory() -> None:
     with CarlaLaneEnv(server={"max_memory": 0.001}) as env:
         env.reset(seed=1)

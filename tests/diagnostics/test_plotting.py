@@ -83,6 +83,7 @@ def test_a_page_stands_alone_and_says_what_is_in_it(tmp_path: Path) -> None:
     assert text.count("<svg") == 1
 
 
+@pytest.mark.long
 def test_command(tmp_path: Path) -> None:
     write_log(tmp_path / "runs/TD3_1", good_log())
     write_log(tmp_path / "runs/TD3_2", good_log())

@@ -59,6 +59,7 @@ def test_a_reset_after_an_interrupted_decision_drives_on(interrupted: CarlaLaneE
     assert server_of(interrupted).pid == pid
 
 
+@pytest.mark.long
 def test_closed_while_another_thread_waits_for_the_server() -> None:
     env = CarlaLaneEnv(timeout=3.0)
     env.reset(seed=0)

@@ -182,6 +182,7 @@ def test_a_process_that_is_lost_again_and_again_is_an_error() -> None:
     envs.close()
 
 
+@pytest.mark.long
 def test_the_fork_server_may_die_too(envs: SupervisedVecEnv) -> None:
     envs.reset()
     pid = envs.env_method("doom", "nothing", indices=[1])[0]
@@ -246,10 +247,8 @@ def test_close_ends_processes_that_hang(envs: SupervisedVecEnv, monkeypatch: pyt
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
-@pytest.mark.parametrize(
-    ("fate", "start_method"),
-    [("nothing", "forkserver"), pytest.param("hang", "fork", marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("fate", "start_method"), [("nothing", "forkserver"), ("hang", "fork")])
 def test_processes_do_not_outlive_a_killed_parent(tmp_path: Path, fate: str, start_method: str) -> None:
     code = """
 import sys, time
@@ -304,6 +303,7 @@ def raster_memory_of(pid: int) -> set[int]:
     return {(folder / fd.name).stat().st_ino for fd in folder.iterdir() if "sb3_carla_rasters" in os.readlink(fd)}
 
 
+@pytest.mark.long
 def test_environments_share_rasters_across_processes_and_survive_the_death_of_any() -> None:
     envs = make_vec_env("CarlaLane-v0", 2, env_kwargs={"timeout": 5.0}, vec_env_cls=SupervisedVecEnv, seed=3)
     envs.reset()

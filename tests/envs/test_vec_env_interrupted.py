@@ -91,6 +91,7 @@ def test_after_an_exception_the_others_answers_are_their_own(envs: Any) -> None:
     assert step(envs, 5.0, 6.0)[:2] == ([1, 1], [5.0, 6.0])
 
 
+@pytest.mark.long
 def test_a_process_that_stops_in_the_middle_of_its_answer_is_replaced() -> None:
     envs = SupervisedVecEnv([Echo, Echo], timeout=3.0)
     envs.reset()

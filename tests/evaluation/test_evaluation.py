@@ -125,6 +125,7 @@ def test_steering_rate_heading_and_jerk_by_hand() -> None:
     assert found["jerk_rms_mps3"] == pytest.approx(np.sqrt((20.0**2 + 41.0**2) / 2))
 
 
+@pytest.mark.long
 def test_intervals_cover_the_truth() -> None:
     """Of 200 samples of 50 episodes from a known distribution about 95 % have it inside."""
     rng = np.random.default_rng(0)

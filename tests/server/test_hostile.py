@@ -224,6 +224,7 @@ def test_every_call_answers_whatever_its_arguments_are(fortress: ServerProcess, 
     driver.drive()
 
 
+@pytest.mark.long
 def test_a_thousand_connections(fortress: ServerProcess, driver: Driver) -> None:
     """Connections beyond the limit are refused; others are not disturbed, and afterwards new ones are accepted."""
     crowd = []

@@ -62,6 +62,7 @@ def test_compiled_training_equals_the_plain_one(tmp_path: Path, options: dict[st
     again.learn(45, reset_num_timesteps=False)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("traced")
 def test_callbacks_that_come_later_see_the_networks_too(tmp_path: Path) -> None:
     """What was compiled without their hooks has none."""

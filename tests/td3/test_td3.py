@@ -311,6 +311,7 @@ def test_a_part_may_have_a_rate_as_the_zoos_files_write_it() -> None:
         assert [group["lr"] for group in network.optimizer.param_groups] == pytest.approx([rate, rate])
 
 
+@pytest.mark.long
 def test_critics_that_see_the_state_teach_an_actor_that_sees_pixels(tmp_path: Path) -> None:
     model = TD3(
         "LayerNormCnnPolicy", ToldBar(), **STATE_CRITIC, learning_rate=3e-4, buffer_size=2000, learning_starts=200,

@@ -385,6 +385,7 @@ def test_no_two_drawn_villages_are_alike() -> None:
     assert {style.columns for style in styles if style.section.lanes == 2} == {3}
 
 
+@pytest.mark.long
 def test_every_style_drawn_can_be_built() -> None:
     """And what is left out never makes a dead end (which ``village_opendrive`` refuses)."""
     assert all(village_opendrive("Test", seed, random_village_style(seed)) for seed in range(40))
