@@ -29,6 +29,7 @@ def write_gif(model: str, output: Path, monkeypatch: pytest.MonkeyPatch) -> list
     return pictures
 
 
+@pytest.mark.long
 def test_untrained_model_and_scripted_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "CarlaLane-v0_1"
     (run / "CarlaLane-v0").mkdir(parents=True)

@@ -72,6 +72,7 @@ def test_actor_is_not_written_where_it_was_not_updated(tmp_path: Path) -> None:
     assert all(row["debug/actor_grad_norm_AFTER_clip"] > 0.0 for row in with_actor)
 
 
+@pytest.mark.long
 def test_what_is_kept_between_dumps_does_not_grow() -> None:
     kept = []
 
@@ -122,7 +123,7 @@ OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
         pytest.param(A2C, "CartPole-v1", {}, "policy", marks=pytest.mark.long),  # PPO stands for it
         (DQN, "CartPole-v1", OFF_POLICY, "policy"),
         (QRDQN, "CartPole-v1", OFF_POLICY, "policy"),
-        (SAC, "Pendulum-v1", OFF_POLICY, "critic"),
+        pytest.param(SAC, "Pendulum-v1", OFF_POLICY, "critic", marks=pytest.mark.long),
         pytest.param(TQC, "Pendulum-v1", OFF_POLICY, "critic", marks=pytest.mark.slow),  # QR-DQN stands for sb3-contrib
         pytest.param(DDPG, "Pendulum-v1", OFF_POLICY, "critic", marks=pytest.mark.long),  # TD3 stands for it
         (StockTD3, "Pendulum-v1", OFF_POLICY, "actor"),

@@ -129,7 +129,8 @@ def test_a_warning_that_becomes_critical_is_reported_again(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("concurrent_updates", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("concurrent_updates", [False, True])
 def test_stop_leaves_the_last_good_weights(
     tmp_path: Path, concurrent_updates: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +199,7 @@ def test_without_a_log_the_weights_go_with_the_training(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["rewards", "observations"])
 def test_a_broken_environment_is_named_and_ends_the_training(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
@@ -243,6 +245,7 @@ def test_exploding_gradients_are_critical(tmp_path: Path) -> None:
     assert is_sound(model)
 
 
+@pytest.mark.long
 def test_exponential_growth_is_seen_long_before_nan(tmp_path: Path) -> None:
     def inflate(model: Any) -> None:
         with th.no_grad():
@@ -285,6 +288,7 @@ def test_ppo_rolls_back_too(tmp_path: Path, fault: Callable[[Any], None], rollba
     assert model.lr_schedule(1.0) == pytest.approx(3e-4 / 2**rollbacks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", [SAC, pytest.param(TQC, marks=pytest.mark.slow)])
 def test_no_error_between_several_updates_of_a_stochastic_actor(tmp_path: Path, algorithm: Any) -> None:
     def poison(model: Any) -> None:

@@ -88,6 +88,7 @@ def test_extractors_of_different_sizes_are_not_thrown_together(tmp_path: Path) -
     }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("bias", "expected"), [(0.0, 0.0), (20.0, 1.0)])
 def test_saturation_is_of_the_actors_output(tmp_path: Path, bias: float, expected: float) -> None:
     model = TD3("LayerNormCnnPolicy", BarEnv(), **{**SMALL, "learning_rate": 0.0}, exploration_noise=(0.3, 0.3, 100))
@@ -258,8 +259,8 @@ SMALL_BUFFER = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
         pytest.param(A2C, "Pendulum-v1", {}, marks=pytest.mark.long),  # PPO stands for it
         (DQN, "CartPole-v1", SMALL_BUFFER),
         (QRDQN, "CartPole-v1", SMALL_BUFFER),
-        (SAC, "Pendulum-v1", SMALL_BUFFER),
-        pytest.param(DDPG, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.long),  # SAC stands for it
+        pytest.param(SAC, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.long),
+        pytest.param(DDPG, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.long),
         pytest.param(TQC, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.slow),  # QR-DQN stands for sb3-contrib
     ],
 )

@@ -65,6 +65,7 @@ def frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_damaged_chunk_is_put_aside_and_written_anew(frames: Path) -> None:
     newest, older = Checkpoints(frames).steps()
     own = [name for name in chunks(newest) if name not in chunks(older)]

@@ -47,6 +47,7 @@ def test_the_last_ones_are_kept_and_nothing_else(run: Path) -> None:
     assert not is_checkpoint(run / "model.zip")
 
 
+@pytest.mark.long
 def test_a_second_training_in_the_folder_keeps_its_own(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = TD3("LayerNormCnnPolicy", envs(), **SMALL, deduplicate_frames=True)
     with caplog.at_level(logging.WARNING):
@@ -82,7 +83,14 @@ def spoil(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["model.zip", "state.pkl", "manifest.json", "chunk", "missing", "cut"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("model.zip", "state.pkl", "chunk", "missing")),
+        "manifest.json",
+        "cut",
+    ],
+)
 def test_a_damaged_checkpoint_is_skipped_with_a_word(run: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     newest, older = Checkpoints(run).steps()
     if name == "chunk":
@@ -128,6 +136,7 @@ def test_nothing_to_go_on_from_says_why(run: Path, tmp_path: Path) -> None:
         ExactCheckpointCallback(0, run)
 
 
+@pytest.mark.long
 def test_what_a_crash_left_half_written_is_no_checkpoint(run: Path) -> None:
     (run / ".step_000000160").mkdir()
     (run / ".step_000000160" / "model.zip").write_bytes(b"half")
@@ -176,6 +185,7 @@ def test_chunks_of_a_checkpoint_that_failed_go(run: Path, monkeypatch: pytest.Mo
     assert sorted(run.rglob("*")) == before
 
 
+@pytest.mark.long
 def test_two_trainings_do_not_write_to_one_folder(run: Path) -> None:
     code = f"""
 import sys

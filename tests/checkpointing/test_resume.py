@@ -152,6 +152,7 @@ def hindsight(**kwargs: Any) -> Any:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_hindsight_trainings_resume_too(tmp_path: Path) -> None:
     through = hindsight().learn(120)
     hindsight().learn(80, callback=Killed(50, tmp_path))

@@ -68,7 +68,8 @@ def test_nobody_at_the_port() -> None:
         assert time.monotonic() - begun < 30.0
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.long), signal.SIGSTOP])
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_leaving_a_lost_server_of_somebody_else_waits_for_one_answer(server: EmbeddedServer, how: int) -> None:
     with CarlaLaneEnv(host=server.host, port=server.port, timeout=4.0, n_npcs=3) as env:
         env.reset(seed=0)
@@ -102,7 +103,8 @@ def test_server_of_somebody_else_is_waited_for(server: EmbeddedServer) -> None:
             env.close()
 
 
-@pytest.mark.parametrize("lost_at_the_end", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.long
+@pytest.mark.parametrize("lost_at_the_end", [False, True])
 def test_server_of_somebody_else_that_was_silent_is_left_as_it_was_found(
     server: EmbeddedServer, lost_at_the_end: bool
 ) -> None:
@@ -124,6 +126,7 @@ def test_server_of_somebody_else_that_was_silent_is_left_as_it_was_found(
     world.wait_for_tick(5.0)
 
 
+@pytest.mark.long
 def test_actors_of_a_server_in_the_place_of_a_lost_one_are_not_ours(server: EmbeddedServer) -> None:
     with CarlaLaneEnv(host=server.host, port=server.port, timeout=1.0) as env:
         env.reset(seed=0)
@@ -242,9 +245,8 @@ envs.reset()
 """
 
 
-@pytest.mark.parametrize(
-    "end", ["", "1 / 0", pytest.param(VECTOR, marks=pytest.mark.long)], ids=["end", "exception", "vector"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("end", ["", "1 / 0", VECTOR], ids=["end", "exception", "vector"])
 def test_a_script_that_ends_without_closing_leaves_the_server_free(server: EmbeddedServer, end: str) -> None:
     command = [sys.executable, "-c", DRIVER.partition("while True")[0] + end, str(server.port)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -295,6 +297,7 @@ def test_processes_of_a_vector_leave_the_server_free(server: EmbeddedServer, how
 # --- towns and cars that come late -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_town_that_comes_after_all_is_no_reason_to_stay_synchronous(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

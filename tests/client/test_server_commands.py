@@ -61,6 +61,7 @@ def test_a_server_that_leaves_the_group_of_its_command_ends_too(command: str, gu
     assert all(wait_until_gone(pid, 1.0) for pid in processes)
 
 
+@pytest.mark.long
 def test_what_a_server_writes_does_not_pile_up() -> None:
     supervisor = ServerSupervisor(f"sh -c '{OURS} & yes'")
     log = supervisor.start("Circuit01")._log
@@ -72,6 +73,7 @@ def test_what_a_server_writes_does_not_pile_up() -> None:
     supervisor.close()
 
 
+@pytest.mark.long
 def test_what_ignores_sigterm_is_killed() -> None:
     server = CommandServer(f"sh -c 'trap \"\" TERM; {OURS}'")
     below = server_below(server.pid)
@@ -114,6 +116,7 @@ def test_command_that_starts_no_server(command: str, message: str) -> None:
     assert children() == before
 
 
+@pytest.mark.long
 def test_something_else_listens_at_the_port(tmp_path: Path) -> None:
     """A server counts as started when it answers, not when its port is open."""
     script = tmp_path / "listen.py"

@@ -195,6 +195,7 @@ def test_servers_have_a_home_where_their_parent_has_none() -> None:
     assert run(code, env={name: value for name, value in os.environ.items() if name != "HOME"}) == "started\n"
 
 
+@pytest.mark.long
 # The interrupted search for ports leaves an open socket, and Python's garbage collector warns of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("command", ["sleep 60 {port}", None], ids=["command", "packaged"])

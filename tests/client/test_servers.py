@@ -179,6 +179,7 @@ def test_server_lost_between_episodes_changes_nothing(how: int) -> None:
     assert all(map(np.array_equal, got, expected))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_leaving_a_lost_server_waits_for_no_answer(how: int) -> None:
     with CarlaLaneEnv(timeout=60.0, n_npcs=3) as env:

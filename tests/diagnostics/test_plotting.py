@@ -64,6 +64,7 @@ def test_runs_may_be_named_from_here_and_from_the_root(tmp_path: Path, monkeypat
     assert draw([here, there])[0].get_suptitle().startswith(f"{tmp_path}: mean of 2 runs")
 
 
+@pytest.mark.long
 def test_a_page_stands_alone_and_says_what_is_in_it(tmp_path: Path) -> None:
     bad = good_log()
     bad["train/critic_loss"][40:] = np.nan

@@ -169,6 +169,7 @@ def test_commands_over_a_real_training(tmp_path: Path) -> None:
     assert "alerts/divergence_critical 1 times, first at step 430" in out
 
 
+@pytest.mark.long
 def test_commands_say_what_they_cannot_read(tmp_path: Path) -> None:
     status, out, err = command("validate_training.py", tmp_path / "nothing", "--profile", "smoke")
     assert (status, out) == (2, "")

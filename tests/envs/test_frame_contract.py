@@ -35,6 +35,7 @@ def test_pictures_sent_again_or_late_change_nothing(fault: str) -> None:
     assert all(map(np.array_equal, got, expected))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "fault",
     [

@@ -88,7 +88,7 @@ def test_it_does_what_a_dummy_vec_env_does(envs: SupervisedVecEnv) -> None:
     assert envs.restarts == [0, 0, 0]
 
 
-@pytest.mark.parametrize("fate", ["abort", "stop"])
+@pytest.mark.parametrize("fate", ["abort", pytest.param("stop", marks=pytest.mark.long)])
 def test_a_lost_process_truncates_its_episode_alone(fate: str) -> None:
     envs = made(timeout=30.0)
     twin = DummyVecEnv([partial(wrapped, FragileBar)] * 3)

@@ -218,6 +218,7 @@ def test_drivers_on_the_same_scenarios(env: evaluation.Env) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(astuple(again.trace), astuple(random[0].trace), strict=True))
 
 
+@pytest.mark.long
 def test_film_of_an_episode(tmp_path: Path) -> None:
     case = Case(HELD_OUT_TOWNS[0], 0, 1, "WetSunset")
     with gym.make("CarlaLane-v0", route_length=25.0, action_repeat=2, render_mode="rgb_array") as env:

@@ -240,6 +240,7 @@ def test_a_thousand_connections(fortress: ServerProcess, driver: Driver) -> None
     driver.drive()
 
 
+@pytest.mark.long
 def test_a_client_that_does_not_read_delays_nobody(fortress: ServerProcess, driver: Driver) -> None:
     """Unread answers and pictures are limited, and do not disturb the other client."""
     before = resident(fortress)

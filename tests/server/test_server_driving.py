@@ -119,6 +119,7 @@ def test_asynchronous_mode_runs_by_itself(client: Any, world: Any) -> None:
     assert client.get_world().get_snapshot().frame > first
 
 
+@pytest.mark.long
 def test_two_servers_give_identical_images(server: ServerProcess) -> None:
     def drive(port: int) -> list[bytes]:
         client = carla.Client("127.0.0.1", port)

@@ -99,6 +99,7 @@ def test_the_result_is_the_same_where_the_step_changes_how_rewards_are_normalise
     assert all(map(th.equal, weights(late), weights(in_turn)))
 
 
+@pytest.mark.long
 def test_nothing_that_is_due_is_lost_and_no_thread_is_left() -> None:
     beside, plain = make(), make(concurrent_updates=False)
     for model in (beside, plain):

@@ -238,6 +238,7 @@ def test_frames_in_a_file(tmp_path: Path) -> None:
         pickle.loads(pickled).sample(64)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in-another-process"])
 def test_a_file_in_use_is_copied(tmp_path: Path, elsewhere: bool) -> None:
     writer = FrameReplayBuffer(

@@ -396,6 +396,7 @@ def test_deduplicated_frames_train_save_and_load(tmp_path: Path) -> None:
         TD3("LayerNormCnnPolicy", env, deduplicate_frames=True, replay_buffer_class=NStepReplayBuffer)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is of the GNU C library")
 @pytest.mark.parametrize("variables", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
 def test_memory_of_a_train_step_is_kept_for_the_next(variables: dict[str, str]) -> None:

@@ -46,6 +46,7 @@ class Told(SlidingBar):
         return *rest, {**info, "state": np.full(1, self._column / self._size, np.float32)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_sampled_can_be_trained(name: str) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))

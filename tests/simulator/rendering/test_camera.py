@@ -206,7 +206,7 @@ def test_impossible_cameras_are_refused(width: int, height: int, fov: float) -> 
         Camera(width, height, fov)
 
 
-@pytest.mark.parametrize("name", ["Town01", "Town02", "Town04"])
+@pytest.mark.parametrize("name", ["Town01", "Town02", pytest.param("Town04", marks=pytest.mark.long)])
 def test_real_towns_show_road_ahead_of_every_spawn_point(camera: Camera, name: str) -> None:
     path = REAL_MAPS / f"{name}.xodr"
     if not path.is_file():

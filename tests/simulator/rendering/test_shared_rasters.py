@@ -160,6 +160,7 @@ def open_pictures() -> int:
     return sum("sb3_carla_rasters" in link for link in links)
 
 
+@pytest.mark.long
 def test_environments_share_their_towns_and_leave_no_memory_behind() -> None:
     before = open_pictures()
     envs = [gym.make("CarlaLane-v0", town="Village02", disable_env_checker=True) for _ in range(2)]

@@ -135,6 +135,7 @@ def test_towns_are_what_they_were() -> None:
     assert {name: fingerprint(name) for name in BUILT_IN_TOWNS} == FINGERPRINTS
 
 
+@pytest.mark.long
 def test_another_process_makes_the_same_towns() -> None:
     script = (
         "import hashlib; from sb3_carla.simulator.roads.built_in_towns import built_in_opendrive as b;"
