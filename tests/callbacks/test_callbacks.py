@@ -122,7 +122,7 @@ OFF_POLICY = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
         (PPO, "CartPole-v1", {"n_steps": 64, "batch_size": 32, "n_epochs": 2}, "policy"),
         pytest.param(A2C, "CartPole-v1", {}, "policy", marks=pytest.mark.long),  # PPO stands for it
         (DQN, "CartPole-v1", OFF_POLICY, "policy"),
-        (QRDQN, "CartPole-v1", OFF_POLICY, "policy"),
+        pytest.param(QRDQN, "CartPole-v1", OFF_POLICY, "policy", marks=pytest.mark.long),
         pytest.param(SAC, "Pendulum-v1", OFF_POLICY, "critic", marks=pytest.mark.long),
         pytest.param(TQC, "Pendulum-v1", OFF_POLICY, "critic", marks=pytest.mark.slow),  # QR-DQN stands for sb3-contrib
         pytest.param(DDPG, "Pendulum-v1", OFF_POLICY, "critic", marks=pytest.mark.long),  # TD3 stands for it

@@ -169,6 +169,7 @@ def full_disk(*args: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", [{"save": full_disk}, {"mine": threading.Lock()}])
 def test_weights_that_cannot_be_saved_are_a_warning(
     tmp_path: Path, fault: dict[str, Any], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture

@@ -258,7 +258,7 @@ SMALL_BUFFER = {"learning_starts": 20, "buffer_size": 500, "batch_size": 16}
         (PPO, "CartPole-v1", {"n_steps": 64, "batch_size": 32, "n_epochs": 2}),
         pytest.param(A2C, "Pendulum-v1", {}, marks=pytest.mark.long),  # PPO stands for it
         (DQN, "CartPole-v1", SMALL_BUFFER),
-        (QRDQN, "CartPole-v1", SMALL_BUFFER),
+        pytest.param(QRDQN, "CartPole-v1", SMALL_BUFFER, marks=pytest.mark.long),
         pytest.param(SAC, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.long),
         pytest.param(DDPG, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.long),
         pytest.param(TQC, "Pendulum-v1", SMALL_BUFFER, marks=pytest.mark.slow),  # QR-DQN stands for sb3-contrib

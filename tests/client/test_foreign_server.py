@@ -91,6 +91,7 @@ def another(lost: EmbeddedServer, after: float = 0.0) -> Iterator[None]:
             os.killpg(process.pid, signal.SIGTERM)
 
 
+@pytest.mark.long
 def test_server_of_somebody_else_is_waited_for(server: EmbeddedServer) -> None:
     """Another program restarts the server; the environment only tries to reach it again."""
     with CarlaLaneEnv(host=server.host, port=server.port, timeout=1.0) as env:
@@ -171,6 +172,7 @@ def test_car_that_somebody_else_removes_truncates_and_the_next_reset_has_another
     assert kinds(server) == {}
 
 
+@pytest.mark.long
 def test_car_that_is_removed_from_our_own_server() -> None:
     with CarlaLaneEnv() as env:
         env.reset(seed=0)

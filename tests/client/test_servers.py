@@ -153,6 +153,7 @@ def test_many_open_files_do_not_matter() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.long
 def test_server_that_hangs_is_replaced() -> None:
     with CarlaLaneEnv(timeout=1.0) as env:
         env.reset(seed=0)
@@ -168,7 +169,8 @@ def test_server_that_hangs_is_replaced() -> None:
         assert env.step(STRAIGHT_ON)[3] is False
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_server_lost_between_episodes_changes_nothing(how: int) -> None:
     with CarlaLaneEnv(timeout=1.0, n_npcs=3, town=["Circuit01", "Circuit02"]) as env:
         env.reset(seed=4)

@@ -444,6 +444,7 @@ def test_traffic_moves_and_the_scripted_driver_shares_the_road_with_it() -> None
             assert np.median(moved) > 3.0
 
 
+@pytest.mark.long
 def test_traffic_has_room_or_says_so() -> None:
     with CarlaLaneEnv(town="Circuit01", n_npcs=24) as env:
         for seed in range(8):

@@ -27,6 +27,7 @@ def test_rgb_array_shows_the_car_from_behind() -> None:
     assert (first != second).mean() > 0.05
 
 
+@pytest.mark.long
 def test_what_is_rendered_late_is_what_would_have_been_rendered_from_the_start() -> None:
     """SB3 makes every environment such that it could be rendered: until somebody looks, that must cost nothing."""
     seen: dict[int | None, list[bytes]] = {}

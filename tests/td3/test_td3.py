@@ -230,7 +230,7 @@ def test_learns_from_pixels() -> None:
     assert after > 8.5  # a random policy gets about 3.3, standing in the middle 5
 
 
-@pytest.mark.parametrize("encoder", ["separate", "critic"])
+@pytest.mark.parametrize("encoder", [pytest.param("separate", marks=pytest.mark.long), "critic"])
 def test_saved_model_plays_the_same_in_both_libraries_and_without_ours_imported(tmp_path: Path, encoder: str) -> None:
     model = filled(TD3, policy_kwargs={"encoder": encoder}, learning_rates={"critic_cnn": 1e-4}, n_steps=3)
     model.train(3, 16)

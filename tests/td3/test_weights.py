@@ -186,6 +186,7 @@ def test_models_of_others_have_no_arguments(tmp_path: Path) -> None:
         load_policy(tmp_path / "other.zip")
 
 
+@pytest.mark.long
 def test_scorecard_is_the_same(tmp_path: Path) -> None:
     with gym.make("CarlaLane-v0") as env:
         TD3("LayerNormCnnPolicy", env, policy_kwargs={"encoder": "critic"}, **SMALL).save(tmp_path / "model")
