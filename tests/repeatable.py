@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from tiny import ToldBar
 
@@ -57,3 +59,13 @@ def assert_same(one: Any, other: Any) -> None:
         assert th.equal(value, second[name]), name
     assert one._n_updates == other._n_updates
     assert one.num_timesteps == other.num_timesteps
+
+
+class PoisonAt90(BaseCallback):
+    """A weight of the critic becomes NaN at step 90."""
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps == 90:
+            with th.no_grad():
+                self.model.critic.q_networks[0][0].weight[0, 0] = math.nan
+        return True

@@ -65,7 +65,4 @@ def exploration_noise(
     """
     start, end, length = schedule
     calls = max(1, int(length) // n_envs)
-    noises: list[ActionNoise] = [LinearNormalNoise(size, start, end, calls, steps // n_envs) for _ in range(n_envs)]
-    vector = VectorizedActionNoise(noises[0], n_envs)
-    vector.noises = noises
-    return vector
+    return VectorizedActionNoise(LinearNormalNoise(size, start, end, calls, steps // n_envs), n_envs)

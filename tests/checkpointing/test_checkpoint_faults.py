@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import resource
 import shutil
@@ -19,7 +18,7 @@ import stable_baselines3
 import torch as th
 from outside_repository import python, run_python
 from paths import TESTS
-from repeatable import SMALL, RepeatableBar, assert_same, envs
+from repeatable import SMALL, PoisonAt90, RepeatableBar, assert_same, envs
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
@@ -99,7 +98,7 @@ def test_what_is_still_alive_is_not_resumed(tmp_path: Path) -> None:
     """Refused before the guard of the second training writes its weights over those of the first."""
     code = f"""
 import sys
-from repeatable import SMALL, envs
+from repeatable import SMALL, PoisonAt90, envs
 from stable_baselines3.common.callbacks import BaseCallback
 from sb3_carla.callbacks import DivergenceGuard, ExactCheckpointCallback
 from sb3_carla.td3.td3 import TD3
@@ -202,14 +201,6 @@ def test_a_stock_training_that_has_ended_goes_on_exactly(tmp_path: Path) -> None
     resumed, _ = Checkpoints(tmp_path).resume(stable_baselines3.SAC, envs())
     resumed.learn(60, reset_num_timesteps=False)
     assert_same(resumed, through)
-
-
-class PoisonAt90(BaseCallback):
-    def _on_step(self) -> bool:
-        if self.num_timesteps == 90:
-            with th.no_grad():
-                self.model.critic.q_networks[0][0].weight[0, 0] = math.nan
-        return True
 
 
 @pytest.mark.long

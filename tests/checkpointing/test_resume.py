@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import torch as th
 from gymnasium import spaces
 from outside_repository import run_new_python
 from paths import TESTS
-from repeatable import SMALL, RepeatableBar, assert_same, envs
+from repeatable import SMALL, PoisonAt90, RepeatableBar, assert_same, envs
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
@@ -264,14 +263,6 @@ def test_noise_that_remembers_goes_on(tmp_path: Path) -> None:
     assert_same(resumed, through)
 
 
-class PoisonAt90(BaseCallback):
-    def _on_step(self) -> bool:
-        if self.num_timesteps == 90:
-            with th.no_grad():
-                self.model.critic.q_networks[0][0].weight[0, 0] = math.nan
-        return True
-
-
 @pytest.mark.long
 def test_a_guard_goes_back_to_the_weights_of_before_the_checkpoint(tmp_path: Path) -> None:
     def callbacks(name: str) -> Any:
@@ -331,7 +322,7 @@ def test_a_guard_judges_by_what_was_seen_before_the_checkpoint(tmp_path: Path) -
 SIGTERM = """if True:
     import os, signal, sys
     import torch._dynamo  # once, not in every fork
-    from repeatable import SMALL, envs
+    from repeatable import SMALL, PoisonAt90, envs
     from stable_baselines3.common.callbacks import BaseCallback
     from sb3_carla.callbacks import ExactCheckpointCallback
     from sb3_carla.td3.td3 import TD3
