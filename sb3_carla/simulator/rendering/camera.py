@@ -1,9 +1,10 @@
 """
-The camera: the town's raster in perspective, with weather over it and boxes in front.
+The camera: sky, ground, and what stands on it, in perspective.
 
-To draw a frame, the ground points that the pixels see are rotated and shifted into the town (one affine map for each
-band of rows), ``cv2.remap`` looks up their colours, the weather is applied, and the boxes are painted. Equal arguments
-give equal pictures, bit for bit, whatever was rendered before: each cached entry is computed from its (rounded) key.
+To draw a frame, the sky is looked up in its picture. The ground points that the pixels see are rotated and shifted into
+the town (one affine map for each band of rows); ``cv2.remap`` looks up their materials, which become colours in this
+light and these shadows. What stands is rasterised over both. Equal arguments give equal pictures, bit for bit, whatever
+was rendered before: each cached entry is computed from its (rounded) key.
 
 At these sizes OpenCV's threads only cost time: processes that render should call ``cv2.setNumThreads(1)``.
 """
@@ -14,15 +15,18 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import carla
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.geometry import Pose
+from sb3_carla.simulator.geometry import Pose, rotation_matrix
 from sb3_carla.simulator.physics.dynamics import Ground
+from sb3_carla.simulator.rendering import ground_shading, rasteriser
+from sb3_carla.simulator.rendering.appearance import Appearance, build_appearance
+from sb3_carla.simulator.rendering.bodies import Body, ModelStore
 from sb3_carla.simulator.rendering.ground_polygons import TERRAIN
 from sb3_carla.simulator.rendering.inverse_perspective import (
     GroundView,
@@ -31,12 +35,14 @@ from sb3_carla.simulator.rendering.inverse_perspective import (
     build_ground_view,
     pose_over_plane,
 )
+from sb3_carla.simulator.rendering.look import Look
 from sb3_carla.simulator.rendering.raster import LEVELS, Raster
-from sb3_carla.simulator.rendering.scene import Box, Face, visible_faces
+from sb3_carla.simulator.rendering.scene import StaticScene, draw_scene
+from sb3_carla.simulator.rendering.sky import SkyView, draw_sky
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.rendering.weather_effects import WeatherEffects, build_weather_effects
 
-__all__ = ["Camera"]
+__all__ = ["Camera", "Terrain"]
 
 MAX_SIZE = 8192
 """Largest width and height of a picture [px]."""
@@ -45,16 +51,16 @@ CACHE_SIZE = 32
 MAX_DEPTH = 1000.0
 """Depth of the sky in a depth camera's picture [m]; CARLA's far plane."""
 SKY = int(carla.CityObjectLabel.Sky)
-SUBPIXEL = 4
-"""Fractional bits of the coordinates given to ``cv2.fillConvexPoly``."""
-
+SMALL = 128 * 128
+"""In pictures of at most so many pixels, what stands is drawn with four samples a pixel, in larger ones with one."""
 STOREY = 4.0
-"""A box whose road is lower than the camera's road plane by more than this is hidden [m]."""
-BOX_REACH = 150.0
-"""On hills, boxes farther away are left out [m]."""
+"""A body whose road is lower than the camera's road plane by more than this is hidden [m]."""
+BODY_REACH = 150.0
+"""On hills, bodies farther away are left out [m]."""
 
 _SCALES = np.exp2(-np.arange(LEVELS))[:, None, None]  # (LEVELS, 1, 1): cells of level k are 2^k times as large
 _HALF = np.array((0.0, 0.0, 0.5))  # added to the shift: OpenCV gives the centre of a pixel whole coordinates
+_NO_SHADOW = np.zeros((0, 0), np.uint8)
 
 Image = NDArray[np.uint8]
 Entry = TypeVar("Entry")
@@ -68,11 +74,28 @@ class Terrain(Protocol):
         """The town from above."""
 
     @property
+    def scene(self) -> StaticScene:
+        """What stands in it."""
+
+    @property
+    def lamps(self) -> NDArray[np.float64]:
+        """Street lights: shape (k, 3): x, y, height over the ground [m]."""
+
+    @property
+    def seed(self) -> int:
+        """Of its looks."""
+
+    @property
     def is_flat(self) -> bool:
         """Whether all lanes have the same height."""
 
     def ground(self, x: float, y: float, z: float) -> Ground:
         """Road plane at the lane nearest to a point [m]."""
+
+
+class _View(NamedTuple):
+    ground: GroundView
+    sky: SkyView
 
 
 class Camera:
@@ -93,10 +116,26 @@ class Camera:
             raise ValueError(f"camera: the field of view must be between 0 and pi rad, got {fov}")
         self.width, self.height, self.fov = width, height, fov
         self.intrinsics = Intrinsics(width, height, 0.5 * width / math.tan(0.5 * fov))
-        self._ground_views: OrderedDict[Hashable, GroundView] = OrderedDict()
-        self._weather_effects: OrderedDict[Hashable, WeatherEffects] = OrderedDict()
+        self._views: OrderedDict[Hashable, _View] = OrderedDict()
+        self._effects: OrderedDict[Hashable, WeatherEffects] = OrderedDict()
+        self._appearances: OrderedDict[Hashable, Appearance] = OrderedDict()
+        self._models = ModelStore()
+        self._factor = 2 if width * height <= SMALL else 1
+        self._canvases = {factor: rasteriser.make_canvas(height * factor, width * factor) for factor in {1, self._factor}}
+        self._shadow: Image = np.zeros((height, width), np.uint8)
+        self._facet, self._lenses = np.zeros(1, rasteriser.FACET), np.zeros(2, rasteriser.LENS)
 
-    def render(self, town: Terrain, pose: Pose, ground: Ground, weather: Weather, boxes: Sequence[Box] = ()) -> Image:
+    def render(
+        self,
+        town: Terrain,
+        pose: Pose,
+        ground: Ground,
+        weather: Weather,
+        bodies: Sequence[Body] = (),
+        *,
+        look: Look | None = None,
+        hidden_layers: int = 0,
+    ) -> Image:
         """
         Colour picture.
 
@@ -104,30 +143,43 @@ class Camera:
         :param pose: of the camera in the world
         :param ground: road plane under it, its height taken at the camera's x and y
         :param weather: light and sight
-        :param boxes: solid bodies
+        :param bodies: that are no part of the town
+        :param look: tones that differ from the town's own
+        :param hidden_layers: ``carla.MapLayer`` bits of what is not drawn
         :return: shape (height, width, 4), uint8 BGRA, C-contiguous, a fresh array
         """
         raster = town.raster
         raster.select_roads(pose.x, pose.y, pose.yaw, ground)
         plane_pose = pose_over_plane(pose, ground)
-        view = self._ground_view(plane_pose, raster)
-        effects = _cached(
-            self._weather_effects,
-            (plane_pose.height_pitch_roll, raster.cell, weather),
-            lambda: build_weather_effects(view, weather),
+        view = self._view(plane_pose, raster)
+        geometry, look = plane_pose.height_pitch_roll, look or Look()
+        appearance = _cached(
+            self._appearances, (weather, look, town.seed), lambda: build_appearance(weather, look, town.seed)
         )
-        image: Image = effects.sky.copy()  # (height, width, 4), uint8 BGRA
-        self._draw_ground(image, view, raster, _plane_to_cells(plane_pose, raster))
-        effects.apply_to_ground(image)
-        if view.sky is not None:
-            np.copyto(image, effects.sky, where=view.sky)
-        for face in self._faces(town, pose, ground, boxes):
-            _fill(image, face, (*effects.body_color(face.color, face.distance), 255), smooth=True)
+        effects = _cached(
+            self._effects,
+            (geometry, raster.cell, weather),
+            lambda: build_weather_effects(view.ground, weather, appearance.light),
+        )
+        image: Image = np.empty((self.height, self.width, 4), np.uint8)
+        heading = math.atan2(plane_pose.ahead[1], plane_pose.ahead[0])
+        self._draw_materials(image, view.ground, raster, _plane_to_cells(plane_pose, raster))
+        self._shadow[:] = 0
+        samples, spans = self._draw(
+            town, pose, ground, bodies, appearance.lighting, self._factor, self._shadow, hidden_layers
+        )
+        ground_shading.shade_ground(
+            image, view.ground.points, view.ground.depth, self._shadow, effects.weight, effects.added,
+            ground_shading.noise_tile(), appearance.ground_record(plane_pose, self.intrinsics.focal),
+            appearance.lamps_near(plane_pose, town.lamps), view.ground.horizon,
+        )  # fmt: skip
+        draw_sky(image, view.sky, appearance.sky, heading)
+        ground_shading.resolve(image, samples, spans, self._factor)
         effects.add_rain(image, pose)
         return image
 
-    def _draw_ground(self, image: Image, view: GroundView, raster: Raster, to_cells: NDArray[np.float64]) -> None:
-        """Colours of the ground, from the raster, in all rows that show some."""
+    def _draw_materials(self, image: Image, view: GroundView, raster: Raster, to_cells: NDArray[np.float64]) -> None:
+        """Shares of materials, from the raster, in all rows that show some ground."""
         for group in view.groups:
             target = image[group.first : group.last]
             samples = target
@@ -147,20 +199,50 @@ class Camera:
                 # Same width: the average of the sub-rows of each row.
                 cv2.resize(samples, target.shape[1::-1], dst=target, interpolation=cv2.INTER_AREA)
 
-    def render_semantic(self, town: Terrain, pose: Pose, ground: Ground, boxes: Sequence[Box] = ()) -> Image:
+    def _draw(
+        self,
+        town: Terrain,
+        pose: Pose,
+        ground: Ground,
+        bodies: Sequence[Body],
+        lighting: NDArray[np.void],
+        factor: int,
+        shadow: Image,
+        hidden_layers: int,
+    ) -> tuple[NDArray[np.void], NDArray[np.int32]]:
+        """Draw what stands into the canvas with ``factor`` samples a pixel's side; shadows into ``shadow``."""
+        samples, spans = self._canvases[factor]
+        rasteriser.clear(samples, spans)
+        column, row = self.intrinsics.centre
+        axes, plane = rotation_matrix(pose).T, (ground.z, ground.slope_x, ground.slope_y)
+        for lens, k in zip(self._lenses, (factor, 1), strict=True):
+            lens["focal"] = self.intrinsics.focal * k
+            lens["column"], lens["row"] = (column + 0.5) * k - 0.5, (row + 0.5) * k - 0.5
+            lens["place"], lens["axes"], lens["plane"] = (pose.x, pose.y, pose.z), axes, plane
+        placed = self._models.place(bodies if town.is_flat else _on_plane(town, pose, ground, bodies))
+        draw_scene(
+            samples, spans, shadow, self._lenses, self._facet, lighting, *town.scene, self._models.faces, placed,
+            hidden_layers,
+        )  # fmt: skip
+        return samples, spans
+
+    def render_semantic(
+        self, town: Terrain, pose: Pose, ground: Ground, bodies: Sequence[Body] = (), *, hidden_layers: int = 0
+    ) -> Image:
         """
         Semantic segmentation: ``carla.CityObjectLabel`` in the red channel, as CARLA sends it.
 
         :param town: where the camera is
         :param pose: of the camera in the world
         :param ground: road plane under it, its height taken at the camera's x and y
-        :param boxes: solid bodies
+        :param bodies: that are no part of the town
+        :param hidden_layers: ``carla.MapLayer`` bits of what is not drawn
         :return: shape (height, width, 4), uint8 BGRA
         """
         raster = town.raster
         raster.select_roads(pose.x, pose.y, pose.yaw, ground)
         plane_pose = pose_over_plane(pose, ground)
-        view = self._ground_view(plane_pose, raster)
+        view = self._view(plane_pose, raster).ground
         # (height, width, 2): column and row in level 0. Labels cannot be averaged, so there are no sub-rows.
         cells = cv2.transform(view.points, _plane_to_cells(plane_pose, raster)[0])
         labels: Image = np.empty((self.height, self.width), np.uint8)
@@ -174,14 +256,15 @@ class Camera:
             borderValue=TERRAIN,
         )
         labels[np.isinf(view.depth)] = SKY
-        for face in self._faces(town, pose, ground, boxes):
-            if face.box is not None:
-                _fill(labels, face, (face.box.tag,))
+        samples, _ = self._draw_plain(town, pose, ground, bodies, hidden_layers)
+        labels = np.where(samples["nearness"] > 0.0, samples["tag"], labels)
         image = np.zeros((self.height, self.width, 4), np.uint8)
         image[:, :, 2], image[:, :, 3] = labels, 255
         return image
 
-    def render_depth(self, town: Terrain, pose: Pose, ground: Ground, boxes: Sequence[Box] = ()) -> Image:
+    def render_depth(
+        self, town: Terrain, pose: Pose, ground: Ground, bodies: Sequence[Body] = (), *, hidden_layers: int = 0
+    ) -> Image:
         """
         Depth: distance along the camera's axis in 24 bits, (R + 256 G + 65536 B) / (2^24 - 1) * 1000 m.
 
@@ -190,55 +273,53 @@ class Camera:
         :param town: where the camera is
         :param pose: of the camera in the world
         :param ground: road plane under it, its height taken at the camera's x and y
-        :param boxes: solid bodies
+        :param bodies: that are no part of the town
+        :param hidden_layers: ``carla.MapLayer`` bits of what is not drawn
         :return: shape (height, width, 4), uint8 BGRA
         """
-        view = self._ground_view(pose_over_plane(pose, ground), town.raster)
-        depth = np.minimum(view.depth, MAX_DEPTH).astype(np.float64)
-        for face in self._faces(town, pose, ground, boxes):
-            if face.box is not None:
-                mask = np.zeros(depth.shape, np.uint8)
-                _fill(mask, face, (1,))
-                rows, columns = np.nonzero(mask)
-                # Inverse depth is linear in column and row on a plane; depth is not.
-                constant, across, down = face.inverse_depth
-                inverse = constant + across * columns + down * rows
-                depth[rows, columns] = np.clip(1.0 / np.maximum(inverse, 1e-9), 0.0, MAX_DEPTH)
-        code = np.rint(depth / MAX_DEPTH * (2**24 - 1)).astype(np.uint32)
+        view = self._view(pose_over_plane(pose, ground), town.raster).ground
+        nearness = self._draw_plain(town, pose, ground, bodies, hidden_layers)[0]["nearness"].astype(np.float64)
+        depth = np.where(nearness > 0.0, 1.0 / np.maximum(nearness, 1e-9), view.depth.astype(np.float64))
+        code = np.rint(np.clip(depth, 0.0, MAX_DEPTH) / MAX_DEPTH * (2**24 - 1)).astype(np.uint32)
         image = np.full((self.height, self.width, 4), 255, np.uint8)
         image[:, :, 2], image[:, :, 1], image[:, :, 0] = code & 255, code >> 8 & 255, code >> 16
         return image
 
-    def _ground_view(self, plane_pose: PlanePose, raster: Raster) -> GroundView:
+    def _draw_plain(
+        self, town: Terrain, pose: Pose, ground: Ground, bodies: Sequence[Body], hidden_layers: int
+    ) -> tuple[NDArray[np.void], NDArray[np.int32]]:
+        """A canvas with one sample a pixel, for labels and depths. What was drawn before is taken away."""
+        samples, spans = self._canvases[1]
+        samples["nearness"] = 0.0
+        lighting = build_appearance(Weather(), Look(), 0).lighting
+        return self._draw(town, pose, ground, bodies, lighting, 1, _NO_SHADOW, hidden_layers)
+
+    def _view(self, plane_pose: PlanePose, raster: Raster) -> _View:
         geometry = plane_pose.height_pitch_roll
-        return _cached(
-            self._ground_views,
-            (geometry, raster.cell),
-            lambda: build_ground_view(self.intrinsics, geometry, cell=raster.cell, levels=LEVELS),
-        )
 
-    def _faces(self, town: Terrain, pose: Pose, ground: Ground, boxes: Sequence[Box]) -> list[Face]:
-        if not boxes:
-            return []
-        return visible_faces(pose, boxes if town.is_flat else _on_plane(town, pose, ground, boxes), self.intrinsics)
+        def build() -> _View:
+            ground = build_ground_view(self.intrinsics, geometry, cell=raster.cell, levels=LEVELS)
+            return _View(ground, SkyView(ground))
+
+        return _cached(self._views, (geometry, raster.cell), build)
 
 
-def _on_plane(town: Terrain, pose: Pose, ground: Ground, boxes: Sequence[Box]) -> list[Box]:
+def _on_plane(town: Terrain, pose: Pose, ground: Ground, bodies: Sequence[Body]) -> list[Body]:
     """
-    Boxes moved up or down by as much as their road is away from the camera's road plane.
+    Bodies moved up or down by as much as their road is away from the camera's road plane.
 
-    The whole raster is drawn as if it lay in that plane. Boxes on a road below a bridge are left out.
+    The whole town is drawn as if it lay in that plane. Bodies on a road below a bridge are left out.
     """
     moved = []
-    for box in boxes:
-        x, y, z = box.pose.x, box.pose.y, box.pose.z
-        if math.hypot(x - pose.x, y - pose.y) < BOX_REACH:
+    for body in bodies:
+        x, y, z = body.pose.x, body.pose.y, body.pose.z
+        if math.hypot(x - pose.x, y - pose.y) < BODY_REACH:
             plane = ground.z + ground.slope_x * (x - pose.x) + ground.slope_y * (y - pose.y)
-            rise = plane - town.ground(x, y, z - box.half_extents[2]).z
+            rise = plane - town.ground(x, y, z - body.half_extents[2]).z
             if abs(rise) < STOREY:
-                moved.append(replace(box, pose=replace(box.pose, z=z + rise)))
+                moved.append(replace(body, pose=replace(body.pose, z=z + rise)))
             elif rise < 0.0:
-                moved.append(box)
+                moved.append(body)
     return moved
 
 
@@ -265,8 +346,3 @@ def _plane_to_cells(plane_pose: PlanePose, raster: Raster) -> NDArray[np.float64
     metres = np.array(((ahead_x, right_x, x), (ahead_y, right_y, y)))
     cells: NDArray[np.float64] = metres * (_SCALES / raster.cell) - _HALF
     return cells
-
-
-def _fill(image: Image, face: Face, value: tuple[float, ...], *, smooth: bool = False) -> None:
-    points = np.rint(np.clip(face.points, -1e4, 1e4) * (1 << SUBPIXEL)).astype(np.int32)
-    cv2.fillConvexPoly(image, points, value, cv2.LINE_AA if smooth else cv2.LINE_8, SUBPIXEL)

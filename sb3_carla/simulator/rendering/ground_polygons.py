@@ -16,9 +16,10 @@ import carla
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_carla.simulator.rendering.ground_shading import NEUTRAL
 from sb3_carla.simulator.rendering.lane_strips import LaneStrip, Marking
 
-__all__ = ["PALETTE", "GroundPolygon", "Surface", "ground_polygons"]
+__all__ = ["MATERIALS", "GroundPolygon", "Surface", "ground_polygons"]
 
 CHUNK = 8
 """Cross-sections in one polygon: short polygons have small bounding boxes."""
@@ -48,28 +49,41 @@ class Surface(IntEnum):
     BLUE = 10
     GREEN = 11
     RED = 12
+    PATCH = 13
+    TAR = 14
+    IRON = 15
+    TRACK = 16
+    GUTTER = 17
 
 
 _LABEL = carla.CityObjectLabel
 ROADS, SIDEWALKS, TERRAIN = (int(label) for label in (_LABEL.Roads, _LABEL.Sidewalks, _LABEL.Terrain))
 ROAD_LINES, GROUND, RAIL_TRACK = (int(label) for label in (_LABEL.RoadLines, _LABEL.Ground, _LABEL.RailTrack))
 
-PALETTE: dict[Surface, tuple[tuple[int, int, int], int, int]] = {
-    Surface.VERGE: ((58, 132, 104), 22, TERRAIN),
-    Surface.ASPHALT: ((74, 70, 68), 8, ROADS),
-    Surface.SHOULDER: ((92, 90, 90), 10, ROADS),
-    Surface.PAVEMENT: ((150, 154, 158), 8, SIDEWALKS),
-    Surface.MEDIAN: ((112, 122, 128), 14, GROUND),
-    Surface.CYCLEWAY: ((78, 74, 112), 8, ROADS),
-    Surface.BALLAST: ((84, 92, 100), 24, RAIL_TRACK),
-    Surface.KERB: ((176, 180, 182), 4, SIDEWALKS),
-    Surface.WHITE: ((236, 238, 238), 4, ROAD_LINES),
-    Surface.YELLOW: ((60, 196, 238), 4, ROAD_LINES),
-    Surface.BLUE: ((196, 120, 60), 4, ROAD_LINES),
-    Surface.GREEN: ((80, 170, 70), 4, ROAD_LINES),
-    Surface.RED: ((60, 60, 200), 4, ROAD_LINES),
+MATERIALS: dict[Surface, tuple[tuple[int, int, int, int], int]] = {
+    Surface.VERGE: ((0, 0, NEUTRAL, 0), TERRAIN),
+    Surface.ASPHALT: ((255, 0, NEUTRAL, 0), ROADS),
+    Surface.SHOULDER: ((205, 50, NEUTRAL, 0), ROADS),
+    Surface.PAVEMENT: ((0, 255, NEUTRAL, 0), SIDEWALKS),
+    Surface.MEDIAN: ((0, 140, NEUTRAL, 0), GROUND),
+    Surface.CYCLEWAY: ((190, 40, NEUTRAL, 25), ROADS),
+    Surface.BALLAST: ((60, 120, 40, 0), RAIL_TRACK),
+    Surface.KERB: ((0, 225, 90, 0), SIDEWALKS),
+    Surface.WHITE: ((0, 0, 255, 0), ROAD_LINES),
+    Surface.YELLOW: ((0, 0, NEUTRAL, 255), ROAD_LINES),
+    Surface.BLUE: ((130, 0, 160, 0), ROAD_LINES),
+    Surface.GREEN: ((100, 0, 110, 95), ROAD_LINES),
+    Surface.RED: ((120, 0, NEUTRAL, 135), ROAD_LINES),
+    Surface.PATCH: ((195, 60, 56, 0), ROADS),
+    Surface.TAR: ((255, 0, 34, 0), ROADS),
+    Surface.IRON: ((215, 40, 26, 0), ROADS),
+    Surface.TRACK: ((238, 17, 60, 0), ROADS),
+    Surface.GUTTER: ((225, 30, 46, 0), ROADS),
 }
-"""Colour (blue, green, red), standard deviation of the texture [grey levels], semantic label."""
+"""
+Shares of road, stone, white (see ``ground_shading.NEUTRAL``) and yellow, of 255; what is missing is verge. Semantic label.
+Blue, green and red paint are mixtures of the others: they keep their brightness, not their hue.
+"""
 
 # Lane type of OpenDRIVE 1.4: surface, position in the painting order. All other types are roadway.
 _LANES = {

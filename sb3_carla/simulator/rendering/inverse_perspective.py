@@ -118,8 +118,8 @@ class GroundView:
     :param depth: shape (height, width), float32, along the camera's axis [m]; infinite in the sky
     :param distance: shape (height, width), float32, from the camera [m]; infinite in the sky
     :param elevation: shape (height, width), float32, of the line of sight over the plane [rad]
+    :param azimuth: shape (height, width), float32, of the line of sight, right of straight ahead [rad]
     :param horizon: first row with ground in it
-    :param sky: shape (height, width, 1), bool: pixels of sky from row ``horizon`` on; None if there are none
     """
 
     groups: tuple[RowGroup, ...]
@@ -127,8 +127,8 @@ class GroundView:
     depth: NDArray[np.float32]
     distance: NDArray[np.float32]
     elevation: NDArray[np.float32]
+    azimuth: NDArray[np.float32]
     horizon: int
-    sky: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +230,8 @@ def build_ground_view(
         depth.astype(np.float32),
         distance.astype(np.float32),
         elevation.astype(np.float32),
+        np.arctan2(directions[..., 1], directions[..., 0]).astype(np.float32),
         horizon,
-        sky[..., None] if sky[horizon:].any() else None,
     )
 
 

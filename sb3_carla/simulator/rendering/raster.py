@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.physics.dynamics import Ground
-from sb3_carla.simulator.rendering.ground_polygons import PALETTE, GroundPolygon, Surface, ground_polygons
+from sb3_carla.simulator.rendering.ground_polygons import MATERIALS, GroundPolygon, Surface, ground_polygons
 from sb3_carla.simulator.rendering.lane_strips import LaneStrip, lane_strips
 from sb3_carla.simulator.rendering.overpasses import LOWER, UPPER, Overpass, camera_road, find_overpasses
 from sb3_carla.simulator.rendering.shared_rasters import Buffer, paint_privately
@@ -45,7 +45,7 @@ LEVELS = 6
 BLOCK = 1 << (LEVELS - 1)
 """Cells of level 0 along one side of a cell of the coarsest level."""
 TILE = 16 * BLOCK
-"""Side of the squares that are painted one at a time, and period of the texture [cells]."""
+"""Side of the squares that are painted one at a time [cells]."""
 SUPERSAMPLING = 2
 """Polygons are filled in cells of this part of a cell's side ("fine cells")."""
 WIDENING = 0.95
@@ -104,12 +104,12 @@ class Raster:
         """Size of a cell of level 0 [m]."""
         # Whole blocks, so that every level halves without a remainder.
         columns, rows = (math.ceil(length / self.cell / BLOCK) * BLOCK for length in (width, height))
-        self.verge: tuple[int, int, int, int] = (*PALETTE[Surface.VERGE][0], 255)
-        """Colour of everything outside the raster, BGRA."""
+        self.verge: tuple[int, int, int, int] = MATERIALS[Surface.VERGE][0]
+        """Shares of materials outside the raster."""
         shapes = [(rows >> k, columns >> k, 4) for k in range(LEVELS)]
         whole = allocate(sum(map(math.prod, shapes)), lambda buffer: self._paint(_split(buffer, shapes)))
         self.pyramid = _split(whole, shapes)
-        """Level k (0 is the finest): shape (rows >> k, columns >> k, 4), uint8 BGRA."""
+        """Level k (0 is the finest): shape (rows >> k, columns >> k, 4), uint8: shares of materials, see ``MATERIALS``."""
         found = find_overpasses(self._strips) if overpasses else []
         self._patches = [self._paint_overpass(overpass) for overpass in found]
 
@@ -172,11 +172,11 @@ class Raster:
             self.labels[patch.window] = patch.labels[road]
 
     def _paint(self, levels: list[Image]) -> None:
-        verge = self._colored(np.zeros((TILE * SUPERSAMPLING, TILE * SUPERSAMPLING), np.uint8))
+        verge = self._mixed(np.zeros((TILE * SUPERSAMPLING, TILE * SUPERSAMPLING), np.uint8))
         for window in _tiles(*levels[0].shape[:2]):
             target = levels[0][window]
             if self._polygons.within(window).size:
-                target[:] = self._colored(self._surfaces(window))
+                target[:] = self._mixed(self._surfaces(window))
             else:
                 target[:] = verge[: target.shape[0], : target.shape[1]]
         for finer, coarser in pairwise(levels):
@@ -201,7 +201,7 @@ class Raster:
                     slice(top.start + rows.start, top.stop + rows.start),
                     slice(left.start + columns.start, left.stop + columns.start),
                 )
-                picture[top, left] = self._colored(self._surfaces(part, overpass, road))
+                picture[top, left] = self._mixed(self._surfaces(part, overpass, road))
             patch.pictures[road] = [picture]
             for _ in range(1, LEVELS):
                 patch.pictures[road].append(_halved(patch.pictures[road][-1]))
@@ -230,18 +230,12 @@ class Raster:
             )
         return surfaces
 
-    def _colored(self, surfaces: Image) -> Image:
-        """Textured colours: shape (rows, columns, 4), uint8 BGRA, from surfaces ``SUPERSAMPLING`` times as large."""
+    def _mixed(self, surfaces: Image) -> Image:
+        """Shares of materials: shape (rows, columns, 4), uint8, from surfaces ``SUPERSAMPLING`` times as large."""
         rows, columns = (length // SUPERSAMPLING for length in surfaces.shape)
-        # (SUPERSAMPLING * rows, SUPERSAMPLING * columns, 4): blue, green, red, strength, looked up as one uint32.
-        colors = np.take(_COLORS, surfaces).view(np.uint8).reshape(*surfaces.shape, 4)
-        mixed = cv2.resize(colors, (columns, rows), interpolation=cv2.INTER_AREA)  # (rows, columns, 4)
-        strength = cv2.extractChannel(mixed, 3).astype(np.int16)
-        # The texture has a standard deviation of 64: after division by 64 it is ``strength``.
-        grain = cv2.multiply(cv2.merge([strength] * 4), _texture()[:rows, :columns], scale=1.0 / 64.0)
-        textured: Image = np.asarray(cv2.add(mixed, grain, dtype=cv2.CV_8U), np.uint8)
-        textured[:, :, 3] = 255
-        return textured
+        # (SUPERSAMPLING * rows, SUPERSAMPLING * columns, 4), looked up as one uint32.
+        shares = np.take(_SHARES, surfaces).view(np.uint8).reshape(*surfaces.shape, 4)
+        return np.asarray(cv2.resize(shares, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class _PolygonIndex:
@@ -272,8 +266,8 @@ class _PolygonIndex:
         return np.flatnonzero(touching)
 
 
-_COLORS = np.array([(*PALETTE[surface][0], PALETTE[surface][1]) for surface in Surface], np.uint8).view(np.uint32)[:, 0]
-_LABELS = np.array([PALETTE[surface][2] for surface in Surface], np.uint8)
+_SHARES = np.array([MATERIALS[surface][0] for surface in Surface], np.uint8).view(np.uint32)[:, 0]
+_LABELS = np.array([MATERIALS[surface][1] for surface in Surface], np.uint8)
 
 
 def _tiles(rows: int, columns: int) -> Iterator[Window]:
@@ -299,24 +293,3 @@ def _coarser(window: Window, level: int) -> Window:
     """The same window in another level of the pyramid."""
     rows, columns = window
     return slice(rows.start >> level, rows.stop >> level), slice(columns.start >> level, columns.stop >> level)
-
-
-@functools.lru_cache(maxsize=1)
-def _texture() -> NDArray[np.int16]:
-    """
-    Noise with grain of every size that repeats without a seam: its amplitude falls with the root of the frequency.
-
-    White noise is filtered by its Fourier transform, which makes it periodic.
-
-    :return: shape (TILE, TILE, 4), int16, blue, green, red, 0; a standard deviation of 64
-    """
-    rng, fields = np.random.default_rng(0), []
-    frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None])
-    frequency[0, 0] = np.inf  # no constant part
-    for _ in range(2):
-        noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((TILE, TILE))) / np.sqrt(frequency), (TILE, TILE))
-        fields.append(noise / noise.std())
-    light, hue = fields
-    channels = [0.9 * light - 0.3 * hue, light, 0.9 * light + 0.4 * hue, 0.0 * light]
-    texture: NDArray[np.float64] = 64.0 * np.clip(np.stack(channels, axis=2), -3.0, 3.0)
-    return np.rint(texture).astype(np.int16)

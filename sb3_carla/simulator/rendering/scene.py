@@ -1,260 +1,427 @@
-"""Solid boxes in front of a camera: visible faces and contact shadows, clipped, in the order to paint them."""
+"""
+The scene: everything that stands in a town, drawn into a canvas, and its shadows on the ground.
+
+Fixed faces and sprites are found through a grid; moving bodies are few, and all are looked at. Compiled by numba.
+Heights are over the road plane under the car, in which the whole town is drawn.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import carla
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.geometry import Pose, rotation_matrix
-from sb3_carla.simulator.rendering.inverse_perspective import Intrinsics
+from sb3_carla.simulator.rendering.mesh import Mesh, Pattern
+from sb3_carla.simulator.rendering.rasteriser import COLORS, clip_near, darken, fill, kernel
 
-__all__ = ["Box", "Face", "clip_near", "project", "visible_faces"]
+__all__ = ["BODY", "FACE", "LIGHTING", "SPRITE", "TAGS", "StaticScene", "draw_scene", "records", "static_scene"]
 
-CAR_TAG = int(carla.CityObjectLabel.Car)
-NEAR = 0.05
-"""Depth of the near plane [m]."""
-FAR = 300.0
-"""Boxes farther away are left out [m]: at 84 pixels a car is half a pixel wide there."""
-SHADOW = 0.15
-"""How far the contact shadow reaches beyond a box [m]."""
-SHADOW_COLOR = (38.0, 36.0, 35.0)
-"""Blue, green, red, 0 to 255."""
-SUN = np.array([0.35, 0.45, 0.82])
-"""Direction to the light that shades the faces, in world axes; fixed: the shading does not depend on the weather."""
-# Faces of a box: four corners in order around the face, axis (0 to 2) and sign of its outward normal. The signs of a
-# corner's x, y and z are bits 0, 1 and 2 of its index.
-_FACES = (
-    ((1, 3, 7, 5), 0, 1.0),
-    ((0, 4, 6, 2), 0, -1.0),
-    ((2, 6, 7, 3), 1, 1.0),
-    ((0, 1, 5, 4), 1, -1.0),
-    ((4, 5, 7, 6), 2, 1.0),
-    ((0, 2, 3, 1), 2, -1.0),
+CELL = 24.0
+"""Cell size of the grid [m]."""
+REACH = 150.0
+"""What stands farther away is not drawn [m]."""
+SHADOW_REACH = 60.0
+"""Shadows of what stands farther away are not drawn [m]."""
+STOREY = 4.0
+"""What stands on a road that is so far above or below the camera's road plane is hidden [m]."""
+CONTACT = 0.15
+"""How far the dark ground below a body reaches beyond it [m]."""
+CONTACT_DARKNESS = 170
+"""Darkness of the ground below a body, 0 to 255."""
+HEADLIGHT_REACH = 30.0
+"""Distance at which a car's headlights have fallen to 1/e [m]."""
+TAGS = 32
+"""More than any ``carla.CityObjectLabel``."""
+_BARS, _RAILS, _WINDOWS, _STRIPES = (int(p) for p in (Pattern.BARS, Pattern.RAILS, Pattern.WINDOWS, Pattern.STRIPES))
+_COURSES, _PLANKS, _FOLIAGE = int(Pattern.COURSES), int(Pattern.PLANKS), int(Pattern.FOLIAGE)
+
+_LOOK = [("scale", "f4"), ("color", "f4", (3,)), ("color2", "f4", (3,)), ("glow", "f4"), ("tag", "i4"), ("layer", "i4")]
+FACE = np.dtype([("corners", "f4", (4, 3)), ("base", "f4"), ("size", "f4", (2,)), ("pattern", "i4"), *_LOOK])
+"""Record: a face of a ``Mesh``, and the ``carla.MapLayer`` that it belongs to, 0 for none."""
+SPRITE = np.dtype([("place", "f4", (3,)), ("base", "f4"), ("size", "f4", (2,)), ("shape", "i4"), *_LOOK])
+"""Record: a sprite of a ``Mesh``, likewise."""
+BODY = np.dtype(
+    [
+        ("place", "f8", (3,)),  # of its origin in the world [m]
+        ("axes", "f8", (3, 3)),  # rows: forward, right and up axis in the world
+        ("first", "i8"),  # its first face, and the face after its last
+        ("last", "i8"),
+        ("footprint", "f8", (2,)),  # half length and half width [m]
+    ]
 )
-_SIGNS = np.array([[1.0 if i >> k & 1 else -1.0 for k in range(3)] for i in range(8)])
+"""Record: a body that moves; its faces are in its own axes."""
+LIGHTING = np.dtype(
+    [
+        ("ambient", "f8", (3,)),  # gains of blue, green, red: light from everywhere
+        ("sun", "f8", (3,)),  # what a face straight towards the sun gets in addition
+        ("to_sun", "f8", (3,)),  # unit vector in world axes
+        ("shadow", "f8", (2,)),  # how far the shadow of something one metre high reaches in x and y [m]
+        ("darkness", "i8"),  # of shadows on the ground, 0 (none) to 255
+        ("headlights", "f8"),  # brightness of the headlights, 0 by day to 1 by night
+        ("windows", "f8", (3,)),  # colour of a lit window; all 0 by day
+        ("haze", "f8", (3,)),  # colour of what is far away in fog
+        ("extinction", "f8"),  # of the air [1/m]
+        ("fog_start", "f8"),  # distance from which on the air is not clear [m]
+        ("tints", "f8", (TAGS, 3)),  # gain of all colours of a ``carla.CityObjectLabel``
+    ]
+)
+"""Record: light on what stands."""
+GRID = np.dtype([("low", "f8", (2,)), ("columns", "i8"), ("rows", "i8")])
+"""Record: corner with the smallest x and y [m], number of cells along x and y."""
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class StaticScene(NamedTuple):
     """
-    Solid body in the world.
+    What does not move, found through a grid: cell (i, j) is number i * rows + j.
 
-    :param pose: of the box's centre
-    :param half_extents: half length, half width, half height [m]
-    :param color: blue, green, red, 0 to 255
-    :param tag: ``carla.CityObjectLabel``
-    :param actor_id: of the body, 0 for none; decides the order of boxes at equal distances
-    """
-
-    pose: Pose
-    half_extents: tuple[float, float, float]
-    color: tuple[int, int, int] = (60, 60, 200)
-    tag: int = CAR_TAG
-    actor_id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """
-    One polygon to paint.
-
-    :param points: shape (n, 2), float64, column and row [px]; the centres of pixels have whole coordinates
-    :param color: blue, green, red, 0 to 255, shaded
-    :param distance: of the box's centre [m]
-    :param inverse_depth: (a, b, c): 1 / depth [1/m] is ``a + b * column + c * row`` on this face
-    :param box: the box it belongs to; None for a contact shadow
+    :param faces: shape (n,), records of type ``FACE``, sorted by cell
+    :param sprites: shape (m,), records of type ``SPRITE``, sorted by cell
+    :param starts: shape (2, cells + 1), int64: where a cell's faces and sprites begin
+    :param grid: shape (1,), a record of type ``GRID``
     """
 
-    points: NDArray[np.float64]
-    color: tuple[float, float, float]
-    distance: float
-    inverse_depth: tuple[float, float, float]
-    box: Box | None
+    faces: NDArray[np.void]
+    sprites: NDArray[np.void]
+    starts: NDArray[np.int64]
+    grid: NDArray[np.void]
 
 
-@dataclass(frozen=True, slots=True)
-class _Solid:
+def records(
+    mesh: Mesh, face_layer: NDArray[np.uint16] | None = None, sprite_layer: NDArray[np.uint16] | None = None
+) -> tuple[NDArray[np.void], NDArray[np.void]]:
     """
-    A box in camera coordinates.
-
-    :param box: the box in the world
-    :param centre: shape (3,), float64, forward, right, up [m]
-    :param axes: shape (3, 3), float64; rows are the box's axes in the camera's
-    :param corners: shape (8, 3), float64, forward, right, up [m]
-    :param light: shape (3,), float64, ``SUN`` in the box's axes
-    :param distance: of the centre [m]
-    :param left: least tangent right / forward of its corners; -inf if it reaches behind the near plane
-    :param right: greatest tangent; inf likewise
+    :param mesh: faces and sprites
+    :param face_layer: shape (n,), uint16: ``carla.MapLayer`` of each face; None: none has one
+    :param sprite_layer: shape (m,), uint16: as ``face_layer``
+    :return: faces, shape (n,), and sprites, shape (m,), as records
     """
+    faces, sprites = np.zeros(len(mesh.base), FACE), np.zeros(len(mesh.sprite_base), SPRITE)
+    for name in ("corners", "base", "size", "pattern", "scale", "color", "color2", "tag", "glow"):
+        faces[name] = getattr(mesh, name)
+    for name in ("place", "base", "size", "shape", "scale", "color", "color2", "tag", "glow"):
+        sprites[name] = getattr(mesh, f"sprite_{name}")
+    if face_layer is not None:
+        faces["layer"] = face_layer
+    if sprite_layer is not None:
+        sprites["layer"] = sprite_layer
+    return faces, sprites
 
-    box: Box
-    centre: NDArray[np.float64]
-    axes: NDArray[np.float64]
-    corners: NDArray[np.float64]
-    light: NDArray[np.float64]
-    distance: float
-    left: float
-    right: float
 
-
-def visible_faces(pose: Pose, boxes: Sequence[Box], intrinsics: Intrinsics) -> list[Face]:
+def static_scene(faces: NDArray[np.void], sprites: NDArray[np.void]) -> StaticScene:
     """
-    Faces that a camera sees, farthest first: painted in this order, each hides those behind it.
+    Sort faces and sprites into the grid.
 
-    :param pose: of the camera
-    :param boxes: bodies in the world
-    :param intrinsics: of the camera
-    :return: faces in the order to paint them
+    :param faces: shape (n,), records of type ``FACE``
+    :param sprites: shape (m,), records of type ``SPRITE``
     """
-    if not boxes:
-        return []
-    rotation = rotation_matrix(pose)
-    offsets = np.array([(box.pose.x - pose.x, box.pose.y - pose.y, box.pose.z - pose.z) for box in boxes])
-    centres = offsets @ rotation  # (n, 3): forward, right, up
-    radii = np.linalg.norm([box.half_extents for box in boxes], axis=1)
-    # Culling: a box is kept if its bounding sphere touches the cone around the picture's corners. ``spread`` is the
-    # tangent of the cone's half angle.
-    column, row = intrinsics.centre
-    spread = math.hypot(column + 0.5, row + 0.5) / intrinsics.focal
-    sideways = np.hypot(centres[:, 1], centres[:, 2])
-    reach = centres[:, 0] + radii
-    seen = (reach > NEAR) & (centres[:, 0] < FAR) & (sideways < spread * reach + radii * math.hypot(1.0, spread))
-    solids = [_solid(boxes[i], centres[i], rotation) for i in np.flatnonzero(seen).tolist()]
-    solids.sort(key=lambda solid: (-solid.distance, solid.box.actor_id))
-    faces = []
-    for solid in _painting_order(solids):
-        faces += [*_shadow(solid, intrinsics), *_faces(solid, intrinsics)]
-    return faces
+    centres = faces["corners"][:, :, :2].mean(axis=1).astype(np.float64)  # (n, 2)
+    places = sprites["place"][:, :2].astype(np.float64)  # (m, 2)
+    everything = np.concatenate([centres, places, np.zeros((0 if len(centres) + len(places) else 1, 2))])
+    low = everything.min(axis=0)
+    columns, rows = ((everything.max(axis=0) - low) // CELL).astype(int) + 1
+
+    def cells_of(points: NDArray[np.float64]) -> NDArray[np.int64]:
+        cells: NDArray[np.int64] = ((points - low) // CELL).astype(np.int64) @ (rows, 1)
+        return cells
+
+    face_cells, sprite_cells = cells_of(centres), cells_of(places)
+    starts = [np.searchsorted(np.sort(cells), np.arange(columns * rows + 1)) for cells in (face_cells, sprite_cells)]
+    return StaticScene(
+        faces[np.argsort(face_cells, kind="stable")],
+        sprites[np.argsort(sprite_cells, kind="stable")],
+        np.array(starts, np.int64),
+        np.array([(low, columns, rows)], GRID),
+    )
 
 
-def _solid(box: Box, centre: NDArray[np.float64], camera: NDArray[np.float64]) -> _Solid:
-    body = rotation_matrix(box.pose)  # (3, 3): columns are the box's axes in the world
-    axes = body.T @ camera  # (3, 3): rows are the box's axes in the camera's
-    corners = centre + (_SIGNS * box.half_extents) @ axes
-    left, right = -math.inf, math.inf
-    if float(corners[:, 0].min()) > NEAR:
-        tangents = corners[:, 1] / corners[:, 0]
-        left, right = float(tangents.min()), float(tangents.max())
-    return _Solid(box, centre, axes, corners, SUN @ body, float(np.linalg.norm(centre)), left, right)
-
-
-def _painting_order(solids: list[_Solid]) -> list[_Solid]:
+@kernel
+def draw_scene(
+    samples: NDArray[np.void],
+    spans: NDArray[np.int32],
+    shadow: NDArray[np.uint8],
+    lenses: NDArray[np.void],
+    facets: NDArray[np.void],
+    lightings: NDArray[np.void],
+    faces: NDArray[np.void],
+    sprites: NDArray[np.void],
+    starts: NDArray[np.int64],
+    grids: NDArray[np.void],
+    models: NDArray[np.void],
+    bodies: NDArray[np.void],
+    hidden_layers: int,
+) -> None:
     """
-    Painter's algorithm: far to near by centres, corrected by ``_hides``.
+    Draw what stands in a town.
 
-    A long lorry's centre may be nearer than that of a car in front of it, so distances alone are not enough. Source:
-    Newell, Newell, Sancha, A solution to the hidden surface problem, ACM 1972, reduced to boxes that do not intersect.
+    :param samples: of the canvas that is drawn into
+    :param spans: of that canvas
+    :param shadow: shape (rows, columns) or (0, 0), uint8, darkness of the ground: is drawn into
+    :param lenses: shape (2,), records of type ``LENS``: camera of the canvas, the same camera for the shadow
+    :param facets: shape (1,), a record of type ``FACET``, to calculate in
+    :param lightings: shape (1,), a record of type ``LIGHTING``
+    :param faces: of a ``StaticScene``
+    :param sprites: likewise
+    :param starts: likewise
+    :param grids: likewise
+    :param models: shape (f,), records of type ``FACE``: faces of the bodies, in their axes
+    :param bodies: shape (k,), records of type ``BODY``: what moves
+    :param hidden_layers: ``carla.MapLayer`` bits of what is not drawn
     """
-    if len(solids) < 2:
-        return solids
-    ordered = []
-    waiting = list(solids)
-    while waiting:
-        first = next((a for a in waiting if not any(_hides(a, b) for b in waiting if b is not a)), waiting[0])
-        ordered.append(first)
-        waiting.remove(first)
-    return ordered
+    lens, shade, facet, lighting = lenses[0], lenses[1], facets[0], lightings[0]
+    x, y = lens.place[0], lens.place[1]
+    grid = grids[0]
+    columns, rows = grid.columns, grid.rows
+    first_column = max(0, math.floor((x - REACH - grid.low[0]) / CELL))
+    last_column = min(columns - 1, math.floor((x + REACH - grid.low[0]) / CELL))
+    first_row = max(0, math.floor((y - REACH - grid.low[1]) / CELL))
+    last_row = min(rows - 1, math.floor((y + REACH - grid.low[1]) / CELL))
+    throws = shadow.size > 0 and lighting.darkness > 0
+    for column in range(first_column, last_column + 1):
+        for row in range(first_row, last_row + 1):
+            dx, dy = grid.low[0] + (column + 0.5) * CELL - x, grid.low[1] + (row + 0.5) * CELL - y
+            squared = dx * dx + dy * dy
+            # A cell behind the camera can still throw a shadow in front of it.
+            if dx * lens.axes[0, 0] + dy * lens.axes[0, 1] < -1.5 * CELL or squared > REACH * REACH:
+                continue
+            shaded = throws and squared < SHADOW_REACH * SHADOW_REACH
+            cell = column * rows + row
+            for number in range(starts[0, cell], starts[0, cell + 1]):
+                face = faces[number]
+                if not face.layer & hidden_layers and _stand(lens, facet, face):
+                    _draw_face(samples, spans, shadow, lens, shade, facet, lighting, face, shaded)
+            for number in range(starts[1, cell], starts[1, cell + 1]):
+                sprite = sprites[number]
+                if not sprite.layer & hidden_layers:
+                    _draw_sprite(samples, spans, shadow, lens, shade, facet, lighting, sprite, shaded)
+    for k in range(len(bodies)):
+        body = bodies[k]
+        if shadow.size > 0:
+            _contact(shadow, shade, facet, body)
+        for number in range(body.first, body.last):
+            _carry(facet, body, models[number])
+            _draw_face(samples, spans, shadow, lens, shade, facet, lighting, models[number], throws)
 
 
-def _hides(a: _Solid, b: _Solid) -> bool:
-    """Whether ``a`` lies in front of ``b``: a plane of a face separates them, with ``a`` on the camera's side."""
-    if a.right <= b.left or b.right <= a.left:
-        return False
-    gap = b.distance - a.distance
-    if abs(gap) > sum(a.box.half_extents) + sum(b.box.half_extents):
-        return gap > 0.0
-    return _separated(a, b) and not _separated(b, a)
+@kernel
+def _ground(lens: Any, x: float, y: float) -> float:
+    """Height of the road plane at a point [m]."""
+    return lens.plane[0] + lens.plane[1] * (x - lens.place[0]) + lens.plane[2] * (y - lens.place[1])
 
 
-def _separated(front: _Solid, back: _Solid) -> bool:
-    """Whether a face's plane of either box has ``front`` on the camera's side and ``back`` on the other."""
-    for solid, other, side in ((front, back, 1.0), (back, front, -1.0)):
+@kernel
+def _see(lens: Any, facet: Any, corner: int, x: float, y: float, z: float) -> None:
+    """A point of the world as a corner in camera axes."""
+    dx, dy, dz = x - lens.place[0], y - lens.place[1], z - lens.place[2]
+    for k in range(3):
+        facet.seen[corner, k] = lens.axes[k, 0] * dx + lens.axes[k, 1] * dy + lens.axes[k, 2] * dz
+
+
+@kernel
+def _stand(lens: Any, facet: Any, face: Any) -> bool:
+    """Corners of a fixed face in the world; False if it stands on another storey."""
+    for i in range(4):
+        x, y = face.corners[i, 0], face.corners[i, 1]
+        height = _ground(lens, x, y)
+        if abs(height - face.base) > STOREY:
+            return False
+        facet.world[i, 0], facet.world[i, 1], facet.world[i, 2] = x, y, height + face.corners[i, 2]
+    return True
+
+
+@kernel
+def _carry(facet: Any, body: Any, face: Any) -> None:
+    """Corners of a body's face in the world."""
+    for i in range(4):
         for k in range(3):
-            axis, extent = solid.axes[k], solid.box.half_extents[k]
-            middle = float(axis @ solid.centre)
-            others = other.corners @ axis - middle
-            camera = -middle
-            for sign in (1.0, -1.0):
-                # ``solid`` lies below the plane sign * x = extent. ``other`` must lie above it, the camera (the origin)
-                # below it if ``solid`` is the front one, else above.
-                if (sign * others).min() >= extent - 1e-6 and side * (sign * camera - extent) < 0.0:
-                    return True
-    return False
+            facet.world[i, k] = body.place[k]
+            for axis in range(3):
+                facet.world[i, k] += body.axes[axis, k] * face.corners[i, axis]
 
 
-def _shadow(solid: _Solid, intrinsics: Intrinsics) -> list[Face]:
-    """Dark rectangle on the ground around a box; none if the camera is below that ground."""
-    length, width, height = solid.box.half_extents
-    corners = np.array([(x, y, -height) for x, y in ((1, 1), (1, -1), (-1, -1), (-1, 1))], dtype=np.float64)
-    corners[:, :2] *= length + SHADOW, width + SHADOW
-    if float(solid.axes[2] @ (solid.centre - height * solid.axes[2])) >= 0.0:
-        return []
-    polygon = clip_near(solid.centre + corners @ solid.axes)
-    if len(polygon) < 3:
-        return []
-    return [Face(project(polygon, intrinsics), SHADOW_COLOR, solid.distance, (0.0, 0.0, 0.0), None)]
+@kernel
+def _in_view(lens: Any, facet: Any) -> bool:
+    """Whether a quadrilateral is at least partly in front of the camera, between its left and right edges."""
+    spread = (lens.column + 1.0) / lens.focal
+    behind = left = right = 0
+    for i in range(4):
+        reach = spread * facet.seen[i, 0]
+        behind += facet.seen[i, 0] < 0.1
+        left += facet.seen[i, 1] < -reach
+        right += facet.seen[i, 1] > reach
+    return behind < 4 and left < 4 and right < 4
 
 
-def _faces(solid: _Solid, intrinsics: Intrinsics) -> list[Face]:
-    faces = []
-    blue, green, red = solid.box.color
-    for corners, k, sign in _FACES:
-        normal = sign * solid.axes[k]
-        polygon = solid.corners[list(corners)]
-        offset = float(normal @ polygon[0])
-        if offset >= 0.0:  # the outward normal points away from the camera
-            continue
-        polygon = clip_near(polygon)
-        if len(polygon) < 3:
-            continue
-        # Lambert's cosine law over ambient light.
-        light = 0.55 + 0.45 * max(0.0, sign * float(solid.light[k]))
-        # On the face normal . (depth * (1, u, v)) = offset, with u = (column - cx) / f and v = (cy - row) / f, hence
-        # 1 / depth = normal . (1, u, v) / offset, which is linear in column and row.
-        column, row = intrinsics.centre
-        across, down = float(normal[1]) / (intrinsics.focal * offset), -float(normal[2]) / (intrinsics.focal * offset)
-        constant = float(normal[0]) / offset - across * column - down * row
-        color = light * blue, light * green, light * red
-        faces.append(Face(project(polygon, intrinsics), color, solid.distance, (constant, across, down), solid.box))
-    return faces
+@kernel
+def _begin(facet: Any, width: float, height: float) -> None:
+    """Axes of a facet from its corners in camera axes, and its size [m]."""
+    facet.width, facet.height = width, height
+    for k in range(3):
+        facet.along[k] = (facet.seen[1, k] - facet.seen[0, k]) / width
+        facet.up[k] = (facet.seen[3, k] - facet.seen[0, k]) / height
 
 
-def clip_near(polygon: NDArray[np.float64]) -> NDArray[np.float64]:
-    """
-    Part of a polygon in front of the near plane.
+@kernel
+def _draw_face(
+    samples: NDArray[np.void],
+    spans: NDArray[np.int32],
+    shadow: NDArray[np.uint8],
+    lens: Any,
+    shade: Any,
+    facet: Any,
+    lighting: Any,
+    face: Any,
+    shaded: bool,
+) -> None:
+    """Draw the face whose corners are in ``facet.world``, and its shadow if ``shaded``."""
+    # Outward normal. The axes are left-handed: seen from its front, (along x up) points away.
+    length = facing = towards_sun = 0.0
+    for k in range(3):
+        i, j = (k + 1) % 3, (k + 2) % 3
+        along_i, along_j = facet.world[1, i] - facet.world[0, i], facet.world[1, j] - facet.world[0, j]
+        up_i, up_j = facet.world[3, i] - facet.world[0, i], facet.world[3, j] - facet.world[0, j]
+        normal = along_j * up_i - along_i * up_j
+        length += normal * normal
+        facing += normal * (lens.place[k] - facet.world[0, k])
+        towards_sun += normal * lighting.to_sun[k]
+    thin = face.pattern == _BARS or face.pattern == _RAILS
+    if shaded and (towards_sun > 0.0 or thin):
+        _shadow_of_face(shadow, shade, facet, lighting)
+    if facing <= 0.0 and not thin:
+        return
+    for i in range(4):
+        _see(lens, facet, i, facet.world[i, 0], facet.world[i, 1], facet.world[i, 2])
+    if not _in_view(lens, facet) or not clip_near(facet):
+        return
+    _begin(facet, face.size[0], face.size[1])
+    facet.pattern, facet.is_sprite, facet.scale, facet.tag = face.pattern, 0, face.scale, face.tag
+    towards_sun = max(towards_sun, 0.0) / math.sqrt(length + 1e-12)
+    _paint(facet, lighting, face, face.pattern, towards_sun)
+    fill(samples, spans, lens, facet)
 
-    Source: Sutherland and Hodgman, Reentrant polygon clipping, CACM 17, 1974.
 
-    :param polygon: shape (n, 3), float64, forward, right, up [m]
-    :return: shape (m, 3), float64; m is 0 if nothing is left
-    """
-    inside = polygon[:, 0] >= NEAR
-    if inside.all():
-        return polygon
-    kept = []
-    for i in range(len(polygon)):
-        j = (i + 1) % len(polygon)
-        if inside[i]:
-            kept.append(polygon[i])
-        if inside[i] != inside[j]:  # the edge crosses the plane
-            share = (NEAR - polygon[i, 0]) / (polygon[j, 0] - polygon[i, 0])
-            kept.append(polygon[i] + share * (polygon[j] - polygon[i]))
-    return np.array(kept).reshape(-1, 3)
+@kernel
+def _draw_sprite(
+    samples: NDArray[np.void],
+    spans: NDArray[np.int32],
+    shadow: NDArray[np.uint8],
+    lens: Any,
+    shade: Any,
+    facet: Any,
+    lighting: Any,
+    sprite: Any,
+    shaded: bool,
+) -> None:
+    """Draw one sprite, and its shadow if ``shaded``."""
+    x, y, width, height = sprite.place[0], sprite.place[1], sprite.size[0], sprite.size[1]
+    ground = _ground(lens, x, y)
+    if abs(ground - sprite.base) > STOREY:
+        return
+    if shaded:
+        _shadow_of_sprite(shadow, shade, facet, lighting, sprite)
+    dx, dy = x - lens.place[0], y - lens.place[1]
+    distance = math.sqrt(dx * dx + dy * dy)
+    if distance < 0.3 or dx * lens.axes[0, 0] + dy * lens.axes[0, 1] < -width:
+        return
+    # Half the width to the right of the line of sight.
+    side_x, side_y = -0.5 * width * dy / distance, 0.5 * width * dx / distance
+    low = ground + sprite.place[2]
+    _see(lens, facet, 0, x - side_x, y - side_y, low)
+    _see(lens, facet, 1, x + side_x, y + side_y, low)
+    _see(lens, facet, 2, x + side_x, y + side_y, low + height)
+    _see(lens, facet, 3, x - side_x, y - side_y, low + height)
+    if not _in_view(lens, facet) or not clip_near(facet):
+        return
+    _begin(facet, width, height)
+    facet.pattern, facet.is_sprite, facet.scale, facet.tag = sprite.shape, 1, sprite.scale, sprite.tag
+    _paint(facet, lighting, sprite, _FOLIAGE, 0.5)
+    if sprite.shape < 2:  # one colour
+        for k in range(3):
+            facet.colors[0, k] = facet.colors[3, k]
+    fill(samples, spans, lens, facet)
 
 
-def project(points: NDArray[np.float64], intrinsics: Intrinsics) -> NDArray[np.float64]:
-    """
-    Pinhole projection.
+@kernel
+def _paint(facet: Any, lighting: Any, item: Any, pattern: int, towards_sun: float) -> None:
+    """Colours of a face or sprite in this light and at this distance, for its pattern to choose from."""
+    distance = math.sqrt(facet.seen[0, 0] ** 2 + facet.seen[0, 1] ** 2 + facet.seen[0, 2] ** 2)
+    # Koschmieder: c = transmission * c0 + (1 - transmission) * haze, with Beer and Lambert's transmission.
+    transmission = 1.0
+    if lighting.extinction > 0.0:
+        transmission = math.exp(-lighting.extinction * max(distance - lighting.fog_start, 0.0))
+    headlight = 0.0
+    if lighting.headlights > 0.0:
+        headlight = lighting.headlights * math.exp(-((distance / HEADLIGHT_REACH) ** 2))
+    for i in range(COLORS):
+        # Share of the second colour, and brightness.
+        share, bright = 0.0, 1.0
+        if pattern == _WINDOWS:
+            share, bright = (0.0, 1.0 - 0.06 * i) if i < 2 else (1.0, 1.0 + 0.5 * (i == 3))
+            share, bright = (0.3, 1.0) if i == 4 else (share, bright)
+        elif pattern == _COURSES or pattern == _PLANKS:
+            bright = 0.88 + 0.08 * i if i < 4 else 1.0
+        elif pattern == _FOLIAGE:
+            share = 1.0 - i / 3.0 if i < 4 else 0.5
+        elif pattern == _STRIPES:
+            share = i / 3.0 if i < 4 else 0.5
+        for k in range(3):
+            own = bright * lighting.tints[item.tag, k] * ((1.0 - share) * item.color[k] + share * item.color2[k])
+            light = min(lighting.ambient[k] + lighting.sun[k] * towards_sun + headlight, 1.5)
+            value = own * (item.glow + (1.0 - item.glow) * light)
+            if pattern == _WINDOWS and i == 3:
+                value = max(value, lighting.windows[k])
+            value = transmission * value + (1.0 - transmission) * lighting.haze[k]
+            facet.colors[i, k] = int(min(value, 255.0))
 
-    :param points: shape (n, 3), float64, forward > 0, right, up [m]
-    :param intrinsics: of the camera
-    :return: shape (n, 2), float64, column and row [px]
-    """
-    scale = intrinsics.focal / points[:, 0]
-    column, row = intrinsics.centre
-    return np.stack((column + points[:, 1] * scale, row - points[:, 2] * scale), axis=1)
+
+@kernel
+def _shadow_of_face(shadow: NDArray[np.uint8], lens: Any, facet: Any, lighting: Any) -> None:
+    for i in range(4):
+        x, y = facet.world[i, 0], facet.world[i, 1]
+        height = max(facet.world[i, 2] - _ground(lens, x, y), 0.0)
+        x, y = x + lighting.shadow[0] * height, y + lighting.shadow[1] * height
+        _see(lens, facet, i, x, y, _ground(lens, x, y))
+    _darken_ground(shadow, lens, facet, lighting.darkness)
+
+
+@kernel
+def _contact(shadow: NDArray[np.uint8], lens: Any, facet: Any, body: Any) -> None:
+    """Dark ground below a body."""
+    length, width = body.footprint[0] + CONTACT, body.footprint[1] + CONTACT
+    for i in range(4):
+        ahead, right = length if i < 2 else -length, width if i == 1 or i == 2 else -width
+        x = body.place[0] + body.axes[0, 0] * ahead + body.axes[1, 0] * right
+        y = body.place[1] + body.axes[0, 1] * ahead + body.axes[1, 1] * right
+        _see(lens, facet, i, x, y, _ground(lens, x, y))
+    _darken_ground(shadow, lens, facet, CONTACT_DARKNESS)
+
+
+@kernel
+def _darken_ground(shadow: NDArray[np.uint8], lens: Any, facet: Any, strength: int) -> None:
+    """Darken the ground within the four corners of ``facet.seen``."""
+    if _in_view(lens, facet) and clip_near(facet):
+        facet.is_sprite = 0
+        darken(shadow, lens, facet, strength)
+
+
+@kernel
+def _shadow_of_sprite(shadow: NDArray[np.uint8], lens: Any, facet: Any, lighting: Any, sprite: Any) -> None:
+    width, height = sprite.size[0], sprite.size[1]
+    slant = math.sqrt(lighting.shadow[0] ** 2 + lighting.shadow[1] ** 2) + 1e-6
+    # Unit vector away from the sun.
+    away_x, away_y = lighting.shadow[0] / slant, lighting.shadow[1] / slant
+    # A crown is as deep as it is wide, so that its shadow is at least as long.
+    depth = width if sprite.shape > 1 else 0.0
+    length = height * slant + depth
+    reach = sprite.place[2] * slant - 0.5 * depth
+    for i in range(4):
+        ahead = reach if i < 2 else reach + length
+        right = 0.5 * width if i == 1 or i == 2 else -0.5 * width
+        x = sprite.place[0] + away_x * ahead - away_y * right
+        y = sprite.place[1] + away_y * ahead + away_x * right
+        _see(lens, facet, i, x, y, _ground(lens, x, y))
+    if _in_view(lens, facet) and clip_near(facet):
+        _begin(facet, width, length)
+        facet.pattern, facet.is_sprite, facet.scale = sprite.shape, 1, sprite.scale
+        darken(shadow, lens, facet, lighting.darkness)

@@ -1,0 +1,103 @@
+"""Bodies that move, or were put into the world by a client: boxes, and models of vehicles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import carla
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_carla.simulator.geometry import Pose, rotation_matrix
+from sb3_carla.simulator.rendering.mesh import Mesh, Pattern
+from sb3_carla.simulator.rendering.scene import BODY, FACE, records
+
+__all__ = ["Body", "ModelStore", "box_mesh"]
+
+CAR_TAG = int(carla.CityObjectLabel.Car)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """
+    Solid body in the world.
+
+    :param pose: of its centre
+    :param half_extents: half length, half width, half height [m]
+    :param color: blue, green, red, 0 to 255
+    :param tag: ``carla.CityObjectLabel``
+    :param model: in its own axes, origin on the ground below its centre; None: a box
+    """
+
+    pose: Pose
+    half_extents: tuple[float, float, float]
+    color: tuple[int, int, int] = (60, 60, 200)
+    tag: int = CAR_TAG
+    model: Mesh | None = None
+
+
+def box_mesh(half_extents: tuple[float, float, float], color: tuple[int, int, int], tag: int) -> Mesh:
+    """
+    A box of one colour, without its lower side.
+
+    :param half_extents: half length, half width, half height [m]
+    :param color: blue, green, red
+    :param tag: ``carla.CityObjectLabel``
+    """
+    length, width, height = half_extents
+    top = 2.0 * height
+    # Seen from outside: bottom left, bottom right, top right, top left.
+    around = [(1, 1), (1, -1), (-1, -1), (-1, 1)]  # signs of forward and right, going around the box
+    walls = [
+        [(fa * length, ra * width, z) for (fa, ra), z in ((a, 0.0), (b, 0.0), (b, top), (a, top))]
+        for a, b in zip(around, around[1:] + around[:1], strict=True)
+    ]
+    roof = [(f * length, r * width, top) for f, r in ((-1, -1), (-1, 1), (1, 1), (1, -1))]
+    corners = np.array([*walls, roof], np.float32)
+    faces, none = len(corners), np.zeros
+    size = np.array([(2 * width, top), (2 * length, top)] * 2 + [(2 * width, 2 * length)], np.float32)
+    colors = np.tile(np.array(color, np.float32), (faces, 1))
+    return Mesh(
+        corners, none(faces, np.float32), size, np.full(faces, Pattern.PLAIN, np.int32), np.ones(faces, np.float32),
+        colors, colors, np.full(faces, tag, np.uint8), none(faces, np.float32),
+        none((0, 3), np.float32), none(0, np.float32), none((0, 2), np.float32), none(0, np.int32),
+        none(0, np.float32), none((0, 3), np.float32), none((0, 3), np.float32), none(0, np.uint8),
+        none(0, np.float32),
+    )  # fmt: skip
+
+
+class ModelStore:
+    """Faces of all models that a camera has seen, in one array: each model is converted once."""
+
+    def __init__(self) -> None:
+        self.faces = np.zeros(0, FACE)
+        """Shape (f,), records of type ``FACE``."""
+        self._ranges: dict[object, tuple[int, int]] = {}
+        self._models: list[Mesh] = []  # kept alive, because they are known by their ids
+
+    def place(self, bodies: Sequence[Body]) -> NDArray[np.void]:
+        """
+        :param bodies: in the world
+        :return: shape (k,), records of type ``BODY``
+        """
+        placed = np.zeros(len(bodies), BODY)
+        for record, body in zip(placed, bodies, strict=True):
+            axes = rotation_matrix(body.pose).T  # rows: forward, right, up
+            record["axes"] = axes
+            # From the centre down to the ground.
+            record["place"] = (body.pose.x, body.pose.y, body.pose.z) - body.half_extents[2] * axes[2]
+            record["first"], record["last"] = self._range(body)
+            record["footprint"] = body.half_extents[:2]
+        return placed
+
+    def _range(self, body: Body) -> tuple[int, int]:
+        key = id(body.model) if body.model is not None else (body.half_extents, body.color, body.tag)
+        known = self._ranges.get(key)
+        if known is None:
+            model = body.model or box_mesh(body.half_extents, body.color, body.tag)
+            self._models.append(model)
+            first = len(self.faces)
+            self.faces = np.concatenate([self.faces, records(model)[0]])
+            known = self._ranges[key] = first, len(self.faces)
+        return known
