@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -62,7 +63,7 @@ def divide(grid: LaneGrid, random: np.random.Generator) -> Zones:
     weights = random.dirichlet(np.full(5, 1.2)) + 0.06
     contours, _ = cv2.findContours(grid.lane.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     number = np.zeros(grid.shape, np.uint16)
-    uses: list[int] = [int(LandUse.COUNTRY)]  # zone 0: cells that no roadside reaches
+    uses: list[int] = [int(LandUse.COUNTRY)]  # zone 0 has no cells
     for contour in contours:
         pixels = contour[:, 0]
         for part in _parts(len(pixels) * grid.cell, grid.cell, random):
@@ -71,9 +72,17 @@ def divide(grid: LaneGrid, random: np.random.Generator) -> Zones:
                 continue
             number[rows, columns] = len(uses)
             uses.append(_use(grid, rows, columns, weights, random))
-    # The nearest cell of a lane may be one that the contour passes by at a corner.
-    grown = np.where(number > 0, number, cv2.dilate(number, np.ones((3, 3), np.uint8)))
-    return Zones(grid.spread(grown.astype(np.int32)), np.array(uses))
+    return Zones(_spread(number), np.array(uses))
+
+
+def _spread(number: NDArray[np.uint16]) -> NDArray[np.int32]:
+    """Give every cell the number of the nearest cell that has one: shape (rows, columns)."""
+    blank = (number == 0).astype(np.uint8)
+    labels = cv2.distanceTransformWithLabels(blank, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    table = np.zeros(int(labels.max()) + 1, np.int32)
+    numbered = blank == 0
+    table[labels[numbered]] = number[numbered]
+    return table[labels]
 
 
 def _parts(length: float, cell: float, random: np.random.Generator) -> list[slice]:
@@ -82,7 +91,7 @@ def _parts(length: float, cell: float, random: np.random.Generator) -> list[slic
     while at < length:
         at += SHORTEST + (LONGEST - SHORTEST) * float(random.random())
         ends.append(round(min(at, length) / cell))
-    return [slice(first, last) for first, last in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(first, last) for first, last in itertools.pairwise(ends)]
 
 
 def _use(

@@ -47,7 +47,6 @@ class LaneGrid:
     - ``to_junction``: to the nearest lane of a junction
     - ``road_width``: width of the widest stretch of lanes nearby [m]
     - ``blocked``: whether lanes near there lie above each other
-    - ``nearest``: index of the nearest lane's cell, for :meth:`spread`
     """
 
     def __init__(self, strips: Sequence[LaneStrip]) -> None:
@@ -68,8 +67,9 @@ class LaneGrid:
                 masks.append(junction)
             self._fill(strip, masks)
         self.lane = lane.astype(bool)
-        self.to_road, self.to_junction = self._distance(road), self._distance(junction)
-        self.to_lane, self.nearest = self._distance(lane), _labels(lane)
+        self.to_lane = self._distance(lane)
+        self.to_road = self.to_lane if np.array_equal(road, lane) else self._distance(road)
+        self.to_junction = self._distance(junction, cv2.DIST_MASK_5)
         self.road_width = self._road_width(road, junction)
         self._places = np.concatenate([(strip.inner + strip.outer) / 2.0 for strip in strips] + edges)
         middles = [strip.heights for strip in strips]
@@ -88,10 +88,10 @@ class LaneGrid:
             for mask in masks:
                 cv2.fillPoly(mask, [outline], 1, shift=4)
 
-    def _distance(self, mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _distance(self, mask: NDArray[np.uint8], method: int = cv2.DIST_MASK_PRECISE) -> NDArray[np.float32]:
         if not mask.any():
             return np.full(self.shape, 1e6, np.float32)
-        distance = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        distance = cv2.distanceTransform(1 - mask, cv2.DIST_L2, method)
         return (distance * np.float32(self.cell)).astype(np.float32)
 
     def _road_width(self, road: NDArray[np.uint8], junction: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -124,11 +124,27 @@ class LaneGrid:
         :return: shape (...,), int64, indices into a flattened field; places outside belong to the outermost cells
         """
         cells = ((places - self.origin) / self.cell).astype(np.int64)
-        columns, rows = cells[..., 0], cells[..., 1]
-        inside: NDArray[np.int64] = np.clip(rows, 0, self.shape[0] - 1) * self.shape[1] + np.clip(
-            columns, 0, self.shape[1] - 1
-        )
-        return inside
+        columns = np.maximum(np.minimum(cells[..., 0], self.shape[1] - 1), 0)
+        rows: NDArray[np.int64] = np.maximum(np.minimum(cells[..., 1], self.shape[0] - 1), 0)
+        return rows * self.shape[1] + columns
+
+    def sample(self, field: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """
+        Values of a distance field between the centres of its cells, bilinear.
+
+        :param field: shape (rows, columns)
+        :param places: shape (..., 2), world x and y [m]
+        :return: shape (...,)
+        """
+        cells = (places - self.origin) / self.cell - 0.5
+        cells = np.maximum(np.minimum(cells, np.array(self.shape[::-1]) - 1.001), 0.0)
+        whole = cells.astype(np.int64)
+        right, down = np.moveaxis(cells - whole, -1, 0)
+        index, flat, width = whole[..., 1] * self.shape[1] + whole[..., 0], field.ravel(), self.shape[1]
+        upper = (1.0 - right) * flat[index] + right * flat[index + 1]
+        lower = (1.0 - right) * flat[index + width] + right * flat[index + width + 1]
+        values: NDArray[np.float64] = (1.0 - down) * upper + down * lower
+        return values
 
     def centres(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """Places of the centres of cells: shape (n,) to (n, 2) [m]."""
@@ -153,11 +169,13 @@ class LaneGrid:
 
         :param places: shape (n, 2), world x and y [m]
         :param field: ``to_road`` or ``to_lane``
-        :return: shape (n, 2), not unit vectors
+        :return: shape (n, 2), unit vectors
         """
-        flat, step = field.ravel(), 2.0 * self.cell
-        sides = [flat[self.indices(places + shift)] for shift in ((step, 0), (-step, 0), (0, step), (0, -step))]
-        return np.stack([sides[1] - sides[0], sides[3] - sides[2]], axis=1).astype(np.float64)
+        step = 2.0 * self.cell
+        sides = [self.sample(field, places + shift) for shift in ((step, 0), (-step, 0), (0, step), (0, -step))]
+        fall = np.stack([sides[1] - sides[0], sides[3] - sides[2]], axis=1)
+        inward: NDArray[np.float64] = fall / np.maximum(np.linalg.norm(fall, axis=1), 1e-9)[:, None]
+        return inward
 
     def curves(self, field: NDArray[np.float32], distance: float, step: float = 1.0) -> list[Curve]:
         """
@@ -166,7 +184,7 @@ class LaneGrid:
         :param field: ``to_road`` or ``to_lane``
         :param distance: [m]
         :param step: distance of the places on a curve [m]
-        :return: those that are longer than 30 m; smoothed, so that the distance differs by up to a cell
+        :return: those that are longer than 30 m, smoothed
         """
         found, _ = cv2.findContours((field < distance).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         curves = []
@@ -176,24 +194,10 @@ class LaneGrid:
             line = (contour[:, 0].astype(np.float64) + 0.5) * self.cell + self.origin
             for _ in range(2):
                 line = _smoothed(line)
-            curves.append(_resampled(line, step))
+            line = _resampled(line, step)
+            excess = self.sample(field, line) - distance
+            curves.append(line + excess[:, None] * self.inward(line, field))
         return curves
-
-    def spread(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
-        """
-        Give every cell the value of the nearest cell that belongs to a lane.
-
-        :param values: shape (rows, columns); only the values of lanes' cells count
-        :return: shape (rows, columns), int32
-        """
-        table = np.zeros(int(self.nearest.max()) + 1, np.int32)
-        table[self.nearest[self.lane]] = values[self.lane]
-        return table[self.nearest]
-
-
-def _labels(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
-    labels = cv2.distanceTransformWithLabels(1 - mask, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
-    return np.asarray(labels, np.int32)
 
 
 def _smoothed(line: Curve) -> Curve:

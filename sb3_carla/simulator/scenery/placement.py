@@ -21,6 +21,10 @@ STEP = 1.0
 """Distance of neighbouring places on a curve [m]."""
 SPACING = 0.45
 """Distance of the places of a footprint that are looked up [m]; less than a cell."""
+COARSE = 1.5
+"""Likewise for distances to lanes [m]; less than the width of a lane."""
+FARTHEST = 50.0
+"""Nothing stands farther from the lanes [m]."""
 GAP = 0.3
 """Half the least distance of two objects, about [m]."""
 PIECE = 4.0
@@ -66,8 +70,11 @@ class Site:
         self._slots = {slot: random.random(len(zones.use)) for slot in SLOTS}
         self._curves: dict[tuple[str, float], list[Curve]] = {}
         self._fields = {"road": grid.to_road, "lane": grid.to_lane}
-        # A distance between centres of cells is that much more than the distance between what lies in them, at most.
-        self._slack = grid.cell
+        # The lanes' edges may lie that much beyond the centres of the outermost cells.
+        self._slack = 0.7 * grid.cell
+        land = (grid.to_lane > 2.0) & (grid.to_lane < FARTHEST) & ~grid.blocked
+        self._land = np.flatnonzero(land.ravel())
+        self._footprints: dict[int, tuple[Floats, Floats]] = {}
 
     def place(self, recipe: Row | Line | Scatter) -> list[Placed]:
         """
@@ -87,7 +94,9 @@ class Site:
     def _row(self, row: Row) -> Iterator[Placed]:
         models = [model for kind in row.kinds for model in self.models[kind]]
         across = 0 if row.facing == "road" else 1
-        depth = np.array([model.half_extents[across] for model in models])
+        # Crowns and arms reach up to the lanes, and no farther.
+        least = self._slack + 0.1 - row.distance[0]
+        depth = np.array([m.half_extents[across] + max(0.0, m.room and m.room + least) for m in models])
         width = np.array([2.0 * model.half_extents[1 - across] for model in models])
         field = self._fields[row.near]
         places, chosen = [], []
@@ -99,7 +108,6 @@ class Site:
             return
         line, number = np.concatenate(places), np.concatenate(chosen)
         inward = self.grid.inward(line, field)
-        inward /= np.maximum(np.linalg.norm(inward, axis=1), 1e-9)[:, None]
         jitter = (row.distance[1] - row.distance[0]) * self.random.random(len(line))
         middle = line - inward * (depth[number] + jitter)[:, None]
         # Traffic keeps right: beside the road, its direction has the road at its left.
@@ -150,15 +158,18 @@ class Site:
     ) -> Iterator[Placed]:
         """Those that keep clear of lanes and of each other; ``limit`` is a field and its least value in a footprint."""
         field, clear = limit
-        road, distance = self.grid.to_road.ravel(), field.ravel()
         for index in np.unique(number[wanted]).tolist():
             model = models[index]
             candidates = np.flatnonzero(wanted & (number == index))
             reach = model.room + max(model.half_extents[:2]) + self._slack
-            candidates = candidates[road[self.grid.indices(places[candidates])] >= reach]
-            cells = self.grid.indices(_moved(_footprint(model), places[candidates], yaw[candidates]))  # (k, p)
-            clears = distance[cells].min(axis=1, initial=np.inf) >= clear + self._slack
-            kept = [i for i, row in zip(candidates[clears].tolist(), cells[clears], strict=True) if self._take(row)]
+            candidates = candidates[self.grid.sample(self.grid.to_road, places[candidates]) >= reach]
+            if id(model) not in self._footprints:
+                self._footprints[id(model)] = _outline(model), _footprint(model)
+            outline, footprint = self._footprints[id(model)]
+            distances = self.grid.sample(field, _moved(outline, places[candidates], yaw[candidates]))  # (k, p)
+            candidates = candidates[distances.min(axis=1, initial=np.inf) >= clear + self._slack]
+            cells = self.grid.indices(_moved(footprint, places[candidates], yaw[candidates]))  # (k, q)
+            kept = [i for i, row in zip(candidates.tolist(), cells, strict=True) if self._take(row)]
             if kept:
                 yield Placed(model, places[kept], yaw[kept], np.ones(len(kept)))
 
@@ -174,7 +185,7 @@ class Site:
     def _line(self, line: Line) -> Iterator[Placed]:
         models = [model for kind in line.kinds for model in self.models[kind]]
         of_zone = self.random.integers(0, len(models), len(self.zones.use))
-        field = self._fields[line.near].ravel()
+        field = self._fields[line.near]
         for curve in self._curve(line.near, line.distance):
             start, end = _pieces(curve)
             middle, along = 0.5 * (start + end), end - start
@@ -182,55 +193,77 @@ class Site:
             wanted &= self.random.random(len(middle)) >= line.openings
             number = of_zone[self.zones.of_cell.ravel()[self.grid.indices(middle)]]
             yaw, length = np.arctan2(along[:, 1], along[:, 0]), np.linalg.norm(along, axis=1)
-            taken = []
+            footprints: dict[int, NDArray[np.int64]] = {}  # cells of every piece that keeps clear of the lanes
             for index in np.unique(number[wanted]).tolist():
-                model = models[index]
-                of_model = np.flatnonzero(wanted & (number == index))
-                points = (
-                    _strip(model.half_extents[1]) * np.stack([length, np.ones_like(length)], axis=1)[of_model, None]
-                )
-                cells = self.grid.indices(_moved(points, middle[of_model], yaw[of_model]))  # (k, p)
-                fits = field[cells].min(axis=1, initial=np.inf) >= line.clear + self._slack
-                fits &= ~self._taken[cells].any(axis=1)
-                taken.append(cells[fits].ravel())
-                kept = of_model[fits]
-                if len(kept):
-                    yield Placed(model, middle[kept], yaw[kept], length[kept])
-            # Neighbours touch: a line takes its cells when all its pieces are there.
-            for cells in taken:
-                self._taken[cells] = True
+                outline, footprint = _strip(models[index].half_extents[1])
+                pieces = np.flatnonzero(wanted & (number == index))
+                scale = np.stack([length, np.ones_like(length)], axis=1)[pieces, None]  # (k, 1, 2)
+                places = _moved(scale * outline, middle[pieces], yaw[pieces])  # (k, p, 2)
+                clears = self.grid.sample(field, places).min(axis=1, initial=np.inf) >= line.clear + self._slack
+                pieces, scale = pieces[clears], scale[clears]
+                cells = self.grid.indices(_moved(scale * footprint, middle[pieces], yaw[pieces]))  # (k, q)
+                footprints.update(zip(pieces.tolist(), cells, strict=True))
+            kept = np.array(self._take_pieces(footprints), np.int64)
+            for index in np.unique(number[kept]).tolist():
+                part = kept[number[kept] == index]
+                yield Placed(models[index], middle[part], yaw[part], length[part])
+
+    def _take_pieces(self, footprints: dict[int, NDArray[np.int64]]) -> list[int]:
+        """Take the cells of the pieces of a line, in order; only neighbours may touch. Returns those that fit."""
+        kept: list[int] = []
+        before = np.empty(0, np.int64)  # cells of the piece before, free until the next one has its own
+        for piece in sorted(footprints):
+            cells = footprints[piece]
+            if not kept or piece != kept[-1] + 1:
+                self._taken[before] = True
+                before = before[:0]
+            if not self._taken[cells].any():
+                kept.append(piece)
+                self._taken[before] = True
+                before = cells
+        self._taken[before] = True
+        return kept
 
     # --- scattered things ----------------------------------------------------------------------------------------
 
     def _scatter(self, scatter: Scatter) -> Iterator[Placed]:
         models = [model for kind in scatter.kinds for model in self.models[kind]]
-        low, high = scatter.band
-        band = np.flatnonzero((self.grid.to_lane.ravel() >= low) & (self.grid.to_lane.ravel() < high))
-        if len(band) == 0:
+        if len(self._land) == 0:
             return
-        count = round(scatter.density * len(band) * self.grid.cell**2)
-        places = self.grid.centres(band[self.random.integers(0, len(band), count)])
+        count = round(scatter.density * len(self._land) * self.grid.cell**2)
+        places = self.grid.centres(self._land[self.random.integers(0, len(self._land), count)])
         places += self.grid.cell * (self.random.random((count, 2)) - 0.5)
         number = self.random.integers(0, len(models), count)
         yaw = 2.0 * math.pi * self.random.random(count)
+        distance = self.grid.sample(self.grid.to_lane, places)
         wanted = self._wanted(places, scatter.uses, scatter.choice, scatter.corner)
-        yield from self._fitting(models, number, places, yaw, wanted, (self.grid.to_lane, 0.5 * low))
+        wanted &= (distance >= scatter.band[0]) & (distance < scatter.band[1])
+        yield from self._fitting(models, number, places, yaw, wanted, (self.grid.to_lane, 0.5 * scatter.band[0]))
+
+
+def _lattice(half_length: float, half_width: float, spacing: float) -> Floats:
+    """Places that cover a rectangle, its corners among them: shape (p, 2) [m]."""
+    x, y = (np.linspace(-half, half, 2 + int(2.0 * half / spacing)) for half in (half_length, half_width))
+    return np.stack(np.meshgrid(x, y), axis=2).reshape(-1, 2)
+
+
+def _outline(model: Model) -> Floats:
+    """Places at which a model's distance to the lanes is looked up, in local axes: shape (p, 2) [m]."""
+    return _lattice(model.half_extents[0], model.half_extents[1], COARSE)
 
 
 def _footprint(model: Model) -> Floats:
-    """Places in local axes that cover a model's footprint and the gap around it: shape (p, 2) [m]."""
+    """Places that cover what a model takes, with a gap around it, in local axes: shape (q, 2) [m]."""
     # Crowns may touch each other a little.
     least = 0.35 * (model.half_extents[0] + model.room) if model.room else 0.0
-    sides = [max(half, least) + GAP for half in model.half_extents[:2]]
-    x, y = (np.linspace(-side, side, 2 + int(2.0 * side / SPACING)) for side in sides)
-    return np.stack(np.meshgrid(x, y), axis=2).reshape(-1, 2)
+    length, width = (max(half, least) + GAP for half in model.half_extents[:2])
+    return _lattice(length, width, SPACING)
 
 
-def _strip(half_width: float) -> Floats:
-    """As ``_footprint`` for a wall of length 1: shape (p, 2)."""
-    x = np.linspace(-0.5, 0.5, 2 + int(2.0 * PIECE / SPACING))
-    y = np.linspace(-half_width - GAP, half_width + GAP, 2 + int(2.0 * (half_width + GAP) / SPACING))
-    return np.stack(np.meshgrid(x, y), axis=2).reshape(-1, 2)
+def _strip(half_width: float) -> tuple[Floats, Floats]:
+    """Outline and footprint of a wall of length 1, of enough places for its greatest length."""
+    scale = np.array([0.5 / PIECE, 1.0])
+    return _lattice(PIECE, half_width, COARSE) * scale, _lattice(PIECE, half_width + GAP, SPACING) * scale
 
 
 def _moved(points: Floats, places: Floats, yaw: Floats) -> Floats:

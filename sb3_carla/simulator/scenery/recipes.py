@@ -14,7 +14,7 @@ from sb3_carla.simulator.scenery.land_use import LandUse
 __all__ = ["RECIPES", "SLOTS", "Line", "Row", "Scatter"]
 
 CITY, RESIDENTIAL, INDUSTRIAL, PARK, COUNTRY, MOTORWAY = LandUse
-POST, WALL, BUILDING = 0.85, 1.8, 2.3
+POST, WALL, BUILDING = 0.75, 1.6, 2.2
 """Least distances to lanes [m]: of posts to the road, of walls and of buildings to all lanes."""
 ANY = ("", 0.0, 1.0)
 Choice = tuple[str, float, float]
@@ -118,24 +118,25 @@ RECIPES: tuple[Row | Line | Scatter, ...] = (
     Line(("hedge",), (COUNTRY,), 4.5, openings=0.15, choice=("boundary", 0.35, 0.5)),
     Line(("garden wall",), (CITY,), 2.4, openings=0.2, choice=("boundary", 0.0, 0.5)),
     # Posts.
-    Row(("lamp",), (CITY, RESIDENTIAL), (1.4, 1.5), (25.0, 40.0), choice=("lights", 0.0, 0.85), repeat=99),
-    Row(("lamp",), (INDUSTRIAL, PARK), (1.6, 1.7), (28.0, 40.0), choice=("lights", 0.0, 0.6), repeat=99),
+    Row(("lamp",), (CITY, RESIDENTIAL), (1.2, 1.3), (25.0, 40.0), choice=("lights", 0.0, 0.85), repeat=99),
+    Row(("lamp",), (INDUSTRIAL, PARK), (1.5, 1.7), (28.0, 40.0), choice=("lights", 0.0, 0.6), repeat=99),
     Row(("mast",), (MOTORWAY,), (2.4, 2.5), (34.0, 40.0), choice=("lights", 0.0, 0.5), repeat=99),
-    Row(("utility pole",), (COUNTRY, INDUSTRIAL), (2.2, 3.5), (30.0, 40.0), choice=("lights", 0.5, 1.0), facing="along"),
-    Row(("sign",), (CITY, RESIDENTIAL, INDUSTRIAL), (1.4, 1.8), (18.0, 60.0), corner=1.5, facing="against"),
+    Row(("utility pole",), (COUNTRY, INDUSTRIAL), (2.2, 3.5), (30.0, 40.0), facing="along",
+        choice=("lights", 0.5, 1.0)),
+    Row(("sign",), (CITY, RESIDENTIAL, INDUSTRIAL), (1.2, 1.6), (18.0, 60.0), corner=1.5, facing="against"),
     Row(("sign",), (PARK, COUNTRY), (1.5, 2.2), (50.0, 140.0), corner=1.5, facing="against"),
     Row(("big sign",), (MOTORWAY,), (2.6, 4.0), (90.0, 250.0), clear=1.6, facing="against"),
     # Parked vehicles.
-    Row(("car", "car", "car", "van"), (CITY, RESIDENTIAL), (1.5, 1.6), (0.8, 14.0), clear=0.8, corner=9.0,
+    Row(("car", "car", "car", "van"), (CITY, RESIDENTIAL), (1.2, 1.4), (0.8, 14.0), clear=0.8, corner=9.0,
         facing="along", choice=("parking", 0.0, 0.55)),
     Row(("car", "van", "truck"), (INDUSTRIAL,), (1.6, 2.2), (4.0, 30.0), clear=0.8, corner=10.0,
         facing="along", choice=("parking", 0.0, 0.6)),
     Row(("car", "van"), (RESIDENTIAL,), (4.2, 6.0), (8.0, 26.0), "lane", WALL, 8.0),
     Row(("truck", "goods", "goods"), (INDUSTRIAL,), (3.6, 7.0), (4.0, 20.0), "lane", WALL, 8.0),
     # Street furniture and street trees.
-    Row(("tree",), (CITY, RESIDENTIAL), (1.5, 1.9), (9.0, 18.0), corner=8.0, repeat=9, choice=("trees", 0.0, 0.4)),
-    Row(("palm",), (CITY, RESIDENTIAL), (1.5, 1.9), (12.0, 20.0), corner=8.0, repeat=9, choice=("trees", 0.9, 1.0)),
-    Row(("bollard",), (CITY,), (1.35, 1.4), (2.5, 6.0), corner=2.0, repeat=99, choice=("edge", 0.6, 0.85)),
+    Row(("tree",), (CITY, RESIDENTIAL), (1.3, 1.9), (9.0, 18.0), corner=8.0, repeat=9, choice=("trees", 0.0, 0.4)),
+    Row(("palm",), (CITY, RESIDENTIAL), (1.3, 1.9), (12.0, 20.0), corner=8.0, repeat=9, choice=("trees", 0.9, 1.0)),
+    Row(("bollard",), (CITY,), (1.15, 1.2), (2.5, 6.0), corner=2.0, repeat=99, choice=("edge", 0.6, 0.85)),
     Row(("thing",), (CITY, RESIDENTIAL), (1.5, 2.0), (6.0, 30.0), corner=4.0),
     Row(("thing", "bush"), (PARK, INDUSTRIAL), (1.7, 2.6), (14.0, 50.0), corner=4.0),
     # Gardens, and what is behind the first row of buildings.

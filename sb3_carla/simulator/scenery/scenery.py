@@ -59,8 +59,17 @@ def build_scenery(strips: Sequence[LaneStrip], seed: int) -> Scenery:
     grid = LaneGrid(strips)
     models = catalogue(random)
     site = Site(grid, divide(grid, random), models, random)
-    groups = [group for recipe in RECIPES for group in site.place(recipe)]
-    return _assembled(groups, grid, random)
+    groups: dict[int, list[Placed]] = {}  # by model
+    for recipe in RECIPES:
+        for group in site.place(recipe):
+            groups.setdefault(id(group.model), []).append(group)
+    return _assembled([_joined(parts) for parts in groups.values()], grid, random)
+
+
+def _joined(groups: Sequence[Placed]) -> Placed:
+    """Copies of one model as one group."""
+    parts = ((group.places, group.yaw, group.stretch) for group in groups)
+    return Placed(groups[0].model, *(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _assembled(groups: Sequence[Placed], grid: LaneGrid, random: np.random.Generator) -> Scenery:
