@@ -32,6 +32,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sb3_carla.simulator.physics",
         "sb3_carla.simulator.roads",
     },
+    "sb3_carla.simulator.scenery": {
+        "sb3_carla.simulator.geometry",
+        "sb3_carla.simulator.rendering.lane_strips",
+        "sb3_carla.simulator.rendering.mesh",
+    },
     "sb3_carla.simulator": {"sb3_carla.client.opendrive_file"},
     "sb3_carla.server": {"sb3_carla.simulator", "sb3_carla.client.opendrive_file"},
     "sb3_carla.client": set(),

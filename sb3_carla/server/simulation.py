@@ -308,8 +308,8 @@ class Simulation:
 
 
 def _prepared(town: Town) -> Town:
-    """Paint the raster and find the spawn points during the load, not in the first tick with a camera."""
-    _ = town.raster, town.spawn_points
+    """Paint the raster, place the scenery and find the spawn points during the load, not in the first tick."""
+    _ = town.raster, town.obstacles, town.spawn_points
     return town
 
 

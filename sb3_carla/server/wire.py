@@ -187,7 +187,7 @@ def actor_to(actor: Actor, stream_port: int) -> list[object]:
     """
     ``Actor``: id, parent's id, description, bounding box, semantic tags, stream token.
 
-    The token is empty if the actor has no stream. The lane-invasion sensor must have none: the client computes it.
+    Parts of the scenery have no blueprint, so their uid is 0, as their id. The token is empty if the actor has no stream. The lane-invasion sensor must have none: the client computes it.
     """
     kinds = _kinds(actor.type_id)
     attributes = [[name, kinds.get(name, AttributeKind.STRING), value] for name, value in actor.attributes.items()]
@@ -195,7 +195,7 @@ def actor_to(actor: Actor, stream_port: int) -> list[object]:
     return [
         actor.id,
         0 if actor.parent is None else actor.parent.id,
-        [_UIDS[actor.type_id], actor.type_id, attributes],
+        [_UIDS.get(actor.type_id, 0), actor.type_id, attributes],
         bounding_box_to(actor),
         bytes([actor.tag]),
         token(actor.id, stream_port) if streams else b"",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -13,12 +14,15 @@ import carla
 from sb3_carla.client.opendrive_file import read_opendrive_file
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.geometry import Pose, wrap_angle
+from sb3_carla.simulator.obstacles import Obstacles
 from sb3_carla.simulator.physics.dynamics import Ground
+from sb3_carla.simulator.rendering.lane_strips import lane_strips
 from sb3_carla.simulator.rendering.raster import Raster
 from sb3_carla.simulator.rendering.shared_rasters import SharedRasters, paint_privately
 from sb3_carla.simulator.roads.built_in_towns import built_in_opendrive
 from sb3_carla.simulator.roads.lanes import lane_waypoints
 from sb3_carla.simulator.roads.opendrive_check import read_opendrive
+from sb3_carla.simulator.scenery.scenery import Scenery, build_scenery
 
 __all__ = ["Town"]
 
@@ -104,6 +108,17 @@ class Town:
         if self._shared_rasters is not None:
             allocate = functools.partial(self._shared_rasters.get, self.opendrive.encode())
         return Raster(self.map, self._root, allocate=allocate)
+
+    @functools.cached_property
+    def scenery(self) -> Scenery:
+        """What stands beside the roads; made at the first use, from the lanes and a hash of the OpenDRIVE text."""
+        seed = int.from_bytes(hashlib.sha256(self.opendrive.encode()).digest()[:8], "little")
+        return build_scenery(lane_strips(self.map, self._root), seed)
+
+    @functools.cached_property
+    def obstacles(self) -> Obstacles:
+        """The solid part of the scenery."""
+        return Obstacles(self.scenery)
 
     @functools.cached_property
     def spawn_points(self) -> list[Pose]:

@@ -14,7 +14,7 @@ from sb3_carla.simulator.actors import Actor, Prop, VehicleActor
 from sb3_carla.simulator.blueprints import resolve
 from sb3_carla.simulator.geometry import Pose, follow
 from sb3_carla.simulator.physics.collision import boxes_overlap
-from sb3_carla.simulator.physics.contacts import Collision, resolve_contacts
+from sb3_carla.simulator.physics.contacts import Collision, resolve_contact, resolve_contacts
 from sb3_carla.simulator.physics.dynamics import Ground
 from sb3_carla.simulator.physics.rays import Vector, ray_to_box, ray_to_ground
 from sb3_carla.simulator.rendering.camera import Camera
@@ -88,7 +88,8 @@ class World:
         :param pose: world pose; with a parent, pose in the parent's axes
         :param parent_id: actor to attach it to, 0: none
         :return: the actor
-        :raises SpawnError: if the blueprint or the parent is unknown, a value is wrong, or another body is there
+        :raises SpawnError: if the blueprint or the parent is unknown, a value is wrong, or another body or
+            the scenery is there
         """
         if len(self.actors) >= MAX_ACTORS:
             raise SpawnError(f"cannot spawn {blueprint_id}: there are {MAX_ACTORS} actors already")
@@ -121,6 +122,12 @@ class World:
                     raise SpawnError(
                         f"Spawn failed because of collision at spawn position: {actor.type_id} would touch "
                         f"actor {body.id} ({body.type_id})"
+                    )
+            if actor.parent is None:
+                for obstacle in self.town.obstacles.touching(actor.pose, actor.half_extents):
+                    raise SpawnError(
+                        f"Spawn failed because of collision at spawn position: {actor.type_id} would touch "
+                        f"the scenery ({obstacle.type_id})"
                     )
             self._bodies.append(actor)
         if isinstance(actor, VehicleActor):
@@ -156,7 +163,7 @@ class World:
         One simulation step.
 
         :param dt: duration [s], > 0
-        :return: two entries for each pair of bodies in contact, one for each body
+        :return: two entries for each pair of bodies in contact, one for each body; one for a contact with the scenery
         :raises ValueError: if the duration is not positive
         """
         if not dt > 0.0:
@@ -171,6 +178,11 @@ class World:
         collisions: list[Collision[Actor]] = []
         if len(self._bodies) > 1:
             collisions = resolve_contacts([body for body in self._bodies if body.collisions_enabled])
+        obstacles = self.town.obstacles
+        for vehicle in self._vehicles:
+            if vehicle.collisions_enabled and vehicle.inverse_mass > 0.0:
+                for obstacle in obstacles.touching(vehicle.pose, vehicle.half_extents):
+                    collisions.append(resolve_contact(vehicle, obstacle)[0])
         for actor in self._attached:
             actor.update_pose()
         for sensor in self._new_sensors:
@@ -241,11 +253,16 @@ class World:
             distance = ray_to_box(origin, direction, body.pose, body.half_extents, sensor.radius)
             if distance is not None and distance <= (sensor.distance if nearest is None else nearest[1]):
                 nearest = (body, distance)
+        if sensor.only_dynamics:
+            return nearest
+        limit = sensor.distance if nearest is None else nearest[1]
+        for distance, obstacle in self.town.obstacles.along(origin, direction, limit, sensor.radius)[:1]:
+            nearest = (obstacle, distance)
         return nearest
 
     def cast_ray(self, origin: Vector, direction: Vector, reach: float) -> list[tuple[Vector, int]]:
         """
-        Points in which a ray meets the road and the actors' boxes.
+        Points in which a ray meets the road, the actors' boxes and the scenery.
 
         :param origin: world position [m]
         :param direction: unit vector
@@ -254,6 +271,7 @@ class World:
         """
         hits = [(ray_to_ground(origin, direction, self.town.ground), int(carla.CityObjectLabel.Roads))]
         hits += [(ray_to_box(origin, direction, body.pose, body.half_extents), body.tag) for body in self._bodies]
+        hits += [(distance, obstacle.tag) for distance, obstacle in self.town.obstacles.along(origin, direction, reach)]
         found = sorted((distance, tag) for distance, tag in hits if distance is not None and distance <= reach)
         ox, oy, oz = origin
         dx, dy, dz = direction

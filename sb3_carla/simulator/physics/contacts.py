@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.physics.collision import boxes_overlap
 
-__all__ = ["Body", "Collision", "penetration", "resolve_contacts"]
+__all__ = ["Body", "Collision", "penetration", "resolve_contact", "resolve_contacts"]
 
 CLEARANCE = 1e-3
 """Gap that is left between two bodies after they are pushed apart [m]."""
@@ -124,11 +124,24 @@ def resolve_contacts(bodies: Sequence[AnyBody]) -> list[Collision[AnyBody]]:
     for a, b in _candidates(bodies):
         if a.root is b.root or not boxes_overlap(a.pose, a.half_extents, b.pose, b.half_extents):
             continue
-        nx, ny, depth = penetration(a.pose, a.half_extents, b.pose, b.half_extents)
-        impulse = _exchange(a, b, nx, ny, depth)
-        collisions.append(Collision(a, b, (-impulse * nx, -impulse * ny, 0.0)))
-        collisions.append(Collision(b, a, (impulse * nx, impulse * ny, 0.0)))
+        collisions += resolve_contact(a, b)
     return collisions
+
+
+def resolve_contact(a: AnyBody, b: AnyBody) -> tuple[Collision[AnyBody], Collision[AnyBody]]:
+    """
+    Remove the approaching velocity of two bodies that overlap, and push them apart.
+
+    :param a: a body
+    :param b: another one
+    :return: the contact as ``a`` sees it, and as ``b`` sees it
+    """
+    nx, ny, depth = penetration(a.pose, a.half_extents, b.pose, b.half_extents)
+    impulse = _exchange(a, b, nx, ny, depth)
+    return (
+        Collision(a, b, (-impulse * nx, -impulse * ny, 0.0)),
+        Collision(b, a, (impulse * nx, impulse * ny, 0.0)),
+    )
 
 
 def _exchange(a: Body, b: Body, nx: float, ny: float, depth: float) -> float:

@@ -1,0 +1,1 @@
+"""What stands beside the roads of a town: made from its lanes and a seed."""
