@@ -34,6 +34,8 @@ BEND_PREVIEW, BEND_PREVIEW_TIME = 2.0, 1.2
 """Bends limit the recommended speed this far ahead: distance [m], and growth with the speed [s]."""
 CLEARANCE = 12.0
 """Free space around each car when an episode begins [m]."""
+WAITING_HEIGHT, WAITING_GAP = 30.0, 5.0
+"""Height over the ground of the first car that waits for its place, and from each to the next one [m]."""
 
 
 @dataclass(frozen=True)
@@ -157,35 +159,63 @@ class Traffic:
         self._positions = np.empty((0, 4))
         self._actor_ids = self._spawn(count)
 
-    def _spawn(self, count: int) -> list[int]:
+    def _models(self) -> list[Any]:
+        """Blueprints of cars."""
         library = self._session.world.get_blueprint_library()
         models = sorted((b for b in library.filter("vehicle.*") if _is_car(b)), key=lambda b: b.id)
-        command = carla.command
-        freeze = command.SetSimulatePhysics(command.FutureActor, False)
         if not models:
             raise ServerError("n_npcs: the server has no blueprint of a car")
-        ids: list[int] = []
+        for model in models:
+            self._session.set_owner(model)
+        return models
+
+    def _spawn(self, count: int) -> list[int]:
+        models, ids = self._models(), list[int]()
         for place in self._session.world.get_map().get_spawn_points():
             if len(ids) == count:
                 break
-            model = models[len(ids) % len(models)]
-            self._session.set_owner(model)
-            spawn = command.SpawnActor(model, place).then(freeze)
-            response = self._session.client.apply_batch_sync([spawn])[0]
-            if not response.error:
-                ids.append(response.actor_id)
-                self._session.adopt(response.actor_id)  # now: the next answer may not come
+            ids += self._spawn_one(models[len(ids) % len(models)], place)
         if len(ids) < count:
             raise ServerError(f"n_npcs: the town has room for {len(ids)} cars beside the agent's, not for {count}")
         return ids
 
-    def restart(self, scenarios: Scenarios, route: LaneRoute, rng: np.random.Generator) -> None:
+    def _spawn_one(self, model: Any, place: Any) -> list[int]:
+        """Spawn a car that stands still; its id in a list, which is empty if the server has not spawned it."""
+        command = carla.command
+        spawn = command.SpawnActor(model, place).then(command.SetSimulatePhysics(command.FutureActor, False))
+        response = self._session.client.apply_batch_sync([spawn])[0]
+        if response.error:
+            return []
+        self._session.adopt(response.actor_id)  # now: the next answer may not come
+        return [response.actor_id]
+
+    def resize(self, count: int) -> None:
+        """
+        Spawn or destroy cars, until :meth:`restart`. The new ones hang above each other high in the air, where there is
+        room for them whatever stands on the roads.
+
+        :param count: number of cars from now on
+        """
+        surplus, self._actor_ids = self._actor_ids[count:], self._actor_ids[:count]
+        if surplus:
+            self._session.destroy_adopted(surplus)
+        if len(self._actor_ids) < count:
+            models, (above, *_) = self._models(), self._session.world.get_map().get_spawn_points()
+            for number in range(len(self._actor_ids), count):
+                height = above.location.z + WAITING_HEIGHT + WAITING_GAP * number
+                place = carla.Transform(carla.Location(above.location.x, above.location.y, height))
+                self._actor_ids += self._spawn_one(models[number % len(models)], place)
+
+    def restart(
+        self, scenarios: Scenarios, route: LaneRoute, rng: np.random.Generator, *, all_of_them: bool = True
+    ) -> None:
         """
         Spread the cars over the town, with free space around each and around the agent's start.
 
         :param scenarios: the town's starts
         :param route: the agent's route
         :param rng: source of randomness
+        :param all_of_them: otherwise those for which there is no room are destroyed
         :raises ServerError: if there is no room for all of them
         """
         taken = [(float(route.points[0, 0]), float(route.points[0, 1]))]
@@ -197,6 +227,9 @@ class Traffic:
                 if min(math.dist(here, other) for other in taken) > CLEARANCE:
                     break
             else:
+                if not all_of_them:
+                    self.resize(len(self._cars))
+                    break
                 count = len(self._actor_ids)
                 raise ServerError(f"n_npcs: {count} cars do not find {CLEARANCE:g} m of free space around each")
             taken.append(here)
@@ -210,6 +243,8 @@ class Traffic:
 
         :param agent: the agent's car
         """
+        if not self._cars:
+            return
         everyone = np.array([*self._positions, _row(agent.x, agent.y, agent.heading, agent.speed)])
         apart = np.hypot(*(everyone[:, None, :2] - everyone[None, :, :2]).T)  # (n + 1, n + 1)
         near = apart < VIEW + CAR_LENGTH + BLOCKING_WIDTH
@@ -243,7 +278,8 @@ class Traffic:
             batch.append(command.ApplyTransform(car.actor_id, pose))
             batch.append(command.ApplyTargetVelocity(car.actor_id, velocity))
         self._positions = np.array(rows).reshape(-1, 4)
-        self._session.client.apply_batch(batch)
+        if batch:
+            self._session.client.apply_batch(batch)
 
 
 def _row(x: float, y: float, heading: float, speed: float) -> tuple[float, float, float, float]:
