@@ -29,6 +29,8 @@ class CameraMount:
     x: float = 1.2
     z: float = 2.0
     pitch: float = -15.0
+    yaw: float = 0.0
+    roll: float = 0.0
     on_demand: bool = False
 
 

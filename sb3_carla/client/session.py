@@ -74,7 +74,8 @@ class CarlaSession:
         self._adopted: list[int] = []
         self._loading = False
         self._streams: dict[CameraMount, CameraStream] = {}
-        self._idle_cameras: dict[CameraMount, Any] = {}  # cameras whose first image has not been asked for
+        self._cameras: dict[CameraMount, Any] = {}
+        self._idle_cameras: dict[CameraMount, Any] = {}  # those whose first image has not been asked for
         self._collisions: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.client: Any = connect(host, port, timeout)
         with translate_client_errors(f"The CARLA server at {host}:{port} does not answer"):
@@ -90,7 +91,8 @@ class CarlaSession:
         self.town = ""
         """The loaded town; for an OpenDRIVE file with its version, see :func:`world_setup.town_version`."""
         self.half_width = 0.0
-        self._steering_scale = 1.0
+        self.physics: vehicle.Physics
+        """Mass and tyre friction of the car."""
 
     def _take_over(self, leftovers: Leftovers) -> None:
         """Remove an earlier session's leftovers, unless a new server is not synchronous or has another world."""
@@ -132,19 +134,24 @@ class CarlaSession:
 
     # --- the world ---------------------------------------------------------------------------------------------
 
-    def load_town(self, town: str) -> bool:
+    def load_town(self, town: str, cameras: Sequence[CameraMount] | None = None) -> bool:
         """
         Load a town and spawn a new car in it, unless the town is loaded already.
 
         :param town: name that the server knows, or path of an OpenDRIVE file, which may have changed
+        :param cameras: mounts of the cameras on the car from now on; None: as before
         :return: whether the town had to be loaded
         :raises TownNotFoundError: if the server does not know the name
         :raises MapError: if the file cannot be read
         """
         version = world_setup.town_version(town)
         if version == self.town:
+            if cameras is not None:
+                self._remount(tuple(cameras))
             return False
         self.town = ""
+        if cameras is not None:
+            self._mounts = tuple(cameras)
         with translate_client_errors("The CARLA server did not remove the actors"):
             self._remove_actors()
         self.client.set_timeout(LOAD_TIMEOUT_FACTOR * self._timeout)
@@ -169,18 +176,39 @@ class CarlaSession:
         collision_sensor = vehicle.spawn_collision_sensor(self.world, self.vehicle, self._owner_tag)
         self._actors.append(collision_sensor)
         collision_sensor.listen(lambda event: self._collisions.put(event.frame))
+        for mount in self._mounts:
+            self._spawn_camera(mount)
+        self.half_width = self.vehicle.bounding_box.extent.y
+        self.physics = vehicle.Physics(self.vehicle)
+
+    def _spawn_camera(self, mount: CameraMount) -> None:
         each_tick = self._ticks_per_image == 1 or not self._packaged
         sensor_tick = None if each_tick else self._ticks_per_image * self.delta_seconds
-        for mount in self._mounts:
-            on_demand = mount.on_demand and self._packaged
-            role_name = "on_demand" if on_demand else self._owner_tag
-            camera = vehicle.spawn_camera(self.world, self.vehicle, mount, role_name=role_name, sensor_tick=sensor_tick)
-            self._actors.append(camera)
-            self._idle_cameras[mount] = camera
-            if not on_demand:
-                self._listen(mount)
-        self.half_width = self.vehicle.bounding_box.extent.y
-        self._steering_scale = vehicle.steering_scale(self.vehicle)
+        on_demand = mount.on_demand and self._packaged
+        role_name = "on_demand" if on_demand else self._owner_tag
+        camera = vehicle.spawn_camera(self.world, self.vehicle, mount, role_name=role_name, sensor_tick=sensor_tick)
+        self._actors.append(camera)
+        self._idle_cameras[mount] = self._cameras[mount] = camera
+        if not on_demand:
+            self._listen(mount)
+
+    def _remount(self, mounts: tuple[CameraMount, ...]) -> None:
+        """Replace the cameras whose mounts are no longer wanted; the new ones send their images at the same ticks."""
+        if mounts == self._mounts:
+            return
+        for mount in (old for old in self._mounts if old not in mounts):
+            camera = self._cameras.pop(mount)
+            self._streams.pop(mount, None)
+            if self._idle_cameras.pop(mount, None) is None:
+                camera.stop()  # before it is destroyed: the other order leaks streams in CARLA
+            self._destroy([camera.id])
+            self._actors.remove(camera)
+        while (self.frame + 1 - self._first_frame) % self._ticks_per_image:
+            self.tick()
+        for mount in mounts:
+            if mount not in self._mounts:
+                self._spawn_camera(mount)
+        self._mounts = mounts
 
     def _listen(self, mount: CameraMount) -> None:
         self._streams[mount] = CameraStream(self._idle_cameras[mount], mount)
@@ -203,6 +231,14 @@ class CarlaSession:
         :param actor_id: of an actor that is no sensor
         """
         self._adopted.append(actor_id)
+
+    def destroy_adopted(self, actor_ids: Sequence[int]) -> None:
+        """
+        :param actor_ids: of adopted actors that are no longer needed
+        :raises RuntimeError: if the server does not answer
+        """
+        self._destroy(actor_ids)
+        self._adopted = [actor_id for actor_id in self._adopted if actor_id not in actor_ids]
 
     def set_weather(self, weather: str | Mapping[str, float]) -> None:
         """
@@ -240,7 +276,7 @@ class CarlaSession:
         :param pedal: full brake -1, full throttle 1
         """
         throttle, brake = max(0.0, pedal), max(0.0, -pedal)
-        control = carla.VehicleControl(throttle=throttle, steer=steering * self._steering_scale, brake=brake)
+        control = carla.VehicleControl(throttle=throttle, steer=steering * self.physics.steering_scale, brake=brake)
         self.vehicle.apply_control(control)
 
     def tick(self) -> None:
@@ -308,6 +344,7 @@ class CarlaSession:
         """Close the sensors' streams; the server receives no call."""
         idle = {camera.id for camera in self._idle_cameras.values()}  # the client prints a warning if these are stopped
         self._streams.clear()
+        self._cameras.clear()
         self._idle_cameras.clear()
         for actor in self._actors:
             with contextlib.suppress(RuntimeError):

@@ -14,12 +14,12 @@ from sb3_carla.errors import ServerError
 __all__ = [
     "MAX_WHEEL_ANGLE",
     "WHEELBASE",
+    "Physics",
     "VehicleState",
     "set_role_name",
     "spawn_camera",
     "spawn_collision_sensor",
     "spawn_vehicle",
-    "steering_scale",
     "vehicle_state",
 ]
 
@@ -94,7 +94,8 @@ def spawn_camera(world: Any, vehicle: Any, mount: CameraMount, *, role_name: str
         attributes["sensor_tick"] = sensor_tick
     for name, value in attributes.items():
         blueprint.set_attribute(name, str(value))
-    pose = carla.Transform(carla.Location(x=mount.x, z=mount.z), carla.Rotation(pitch=mount.pitch))
+    rotation = carla.Rotation(pitch=mount.pitch, yaw=mount.yaw, roll=mount.roll)
+    pose = carla.Transform(carla.Location(x=mount.x, z=mount.z), rotation)
     return world.spawn_actor(blueprint, pose, attach_to=vehicle)
 
 
@@ -120,10 +121,44 @@ def vehicle_state(vehicle: Any) -> VehicleState:
     return VehicleState(place.x, place.y, place.z, heading, math.hypot(velocity.x, velocity.y))
 
 
-def steering_scale(vehicle: Any) -> float:
+def _steering_scale(physics: Any) -> float:
     """
-    :param vehicle: ``carla.Vehicle``
+    :param physics: ``carla.VehiclePhysicsControl``
     :return: value of ``carla.VehicleControl.steer`` that turns the wheels by ``MAX_WHEEL_ANGLE``
     """
-    lock: float = max(wheel.max_steer_angle for wheel in vehicle.get_physics_control().wheels)  # [deg], at steer = 1
+    lock: float = max(wheel.max_steer_angle for wheel in physics.wheels)  # [deg], at steer = 1
     return min(1.0, math.degrees(MAX_WHEEL_ANGLE) / max(lock, 1.0))
+
+
+class Physics:
+    """
+    Mass and tyre friction of a car, as multiples of what it was spawned with.
+
+    :param vehicle: ``carla.Vehicle`` that was just spawned
+    :raises RuntimeError: if the server does not answer
+    """
+
+    def __init__(self, vehicle: Any) -> None:
+        self._vehicle = vehicle
+        physics = vehicle.get_physics_control()
+        self.steering_scale = _steering_scale(physics)
+        self._mass, self._friction = physics.mass, [wheel.tire_friction for wheel in physics.wheels]
+        self._scales = 1.0, 1.0
+
+    def scale(self, mass: float, friction: float) -> None:
+        """
+        Change the car; a car that is so already is left alone.
+
+        :param mass: multiple of the original mass [-]
+        :param friction: multiple of the original tyre friction [-]
+        :raises RuntimeError: if the server does not answer
+        """
+        if (mass, friction) == self._scales:
+            return
+        physics = self._vehicle.get_physics_control()
+        wheels = physics.wheels
+        for wheel, original in zip(wheels, self._friction, strict=True):
+            wheel.tire_friction = friction * original
+        physics.mass, physics.wheels = mass * self._mass, wheels
+        self._vehicle.apply_physics_control(physics)
+        self._scales = mass, friction

@@ -22,7 +22,9 @@ from sb3_carla.client.session import CarlaSession
 from sb3_carla.envs import arguments
 from sb3_carla.envs.controls import Controls, read_action
 from sb3_carla.envs.episode_setup import EpisodeSetup, EpisodeSetups, Weather
+from sb3_carla.envs.image_noise import ImageNoise
 from sb3_carla.envs.options import ControlOptions, ServerOptions
+from sb3_carla.envs.randomization import Randomizer
 from sb3_carla.envs.rewards import REWARD_TERMS, RewardWeights, reward_terms
 from sb3_carla.envs.simulation import LaneSimulation
 from sb3_carla.envs.spectator import RENDER_MODES, Spectator
@@ -90,6 +92,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | ``lane_invasions`` | how often a side of the car crossed the edge of the lane |
     | ``departures`` | 1 if the car left its lane (``off_lane``), otherwise 0 |
     | ``server_restarted`` | True; only present after ``server_lost`` |
+    | ``randomized`` | also after `reset`: what `randomize` has drawn, numbers and texts by ``group/name`` |
 
     ## Start
     At a standstill in the middle of a lane: at a random place of the town, at that of the numbered `scenario`, or, with
@@ -126,6 +129,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `timeout` | 20.0 | longest wait for an answer of the server [s] |
     | `server` | None | how the environment keeps its server, without `host`: a mapping, see below |
     | `start_curriculum` | 0.0 | share of episodes that begin shortly before an earlier failure; at most 120 m long |
+    | `randomize` | None | groups of what is drawn for each episode: "all" or a list of names, see below |
 
     | key | default | meaning |
     | --- | --- | --- |
@@ -135,6 +139,16 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `server.command` | None | command that starts a server; `{port}` stands for its port. None: the packaged server |
     | `server.max_episodes` | None | episodes after which the server is replaced, against leaks; None: any number |
     | `server.max_memory` | None | memory at which the server is replaced before an episode [GB]; None: any |
+
+    | group of `randomize` | what is drawn for each episode |
+    | --- | --- |
+    | "look" | brightness, colour, contrast of road, verge, pavement, paint, what stands there; hidden map layers |
+    | "light" | exposure and gamma of the frames, and a slow drift |
+    | "weather" | weather, and sun by day, dusk and night; replaces `weather`, unless `reset`'s options name one |
+    | "camera" | camera's height within 0.3 m, pitch 3, yaw and roll 1, field of view 5 degrees |
+    | "noise" | white noise, blur, vignette and compression of the frames |
+    | "traffic" | other cars, at most `n_npcs`, or 20 if that is 0; every other episode without any |
+    | "dynamics" | mass, tyre friction, gain and delay of the steering |
 
     In `town`, "training" stands for all built-in towns to train in, and "held-out" for those to evaluate in
     (:mod:`sb3_carla.envs.towns`). CARLA's long names of maps ("Carla/Maps/Town01") are understood.
@@ -169,13 +183,17 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         timeout: float = 20.0,
         server: Mapping[str, Any] | None = None,
         start_curriculum: float = 0.0,
+        randomize: str | Sequence[str] | None = None,
     ) -> None:
         check_whole("n_npcs", n_npcs, 0)
         check_whole("action_repeat", action_repeat, 1)
         check_positive(target_speed=target_speed, timeout=timeout)
         arguments.check_route_length(route_length)
         self._start_curriculum = StartCurriculum(start_curriculum)
-        self._setups = EpisodeSetups(town, weather, scenario=scenario, start_curriculum=self._start_curriculum)
+        self._setups = EpisodeSetups(
+            town, weather, scenario=scenario, start_curriculum=self._start_curriculum,
+            randomizer=Randomizer(randomize, n_npcs),
+        )  # fmt: skip
         self._weights = from_mapping(RewardWeights, "reward", reward)
         self.target_speed, self.render_mode = target_speed, render_mode
         self.control = from_mapping(ControlOptions, "control", control)
@@ -187,12 +205,13 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self.observation_space = spaces.Box(0, 255, (len(ages), height, width), np.uint8)
         self._frames = np.zeros((ages[0] + 1, height, width), np.uint8)  # the last ones, oldest first
         self._observation_frames = [ages[0] - age for age in ages]  # of them, those in an observation
-        self._camera, self._spectator = CameraMount(width=width, height=height), Spectator(render_mode)
+        self._usual_camera = self._camera = CameraMount(width=width, height=height)
+        self._spectator = Spectator(render_mode)
 
         kept = from_mapping(ServerOptions, "server", server)
         self._connection = ServerConnection(
             host, port, make_supervisor(host, kept.command, max_episodes=kept.max_episodes, max_memory=kept.max_memory),
-            [self._camera, *self._spectator.mounts], timeout=timeout, delta_seconds=self.delta_seconds,
+            [self._usual_camera, *self._spectator.mounts], timeout=timeout, delta_seconds=self.delta_seconds,
             ticks_per_image=action_repeat,
         )  # fmt: skip
         self.simulation = LaneSimulation(
@@ -238,11 +257,16 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
         def begin() -> None:
             self.np_random.bit_generator.state = state  # on another server the random numbers are the same again
-            self.simulation.begin(setup, self.np_random)
+            self._camera = setup.randomness.mount(self._usual_camera)
+            self.simulation.begin(setup, self.np_random, [self._camera, *self._spectator.mounts])
+            self._image_noise = ImageNoise(
+                setup.randomness.light, setup.randomness.noise, self.observation_space.shape[1:],
+                frame_seconds=self.simulation.decision_seconds,
+            )  # fmt: skip
             self._frames[:] = self._camera_frame()
 
         self._connection.begin_with_retries(begin)
-        observation, info = self._observation(), self._info({})
+        observation, info = self._observation(), {**self._info({}), "randomized": setup.randomness.values()}
         for action in resumed["actions"] if resumed is not None else ():
             observation, _, terminated, truncated, info = self.step(np.array(action))
             if terminated or truncated:
@@ -314,9 +338,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             raise RuntimeError("After os.fork() the child cannot use this environment: make another one there")
 
     def _camera_frame(self) -> NDArray[np.uint8]:
-        """The camera's image of the last tick, shape (height, width)."""
+        """The camera's image of the last tick, shape (height, width), uint8."""
         self._spectator.update(self._session)
-        return cv2.cvtColor(self._session.image(self._camera), cv2.COLOR_BGRA2GRAY)  # type: ignore[return-value]
+        return self._image_noise(cv2.cvtColor(self._session.image(self._camera), cv2.COLOR_BGRA2GRAY))  # type: ignore[arg-type]
 
     def _observation(self) -> NDArray[np.uint8]:
         return self._frames[self._observation_frames]
@@ -337,7 +361,9 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             "scenario": self._setup.scenario,
             "privileged_state": simulation.privileged_state(),
         }
-        return {**info, **episode.summary()} if episode.end_reason else info
+        if episode.end_reason:
+            info.update(episode.summary(), randomized=self._setup.randomness.values())
+        return info
 
     def _server_lost(self, error: ServerError) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Truncate the episode, which says nothing about the driver; the next reset connects anew."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,16 @@ class Controls:
         self._lateral_acceleration = math.inf if acceleration is None else acceleration
         self.restart()
 
-    def restart(self) -> None:
-        """Set the steering to straight ahead, for a new episode."""
+    def restart(self, *, steering_gain: float = 1.0, steering_delay: int = 0) -> None:
+        """
+        Set the steering to straight ahead, for a new episode.
+
+        :param steering_gain: wheel angle that comes, as a multiple of the one that is asked for [-]
+        :param steering_delay: how much later it comes [ticks]
+        """
         self.steering = self.wheel_angle = 0.0
+        self._steering_gain = steering_gain
+        self._coming = deque([0.0] * steering_delay)  # wheel angles on their way, the oldest first
 
     def full_steering(self, speed: float) -> float:
         """
@@ -78,4 +86,5 @@ class Controls:
         if self._asks_for_speed:
             wanted = 0.5 * (drive + 1.0) * self._target_speed
             pedal = min(max(SPEED_GAIN * (wanted - speed), -1.0), 1.0)
-        return self.wheel_angle / MAX_WHEEL_ANGLE, pedal
+        self._coming.append(self._steering_gain * self.wheel_angle / MAX_WHEEL_ANGLE)
+        return min(max(self._coming.popleft(), -1.0), 1.0), pedal

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sb3_carla.envs import arguments
+from sb3_carla.envs.randomization import OFF, EpisodeRandomness, Randomizer
 from sb3_carla.envs.start_curriculum import StartCurriculum, StartPlace
 
 __all__ = ["EpisodeSetup", "EpisodeSetups", "Weather"]
@@ -25,12 +27,14 @@ class EpisodeSetup(NamedTuple):
     :param scenario: number of the start and the route; None: random ones
     :param weather: preset of ``carla.WeatherParameters``, or a mapping of its parameters
     :param start_place: where the start curriculum begins the episode; None: it does not
+    :param randomness: what the groups of ``randomize`` have drawn
     """
 
     town: str
     scenario: int | None
     weather: Weather
     start_place: StartPlace | None = None
+    randomness: EpisodeRandomness = OFF
 
 
 class EpisodeSetups:
@@ -41,15 +45,24 @@ class EpisodeSetups:
     :param weather: likewise
     :param scenario: likewise
     :param start_curriculum: places where earlier episodes failed
+    :param randomizer: draws what is random in an episode
     :raises ValueError: if an argument is not what it may be
     """
 
-    def __init__(self, town: Any, weather: Any, *, scenario: int | None, start_curriculum: StartCurriculum) -> None:
+    def __init__(
+        self,
+        town: Any,
+        weather: Any,
+        *,
+        scenario: int | None,
+        start_curriculum: StartCurriculum,
+        randomizer: Randomizer,
+    ) -> None:
         self._towns = arguments.town_names(town)
         self._weathers = arguments.weather_choices(weather)
         arguments.check_scenario(scenario)
         self._scenario = scenario
-        self._start_curriculum = start_curriculum
+        self._start_curriculum, self._randomizer = start_curriculum, randomizer
 
     def draw(self, options: Mapping[str, Any], rng: np.random.Generator) -> EpisodeSetup:
         """
@@ -69,8 +82,14 @@ class EpisodeSetups:
             town = place.town
         else:
             town = _choice(self._towns if town is None else arguments.town_names(town), rng)
-        weather = _choice(self._weathers if weather is None else arguments.weather_choices(weather), rng)
-        return EpisodeSetup(town, scenario, weather, place)
+        asked_for = weather is not None
+        weather = _choice(arguments.weather_choices(weather) if asked_for else self._weathers, rng)
+        randomness = self._randomizer.draw(rng)
+        if asked_for:
+            randomness = replace(randomness, weather=None)
+        elif randomness.weather is not None:
+            weather = randomness.weather
+        return EpisodeSetup(town, scenario, weather, place, randomness)
 
 
 def _choice(choices: Sequence[Any], rng: np.random.Generator) -> Any:

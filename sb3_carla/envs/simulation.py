@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_carla.client.camera_stream import CameraMount
 from sb3_carla.client.server_connection import ServerConnection
 from sb3_carla.client.session import CarlaSession
 from sb3_carla.client.vehicle import VehicleState
@@ -14,6 +16,8 @@ from sb3_carla.envs.controls import Controls
 from sb3_carla.envs.episode import Episode
 from sb3_carla.envs.episode_setup import EpisodeSetup, Weather
 from sb3_carla.envs.privileged_state import privileged_state
+from sb3_carla.envs.random_look import TownPainter
+from sb3_carla.envs.randomization import Dynamics
 from sb3_carla.envs.rewards import STANDING_SPEED, Motion
 from sb3_carla.envs.route import LanePose, LaneRoute, Scenarios
 from sb3_carla.envs.traffic import CarAhead, IntelligentDriver, Traffic, find_car_ahead, recommended_speed
@@ -59,6 +63,7 @@ class LaneSimulation:
         self.scenarios: dict[str, Scenarios] = {}
         """By town."""
         self._weather: Weather | None = None
+        self._painter = TownPainter()
         self.car_ahead = CarAhead()
         """The next car on the route at the last tick."""
         self.route: LaneRoute
@@ -107,27 +112,38 @@ class LaneSimulation:
             steering=self.controls.steering, stuck=self.episode.stuck,
         )  # fmt: skip
 
-    def begin(self, setup: EpisodeSetup, rng: np.random.Generator) -> None:
+    def begin(
+        self, setup: EpisodeSetup, rng: np.random.Generator, cameras: Sequence[CameraMount] | None = None
+    ) -> None:
         """
         Begin an episode: load the town, choose the route, place the cars.
 
         :param setup: what the episode begins with
         :param rng: for the route and the other cars
+        :param cameras: mounts of the cameras on the car; None: as before
         :raises ServerError: if the server is lost, or has no room for the other cars
         :raises MapError: if the town cannot be used
         """
-        session = self._session_in(setup.town)
+        session, randomness = self._session_in(setup, cameras), setup.randomness
         if setup.weather != self._weather:
             session.set_weather(setup.weather)
             self._weather = setup.weather
+        if randomness.look is not None:
+            self._painter.apply(session, randomness.look)
+        dynamics = randomness.dynamics or Dynamics()
+        session.physics.scale(dynamics.mass, dynamics.friction)
         self.route = self._choose_route(self.scenarios[session.town], setup, rng)
         x, y, z, heading, _ = self.route.pose(0.0)
+        if randomness.cars is not None:
+            self.traffic = self.traffic or Traffic(session, 0, self.target_speed)
+            self.traffic.resize(randomness.cars)
         if self.traffic is not None:
-            self.traffic.restart(self.scenarios[session.town], self.route, rng)
+            all_of_them = randomness.cars is None
+            self.traffic.restart(self.scenarios[session.town], self.route, rng, all_of_them=all_of_them)
         session.place(x, y, z, heading)
         time_limit = TIME_LIMIT_FACTOR * self.route.length / self.target_speed
         self.episode = Episode(self.route.length, time_limit, session.half_width, session.delta_seconds)
-        self.controls.restart()
+        self.controls.restart(steering_gain=dynamics.steering_gain, steering_delay=dynamics.steering_delay)
         self._observe_vehicle()
 
     def advance(self, steering: float, drive: float) -> Motion:
@@ -173,19 +189,22 @@ class LaneSimulation:
     def close(self) -> None:
         """Give the server its settings back and end it if it is ours."""
         self.episode = self.traffic = None
+        if self.connection.supervisor is None and self.connection.session is not None:
+            self._painter.leave(self.session)
         self.connection.close()
 
-    def _session_in(self, town: str) -> CarlaSession:
+    def _session_in(self, setup: EpisodeSetup, cameras: Sequence[CameraMount] | None) -> CarlaSession:
         """Connect if need be, and load the town if it is not there."""
-        session = self.connection.session_for(town)
-        if session.load_town(town):
+        session = self.connection.session_for(setup.town)
+        if session.load_town(setup.town, cameras):
             self.traffic = self._weather = None  # a new world has its own weather
+            self._painter.forget()
             try:
                 if session.town not in self.scenarios:
                     self.scenarios[session.town] = Scenarios(session.world.get_map(), self._route_length)
                 while len(self.scenarios) > TOWNS_KEPT:
                     del self.scenarios[next(iter(self.scenarios))]
-                if self._n_npcs:
+                if self._n_npcs and setup.randomness.cars is None:
                     self.traffic = Traffic(session, self._n_npcs, self.target_speed)
             except BaseException:
                 session.town = ""  # the next reset loads it again, which removes the cars that found room

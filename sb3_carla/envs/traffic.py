@@ -1,5 +1,6 @@
 """
-Other cars: they follow lanes, keep their distance, and are moved along waypoints in one batch each tick.
+Other cars: they follow lanes, keep their distance, and are moved along waypoints in one batch each tick. They cost as
+much as the camera, so they decide in turn, and those that nobody sees move less often.
 
 CARLA's Traffic Manager is not used: it opens a socket that is not on loopback, and can deadlock in 0.9.16.
 """
@@ -7,6 +8,7 @@ CARLA's Traffic Manager is not used: it opens a socket that is not on loopback, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,6 +36,12 @@ BEND_PREVIEW, BEND_PREVIEW_TIME = 2.0, 1.2
 """Bends limit the recommended speed this far ahead: distance [m], and growth with the speed [s]."""
 CLEARANCE = 12.0
 """Free space around each car when an episode begins [m]."""
+PERIOD = 4
+"""A car decides on its acceleration every so many ticks, the cars in turn."""
+FAR = 130.0
+"""Cars that are farther from the agent's, along x or y, move only when they decide [m]."""
+WAITING_HEIGHT, WAITING_GAP = 30.0, 5.0
+"""Height over the ground of the first car that waits for its place, and from each to the next one [m]."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,7 @@ class _Car:
     desired_speed: float
     station: float = 0.0
     speed: float = 0.0
+    acceleration: float = 0.0
 
 
 class Traffic:
@@ -154,38 +163,66 @@ class Traffic:
         self._target_speed = target_speed
         self._driver = IntelligentDriver()
         self._cars: list[_Car] = []
-        self._positions = np.empty((0, 4))
+        self._positions, self._ticks = np.empty((0, 4)), 0
         self._actor_ids = self._spawn(count)
 
-    def _spawn(self, count: int) -> list[int]:
+    def _models(self) -> list[Any]:
+        """Blueprints of cars."""
         library = self._session.world.get_blueprint_library()
         models = sorted((b for b in library.filter("vehicle.*") if _is_car(b)), key=lambda b: b.id)
-        command = carla.command
-        freeze = command.SetSimulatePhysics(command.FutureActor, False)
         if not models:
             raise ServerError("n_npcs: the server has no blueprint of a car")
-        ids: list[int] = []
+        for model in models:
+            self._session.set_owner(model)
+        return models
+
+    def _spawn(self, count: int) -> list[int]:
+        models, ids = self._models(), list[int]()
         for place in self._session.world.get_map().get_spawn_points():
             if len(ids) == count:
                 break
-            model = models[len(ids) % len(models)]
-            self._session.set_owner(model)
-            spawn = command.SpawnActor(model, place).then(freeze)
-            response = self._session.client.apply_batch_sync([spawn])[0]
-            if not response.error:
-                ids.append(response.actor_id)
-                self._session.adopt(response.actor_id)  # now: the next answer may not come
+            ids += self._spawn_one(models[len(ids) % len(models)], place)
         if len(ids) < count:
             raise ServerError(f"n_npcs: the town has room for {len(ids)} cars beside the agent's, not for {count}")
         return ids
 
-    def restart(self, scenarios: Scenarios, route: LaneRoute, rng: np.random.Generator) -> None:
+    def _spawn_one(self, model: Any, place: Any) -> list[int]:
+        """Spawn a car that stands still; its id in a list, which is empty if the server has not spawned it."""
+        command = carla.command
+        spawn = command.SpawnActor(model, place).then(command.SetSimulatePhysics(command.FutureActor, False))
+        response = self._session.client.apply_batch_sync([spawn])[0]
+        if response.error:
+            return []
+        self._session.adopt(response.actor_id)  # now: the next answer may not come
+        return [response.actor_id]
+
+    def resize(self, count: int) -> None:
+        """
+        Spawn or destroy cars, until :meth:`restart`. The new ones hang above each other high in the air, where there is
+        room for them whatever stands on the roads.
+
+        :param count: number of cars from now on
+        """
+        surplus, self._actor_ids = self._actor_ids[count:], self._actor_ids[:count]
+        if surplus:
+            self._session.destroy_adopted(surplus)
+        if len(self._actor_ids) < count:
+            models, (above, *_) = self._models(), self._session.world.get_map().get_spawn_points()
+            for number in range(len(self._actor_ids), count):
+                height = above.location.z + WAITING_HEIGHT + WAITING_GAP * number
+                place = carla.Transform(carla.Location(above.location.x, above.location.y, height))
+                self._actor_ids += self._spawn_one(models[number % len(models)], place)
+
+    def restart(
+        self, scenarios: Scenarios, route: LaneRoute, rng: np.random.Generator, *, all_of_them: bool = True
+    ) -> None:
         """
         Spread the cars over the town, with free space around each and around the agent's start.
 
         :param scenarios: the town's starts
         :param route: the agent's route
         :param rng: source of randomness
+        :param all_of_them: otherwise those for which there is no room are destroyed
         :raises ServerError: if there is no room for all of them
         """
         taken = [(float(route.points[0, 0]), float(route.points[0, 1]))]
@@ -197,12 +234,16 @@ class Traffic:
                 if min(math.dist(here, other) for other in taken) > CLEARANCE:
                     break
             else:
+                if not all_of_them:
+                    self.resize(len(self._cars))
+                    break
                 count = len(self._actor_ids)
                 raise ServerError(f"n_npcs: {count} cars do not find {CLEARANCE:g} m of free space around each")
             taken.append(here)
             desired = self._target_speed * float(rng.uniform(0.6, 1.0))
             self._cars.append(_Car(actor_id, LaneRoute(follow_lane(start, ROUTE_CHUNK)), desired))
-        self._send()
+        self._positions, self._ticks = np.empty((len(self._cars), 4)), 0
+        self._send([(index, True) for index in range(len(self._cars))])
 
     def step(self, agent: VehicleState) -> None:
         """
@@ -210,40 +251,56 @@ class Traffic:
 
         :param agent: the agent's car
         """
-        everyone = np.array([*self._positions, _row(agent.x, agent.y, agent.heading, agent.speed)])
-        apart = np.hypot(*(everyone[:, None, :2] - everyone[None, :, :2]).T)  # (n + 1, n + 1)
-        near = apart < VIEW + CAR_LENGTH + BLOCKING_WIDTH
-        np.fill_diagonal(near, False)
-        dt = self._session.delta_seconds
+        if not self._cars:
+            return
+        self._ticks += 1
+        x, y, dt = agent.x, agent.y, self._session.delta_seconds
+        everyone = np.array([*self._positions, _row(x, y, agent.heading, agent.speed)])  # (n + 1, 4)
+        moved = []
         for index, car in enumerate(self._cars):
-            gap, speed = find_car_ahead(car.route, car.station, everyone[near[index]])
-            # Routes are extended early, so the rest of one is short only where its lane ends.
-            gap = min(gap, car.route.length - car.station)
-            desired = comfortable_speed(car.route.curvature_ahead(car.station, 15.0), car.desired_speed)
-            acceleration = self._driver(car.speed, desired, gap=gap, closing_speed=car.speed - speed)
-            car.speed = max(0.0, car.speed + acceleration * dt)
-            car.station += car.speed * dt
-            if car.station > car.route.length - VIEW:
-                car.route, car.station = _continued(car.route, car.station)
-        self._send()
+            its_turn = (self._ticks + index) % PERIOD == 0
+            is_far = abs(everyone[index, 0] - x) > FAR or abs(everyone[index, 1] - y) > FAR
+            if its_turn:
+                self._decide(car, index, everyone)
+            if its_turn or not is_far:
+                self._move(car, PERIOD * dt if is_far else dt)
+                moved.append((index, its_turn))
+        self._send(moved)
+
+    def _decide(self, car: _Car, index: int, everyone: NDArray[np.float64]) -> None:
+        """Choose a car's acceleration. ``everyone`` has the rows of all cars, ``index`` is this one's."""
+        apart = np.abs(everyone[:, :2] - everyone[index, :2]).max(axis=1)  # (n + 1,)
+        apart[index] = math.inf
+        gap, speed = find_car_ahead(car.route, car.station, everyone[apart < VIEW + CAR_LENGTH + BLOCKING_WIDTH])
+        # Routes are extended early, so the rest of one is short only where its lane ends.
+        gap = min(gap, car.route.length - car.station)
+        desired = comfortable_speed(car.route.curvature_ahead(car.station, 15.0), car.desired_speed)
+        car.acceleration = self._driver(car.speed, desired, gap=gap, closing_speed=car.speed - speed)
+
+    def _move(self, car: _Car, dt: float) -> None:
+        car.speed = max(0.0, car.speed + car.acceleration * dt)
+        car.station += car.speed * dt
+        if car.station > car.route.length - VIEW:
+            car.route, car.station = _continued(car.route, car.station)
 
     @property
     def positions(self) -> NDArray[np.float64]:
         """Where the cars are: shape (n, 4), float64 [x m, y m, velocity x m/s, velocity y m/s]."""
-        return self._positions
+        return self._positions.copy()
 
-    def _send(self) -> None:
-        command, batch, rows = carla.command, [], []
-        for car in self._cars:
+    def _send(self, moved: Sequence[tuple[int, bool]]) -> None:
+        """Send the poses of these cars, by index, and with True also their velocities."""
+        command, batch = carla.command, []
+        for index, with_velocity in moved:
+            car = self._cars[index]
             x, y, z, heading, pitch = car.route.pose(car.station)
-            rotation = carla.Rotation(yaw=math.degrees(heading), pitch=math.degrees(pitch))
-            pose = carla.Transform(carla.Location(x, y, z), rotation)
-            rows.append(_row(x, y, heading, car.speed))
-            velocity = carla.Vector3D(*rows[-1][2:], 0.0)
-            batch.append(command.ApplyTransform(car.actor_id, pose))
-            batch.append(command.ApplyTargetVelocity(car.actor_id, velocity))
-        self._positions = np.array(rows).reshape(-1, 4)
-        self._session.client.apply_batch(batch)
+            rotation = carla.Rotation(math.degrees(pitch), math.degrees(heading), 0.0)
+            batch.append(command.ApplyTransform(car.actor_id, carla.Transform(carla.Location(x, y, z), rotation)))
+            row = self._positions[index] = _row(x, y, heading, car.speed)
+            if with_velocity:
+                batch.append(command.ApplyTargetVelocity(car.actor_id, carla.Vector3D(row[2], row[3], 0.0)))
+        if batch:
+            self._session.client.apply_batch(batch)
 
 
 def _row(x: float, y: float, heading: float, speed: float) -> tuple[float, float, float, float]:

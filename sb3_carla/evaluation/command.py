@@ -27,6 +27,7 @@ from typing import Any
 import gymnasium as gym
 from tqdm import tqdm
 
+from sb3_carla.envs.randomization import group_names
 from sb3_carla.envs.towns import expand_towns
 from sb3_carla.evaluation.episodes import FIRST_SEED, Case, Policy, cases, model_policy, random_policy, scripted_policy
 from sb3_carla.evaluation.page import page
@@ -63,6 +64,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weathers", nargs="+", default=DEFAULT_WEATHERS, help="presets of CARLA (default: ClearNoon)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first episode")
     parser.add_argument("--npcs", type=int, help="other cars (default: as in the model's run)")
+    parser.add_argument("--randomize", nargs="+", metavar="GROUP", help="what is random: groups, or all (default: none)")
     parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
     parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
     parser.add_argument("--env-kwargs", type=json.loads, default={}, help="""JSON, e.g. '{"target_speed": 6}'""")
@@ -76,6 +78,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--video: expected --output, as there is no model beside which the film could be written")
     options.evaluated = _evaluated(options)
     options.towns = expand_towns(options.towns)
+    try:
+        group_names(options.randomize)
+    except ValueError as error:
+        parser.error(f"--{error}")
     return options
 
 
@@ -94,6 +100,8 @@ def _evaluated(options: argparse.Namespace) -> str:
         parts.append("+".join(options.weathers))
     if options.npcs is not None:
         parts.append(f"npcs{options.npcs}")
+    if options.randomize is not None:
+        parts.append(f"randomize_{'+'.join(options.randomize)}")
     if options.episodes != DEFAULT_EPISODES:
         parts.append(f"episodes{options.episodes}")
     if options.scenarios is not None:
@@ -152,6 +160,8 @@ def environment(options: argparse.Namespace, models: list[Path]) -> dict[str, An
     kwargs = dict(settings[0])
     if options.npcs is not None:
         kwargs["n_npcs"] = options.npcs
+    if options.randomize is not None:
+        kwargs["randomize"] = options.randomize
     if options.host is not None:
         kwargs.update(host=options.host, port=options.port)
     return {**merge_env_kwargs(kwargs, options.env_kwargs), "town": options.towns}

@@ -14,6 +14,7 @@ from sb3_carla.server.wire import (
     actor_id_from,
     definition_to,
     flag_from,
+    layers_from,
     number_from,
     pose_to,
     sequence_from,
@@ -22,6 +23,7 @@ from sb3_carla.server.wire import (
     vector_from,
 )
 from sb3_carla.simulator.blueprints import BLUEPRINTS
+from sb3_carla.simulator.rendering.look import LAYERS
 from sb3_carla.simulator.rendering.weather import Weather
 
 __all__: list[str] = []
@@ -88,9 +90,13 @@ def get_available_maps(simulation: Simulation) -> Sequence[str]:
 
 
 @remote_call("load_new_episode", Response.VOID)
-def load_new_episode(simulation: Simulation, name: object, reset_settings: object = True, layers: object = 0) -> None:
-    """``client.load_world``, ``reload_world``."""
+def load_new_episode(
+    simulation: Simulation, name: object, reset_settings: object = True, layers: object = LAYERS
+) -> None:
+    """``client.load_world``, ``reload_world``; layers that are not asked for are hidden."""
+    shown = layers_from(layers)
     simulation.load(text_from(name, "town"), reset_settings=flag_from(reset_settings, "reset_settings"))
+    simulation.world.hidden_layers = LAYERS & ~shown
 
 
 @remote_call("copy_opendrive_to_file", Response.VOID)
@@ -149,7 +155,7 @@ def cast_ray(simulation: Simulation, start: object, end: object) -> list[object]
 
 
 def _empty(*names: str) -> None:
-    """Register calls whose result is an empty list here: no scenery, no lamps, no traffic lights, no files."""
+    """Register calls whose result is an empty list here: no lamps, no traffic lights, no files."""
 
     def empty(simulation: Simulation, *arguments: object) -> list[object]:
         """Return an empty list."""
@@ -189,14 +195,11 @@ _empty(
     "query_lights_state",
     "get_all_level_BBs",
     "get_environment_objects",
-    "get_names_of_all_objects",
     "get_group_traffic_lights",
     "get_light_boxes",
 )
 _without_effect(
     "draw_debug_shape",
-    "load_map_layer",
-    "unload_map_layer",
     "enable_environment_objects",
     "freeze_all_traffic_lights",
     "reset_all_traffic_lights",

@@ -13,6 +13,7 @@ from sb3_carla.errors import ServerStartError
 from sb3_carla.server import actor_calls as _actors  # noqa: F401
 from sb3_carla.server import batch as _batch  # noqa: F401 (the import registers its calls)
 from sb3_carla.server import episode_calls as _episode  # noqa: F401
+from sb3_carla.server import look_calls as _look  # noqa: F401
 from sb3_carla.server import vehicle_calls as _vehicle  # noqa: F401
 from sb3_carla.server.buffered_socket import BufferedSocket
 from sb3_carla.server.log import log

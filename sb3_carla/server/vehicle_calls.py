@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from sb3_carla.errors import CallError
 from sb3_carla.server.registry import Response, remote_call
 from sb3_carla.server.simulation import Simulation
-from sb3_carla.server.wire import ackermann_from, control_from, flag_from, sequence_from
+from sb3_carla.server.wire import WireError, ackermann_from, control_from, flag_from, number_from, sequence_from
 from sb3_carla.simulator.actors import VehicleActor
 
 __all__ = [
@@ -116,11 +117,32 @@ def get_physics_control(simulation: Simulation, actor_id: object) -> list[object
 @remote_call("apply_physics_control", Response.VOID)
 def apply_physics_control(simulation: Simulation, actor_id: object, control: object) -> None:
     """
-    ``vehicle.apply_physics_control``; every model has fixed parameters.
+    ``vehicle.apply_physics_control``: mass, greatest torque, the wheels' friction and greatest angle.
 
-    :raises CallError: always
+    The other parameters have no effect here. Fields: see ``get_physics_control``.
+
+    :raises WireError: if one of the four is out of range
     """
-    raise CallError(f"{simulation.vehicle(actor_id).type_id}: physics parameters are fixed on this server")
+    vehicle = simulation.vehicle(actor_id).vehicle
+    fields = sequence_from(control, 17, "physics control")
+    mass = _within(fields[11], "mass", 1.0, 1e6)
+    points = [sequence_from(point, 2, "torque curve") for point in sequence_from(fields[0], 1, "torque curve")]
+    torque = max(_within(point[1], "torque", 0.0, 1e6) for point in points)
+    wheels = [sequence_from(wheel, 3, "wheel") for wheel in sequence_from(fields[15], 1, "wheels")]
+    vehicle.parameters = replace(
+        vehicle.parameters,
+        mass=mass,
+        max_acceleration=torque * FINAL_RATIO / (mass * WHEEL_RADIUS),
+        friction=sum(_within(wheel[0], "tire_friction", 0.0, 100.0) for wheel in wheels) / len(wheels),
+        max_wheel_angle=math.radians(max(_within(wheel[2], "max_steer_angle", 0.0, 89.0) for wheel in wheels)),
+    )
+
+
+def _within(value: object, what: str, low: float, high: float) -> float:
+    number = number_from(value, what)
+    if not low <= number <= high:
+        raise WireError(f"{what}: expected {low:g} to {high:g}, got {number!r}")
+    return number
 
 
 @remote_call("get_telemetry_data")

@@ -18,6 +18,7 @@ from sb3_carla.simulator.actors import AckermannControl, Actor
 from sb3_carla.simulator.blueprints import BLUEPRINTS, AttributeKind, Blueprint
 from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.physics.dynamics import VehicleControl
+from sb3_carla.simulator.rendering.look import LAYERS
 from sb3_carla.simulator.sensors import Sensor
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "definition_to",
     "description_from",
     "flag_from",
+    "layers_from",
     "number_from",
     "option_from",
     "option_to",
@@ -93,6 +95,13 @@ def flag_from(value: object, what: str) -> bool:
     """A boolean."""
     if not isinstance(value, bool):
         raise WireError(f"{what}: expected a boolean, got {_shown(value)}")
+    return value
+
+
+def layers_from(value: object) -> int:
+    """``carla.MapLayer``: bits."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LAYERS:
+        raise WireError(f"map layers: expected bits within {LAYERS:#x}, got {_shown(value)}")
     return value
 
 

@@ -18,6 +18,7 @@ from sb3_carla.simulator.physics.contacts import Collision, resolve_contact, res
 from sb3_carla.simulator.physics.dynamics import Ground
 from sb3_carla.simulator.physics.rays import Vector, ray_to_box, ray_to_ground
 from sb3_carla.simulator.rendering.camera import Camera
+from sb3_carla.simulator.rendering.look import Look
 from sb3_carla.simulator.rendering.scene import Box
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.sensors import (
@@ -60,6 +61,10 @@ class World:
         self.time = 0.0
         self.delta = 0.0
         self.weather = Weather()
+        self.look = Look()
+        """What clients have painted the objects with."""
+        self.hidden_layers = 0
+        """Bits of ``carla.MapLayer``: layers that clients have hidden."""
         self.actors: dict[int, Actor] = {}
         self.just_destroyed: list[Actor] = []
         """Actors destroyed between the last two steps."""

@@ -162,8 +162,9 @@ def _with_merged_env_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
         merged = entries.merge_env_kwargs(hyperparams.get("env_kwargs", {}), given)
         hyperparams["env_kwargs"] = saved["env_kwargs"] = merged
         self._requested_hyperparams = dict(saved)
-        # The start curriculum is for training alone.
-        anywhere = {**merged, "start_curriculum": 0.0} if "start_curriculum" in merged else merged
+        # The start curriculum and random episodes are for training alone.
+        off = {"start_curriculum": 0.0, "randomize": None}
+        anywhere = {**merged, **{name: value for name, value in off.items() if name in merged}}
         self.eval_env_kwargs = entries.merge_env_kwargs(anywhere, self._eval_env_kwargs_args or {})
         self.args.env_kwargs = dict(anywhere)
         vector = hyperparams.pop("vec_env", None)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 ENV_ID = "CarlaLane-v0"
 NOT_TASK_KEYS = (
-    "town", "scenario", "host", "port", "render_mode", "timeout", "start_curriculum", "server",
+    "town", "scenario", "host", "port", "render_mode", "timeout", "start_curriculum", "server", "randomize",
 )  # fmt: skip
 """Arguments of the environment that do not change the task: observations, actions and rewards mean the same."""
 WRAPPERS = ("env_wrapper", "frame_stack", "normalize", "vec_env_wrapper")

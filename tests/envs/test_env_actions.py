@@ -22,7 +22,7 @@ def test_wheels_turn_no_faster_than_the_steering_rate() -> None:
         wheels, costs = [], []
         for steering in (1.0, 1.0, -1.0, 0.15, 0.15):
             terms = env.step(np.array([steering, 0.0], np.float32))[4]["reward_terms"]
-            wheels.append(session.vehicle.get_control().steer / session._steering_scale)
+            wheels.append(session.vehicle.get_control().steer / session.physics.steering_scale)
             costs.append(-terms["smoothness"])
     assert wheels == pytest.approx([0.2, 0.4, 0.2, 0.15, 0.15], abs=1e-6)
     assert costs == pytest.approx([0.2 * change for change in (0.2, 0.2, 0.2, 0.05, 0.0)])

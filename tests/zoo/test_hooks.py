@@ -67,7 +67,8 @@ def test_ours(probed: list[dict[str, Any]]) -> None:
     # The zoo itself evaluates without the file's env_kwargs, and does not record them.
     assert found["env_kwargs"]["town"] == "training"
     assert found["env_kwargs"]["start_curriculum"] > 0.0
-    anywhere = {**found["env_kwargs"], "start_curriculum": 0.0}
+    assert found["env_kwargs"]["randomize"] == "all"
+    anywhere = {**found["env_kwargs"], "start_curriculum": 0.0, "randomize": None}
     assert found["eval_env_kwargs"] == found["recorded"] == anywhere, "evaluation, enjoy and record_video"
 
 
