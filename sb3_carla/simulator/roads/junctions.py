@@ -233,7 +233,7 @@ def _with_paving(
     if not any(widths):
         return road
     lane = Lane(side * (1 + (side < 0)), _ASPHALT, widths[0], _NOTHING, end_width=widths[1])
-    return replace(road, lanes=road.lanes + (lane,))
+    return replace(road, lanes=(*road.lanes, lane))
 
 
 def _with_edge(road: Road, arms: tuple[Arm, Arm], last: int) -> Road:

@@ -95,7 +95,7 @@ class CrossSection:
         return 2 if self.median else 1
 
     def edge_of(self, number: int) -> float:
-        """Distance from the reference line to the outer edge of a driving lane, counted from 1; 0: the inner edge [m]."""
+        """Distance from the reference line to the outer edge of a driving lane, from 1; 0: the inner edge [m]."""
         return 0.5 * self.median + number * self.lane_width
 
     @property
