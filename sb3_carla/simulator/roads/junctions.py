@@ -220,20 +220,15 @@ def _with_paving(
     road: Road, sections: tuple[CrossSection, CrossSection], numbers: tuple[int, int], turn: float
 ) -> Road:
     """The road with asphalt where its other lanes would turn too: a junction has no grass in its middle."""
-    if abs(turn) <= _STRAIGHT_ON:
-        # Between the two directions of a street with a median.
-        widths = [0.5 * section.median if numbers[0] == 1 else 0.0 for section in sections]
-        side = 1
-    elif turn > 0.0:  # left turns leave the lanes on their right free
-        widths = [(s.lanes - number) * s.lane_width for s, number in zip(sections, numbers, strict=True)]
-        side = -1
-    else:  # right turns those on their left
-        widths = [s.edge_of(number - 1) for s, number in zip(sections, numbers, strict=True)]
-        side = 1
-    if not any(widths):
-        return road
-    lane = Lane(side * (1 + (side < 0)), _ASPHALT, widths[0], _NOTHING, end_width=widths[1])
-    return replace(road, lanes=(*road.lanes, lane))
+    widths: dict[int, list[float]] = {}
+    if abs(turn) > _STRAIGHT_ON and turn < 0.0:  # right turns leave the lanes on their left free
+        widths[1] = [s.edge_of(number - 1) for s, number in zip(sections, numbers, strict=True)]
+    elif numbers[0] == 1:  # between the two directions of a street with a median
+        widths[1] = [0.5 * section.median for section in sections]
+    if turn > _STRAIGHT_ON:  # left turns those on their right
+        widths[-2] = [(s.lanes - number) * s.lane_width for s, number in zip(sections, numbers, strict=True)]
+    paving = [Lane(i, _ASPHALT, a, _NOTHING, end_width=b) for i, (a, b) in widths.items() if max(a, b)]
+    return replace(road, lanes=(*road.lanes, *paving))
 
 
 def _with_edge(road: Road, arms: tuple[Arm, Arm], last: int) -> Road:
