@@ -20,10 +20,13 @@ TRAINING_TOWNS: tuple[str, ...] = (
     "Village06",
     "Village07",
     *(f"Village{number}" for number in range(10, 42)),
+    *(f"Village{number}" for number in range(44, 52)),
+    *(f"Motorway0{number}" for number in range(1, 5)),
 )
 """
-Towns to train in. The first twelve have hand-picked styles; those of Village10 and later are random. Villages from
-Village34 on have three or four lanes in each direction.
+Towns to train in. The first twelve have hand-picked styles; those of Village10 to Village41 are random. Village34 to
+Village41 have three or four lanes in each direction. From Village44 on streets of several kinds meet: avenues of four
+lanes, dual carriageways, streets without lines, hills. Motorways have ramps, and turning loops at their ends.
 """
 
 HELD_OUT_TOWNS: tuple[str, ...] = (
@@ -35,6 +38,9 @@ HELD_OUT_TOWNS: tuple[str, ...] = (
     "Village09",
     "Village42",
     "Village43",
+    "Village52",
+    "Village53",
+    "Motorway05",
 )
 """Towns to evaluate in: other seeds; their styles overlap with those of training but are not the same."""
 

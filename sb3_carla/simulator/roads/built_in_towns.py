@@ -1,11 +1,11 @@
 """
-Catalogue of the built-in towns: seed and style of each.
+Catalogue of the built-in towns: seed and style of each. Those with several kinds of streets are in ``city_styles``.
 
 ``sb3_carla.envs.towns`` says which towns are for training. The others are held out: their seeds are different, and
 their styles overlap with those of the training towns, but none is equal.
 
-To add a town, give it a seed and a style here, list it in ``sb3_carla.envs.towns``, and add its fingerprint (and its
-lanes, slope and tightest bend, if unusual) to the tests of the towns.
+To add a town, give it a seed and a style here or there, list it in ``sb3_carla.envs.towns``, and add its fingerprint
+(and its lanes, slope and tightest bend, if unusual) to the tests of the towns.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from functools import lru_cache
 
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.roads.circuits import CircuitStyle, circuit_opendrive
+from sb3_carla.simulator.roads.city_styles import CITIES, MOTORWAYS
+from sb3_carla.simulator.roads.motorways import motorway_opendrive
 from sb3_carla.simulator.roads.opendrive import CrossSection, Marking
 from sb3_carla.simulator.roads.random_villages import random_village_style
 from sb3_carla.simulator.roads.villages import VillageStyle, village_opendrive
@@ -35,7 +37,9 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
     # Training.
     "Circuit01": (
         101,
-        CircuitStyle(CrossSection(1, 3.5, 0.0, _broken(), _broken(), _solid()), corners=10, turning=10.0),
+        CircuitStyle(
+            CrossSection(1, 3.5, 0.0, _broken(), _broken(), _solid()), corners=10, turning=10.0, sidewalk=(2.2, 0.5)
+        ),
     ),
     "Circuit02": (
         102,
@@ -47,6 +51,7 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
             size=(320.0, 280.0),
             radii=(12.0, 45.0),
             speed_kmh=30,
+            sidewalk=(1.8, 0.4),
         ),
     ),
     "Circuit03": (
@@ -59,6 +64,7 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
             turning=10.0,
             radii=(28.0, 60.0),
             speed_kmh=50,
+            sidewalk=(3.0, 0.6),
         ),
     ),
     "Circuit04": (
@@ -83,6 +89,7 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
             size=(345.0, 345.0),
             radii=(28.0, 60.0),
             speed_kmh=50,
+            sidewalk=(2.5, 0.5),
         ),
     ),
     "Circuit09": (
@@ -108,6 +115,7 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
             size=(310.0, 270.0),
             radii=(13.0, 50.0),
             bend_centre=_solid(width=0.13),
+            sidewalk=(2.0, 0.5),
         ),
     ),
     "Circuit07": (
@@ -120,6 +128,7 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
             size=(345.0, 330.0),
             radii=(28.0, 55.0),
             speed_kmh=50,
+            sidewalk=(2.6, 0.6),
         ),
     ),
     "Circuit08": (
@@ -138,15 +147,22 @@ _CIRCUITS: dict[str, tuple[int, CircuitStyle]] = {
 
 _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
     # Training.
-    "Village01": (301, VillageStyle(CrossSection(1, 3.4, 0.3, _broken("yellow"), _broken(), _solid()))),
+    "Village01": (
+        301,
+        VillageStyle(
+            CrossSection(1, 3.4, 0.3, _broken("yellow"), _broken(), _solid(), sidewalk=2.5),
+            sidewalk_share=0.6,
+        ),
+    ),
     "Village02": (
         302,
         VillageStyle(
-            CrossSection(2, 3.2, 0.0, _solid("yellow"), _broken(), _solid()),
+            CrossSection(2, 3.2, 0.0, _solid("yellow"), _broken(), _solid(), sidewalk=3.0),
             spacing=130.0,
             missing=((3, 4),),
             radii=(28.0, 60.0),
             speed_kmh=40,
+            sidewalk_share=0.7,
         ),
     ),
     # Streets at right angles between pavements, as in an American suburb.
@@ -161,6 +177,7 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             missing=((1, 5), (4, 5), (6, 10)),
             radii=(6.5, 40.0),
             corner_radius=5.0,
+            sidewalk_share=0.85,
         ),
     ),
     "Village05": (
@@ -173,6 +190,7 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             missing=((2, 6), (5, 9)),
             radii=(8.0, 40.0),
             corner_radius=6.0,
+            sidewalk_share=0.7,
         ),
     ),
     # No edge lines.
@@ -199,6 +217,7 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             radii=(20.0, 60.0),
             corner_radius=6.0,
             speed_kmh=50,
+            sidewalk_share=0.6,
         ),
     ),
     **{f"Village{number}": (300 + number, random_village_style(300 + number)) for number in range(10, 34)},
@@ -208,12 +227,13 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
     "Village03": (
         403,
         VillageStyle(
-            CrossSection(1, 3.5, 0.5, _broken(width=0.14), _broken(), _solid(width=0.14)),
+            CrossSection(1, 3.5, 0.5, _broken(width=0.14), _broken(), _solid(width=0.14), sidewalk=2.0),
             columns=4,
             spacing=95.0,
             jitter=10.0,
             missing=((1, 5),),
             radii=(14.0, 45.0),
+            sidewalk_share=0.5,
         ),
     ),
     "Village08": (
@@ -227,6 +247,7 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             missing=((1, 5), (5, 6), (6, 10)),
             radii=(7.0, 45.0),
             corner_radius=5.5,
+            sidewalk_share=0.8,
         ),
     ),
     "Village09": (
@@ -238,6 +259,7 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             radii=(22.0, 55.0),
             corner_radius=7.0,
             speed_kmh=40,
+            sidewalk_share=0.7,
         ),
     ),
     "Village42": (
@@ -250,6 +272,7 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             radii=(26.0, 55.0),
             corner_radius=7.0,
             speed_kmh=50,
+            sidewalk_share=0.7,
         ),
     ),
     "Village43": (
@@ -261,11 +284,13 @@ _VILLAGES: dict[str, tuple[int, VillageStyle]] = {
             radii=(24.0, 50.0),
             corner_radius=6.0,
             speed_kmh=40,
+            sidewalk_share=0.8,
         ),
     ),
+    **CITIES,
 }
 
-BUILT_IN_TOWNS: tuple[str, ...] = tuple(sorted((*_CIRCUITS, *_VILLAGES)))
+BUILT_IN_TOWNS: tuple[str, ...] = tuple(sorted((*_CIRCUITS, *_VILLAGES, *MOTORWAYS)))
 """Names of all built-in towns, sorted."""
 
 
@@ -282,4 +307,6 @@ def built_in_opendrive(name: str) -> str:
         return circuit_opendrive(name, *_CIRCUITS[name])
     if name in _VILLAGES:
         return village_opendrive(name, *_VILLAGES[name])
+    if name in MOTORWAYS:
+        return motorway_opendrive(name, *MOTORWAYS[name])
     raise MapError(f"no built-in town is called {name!r}; available: {', '.join(BUILT_IN_TOWNS)}")

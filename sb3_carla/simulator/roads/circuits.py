@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sb3_carla.errors import MapError
-from sb3_carla.simulator.roads.opendrive import CrossSection, Elevation, Link, Marking, Road, opendrive_text
+from sb3_carla.simulator.roads.opendrive import CrossSection, Elevation, Lane, Link, Marking, Road, opendrive_text
 from sb3_carla.simulator.roads.reference_line import (
     Point,
     ReferenceLine,
@@ -46,6 +46,7 @@ class CircuitStyle:
     :param slope: steepest slope [-], 0: flat
     :param bend_centre: line between the two directions in bends of less than 30 m radius; None: that of ``section``
     :param speed_kmh: speed limit [km/h]
+    :param sidewalk: width of the sidewalks [m], and share of the roads that have them [-]
     """
 
     section: CrossSection
@@ -59,6 +60,7 @@ class CircuitStyle:
     slope: float = 0.0
     bend_centre: Marking | None = None
     speed_kmh: int = 40
+    sidewalk: tuple[float, float] = (0.0, 0.0)
 
 
 def circuit_opendrive(name: str, seed: int, style: CircuitStyle) -> str:
@@ -75,7 +77,7 @@ def circuit_opendrive(name: str, seed: int, style: CircuitStyle) -> str:
     for _ in range(_ATTEMPTS):
         lines = _random_lines(rng, style)
         if lines is not None and _fits(lines, style):
-            return opendrive_text(name, _roads(lines, _heights(rng, lines, style.slope), style))
+            return opendrive_text(name, _roads(lines, _heights(rng, lines, style.slope), style, seed))
     raise MapError(f"no circuit of this style after {_ATTEMPTS} attempts with seed {seed}: {style}")
 
 
@@ -171,10 +173,15 @@ def _hermite(station: float, step: float, heights: tuple[float, float], slopes: 
     return Elevation(station, heights[0], slopes[0], c, d)
 
 
-def _roads(lines: list[ReferenceLine], heights: list[tuple[Elevation, ...]], style: CircuitStyle) -> list[Road]:
-    roads = []
+def _roads(
+    lines: list[ReferenceLine], heights: list[tuple[Elevation, ...]], style: CircuitStyle, seed: int
+) -> list[Road]:
+    roads: list[Road] = []
+    width, share = style.sidewalk
+    # A generator of their own: the roads' courses do not depend on what is beside them.
+    has_sidewalk = (np.random.default_rng((seed, 1)).random(len(lines)) < share).tolist()
     for i, (line, elevations) in enumerate(zip(lines, heights, strict=True)):
-        section = style.section
+        section = replace(style.section, sidewalk=width) if has_sidewalk[i] else style.section
         if style.bend_centre is not None and _sharpest(line.segments) > 1.0 / 30.0:
             section = replace(section, centre=style.bend_centre)
         before, after = (i - 1) % len(lines), (i + 1) % len(lines)
@@ -182,7 +189,7 @@ def _roads(lines: list[ReferenceLine], heights: list[tuple[Elevation, ...]], sty
             Road(
                 id=i + 1,
                 line=line,
-                lanes=section.build(linked_at_start=True, linked_at_end=True),
+                lanes=_linked(section.build(True, True), has_sidewalk[before], has_sidewalk[after]),
                 centre=section.centre,
                 predecessor=Link(before + 1, "end"),
                 successor=Link(after + 1, "start"),
@@ -191,6 +198,16 @@ def _roads(lines: list[ReferenceLine], heights: list[tuple[Elevation, ...]], sty
             )
         )
     return roads
+
+
+def _linked(lanes: tuple[Lane, ...], before: bool, after: bool) -> tuple[Lane, ...]:
+    """The lanes without links to sidewalks that the roads before and after do not have."""
+    return tuple(
+        lane
+        if lane.kind != "sidewalk"
+        else replace(lane, predecessor=lane.id if before else None, successor=lane.id if after else None)
+        for lane in lanes
+    )
 
 
 def _sharpest(segments: tuple[Segment, ...]) -> float:

@@ -25,7 +25,7 @@ class Marking:
     """
     Painted line.
 
-    :param kind: "solid", "broken" or "none"
+    :param kind: "solid", "broken", "solid solid" or "none"
     :param color: "white" or "yellow"
     :param width: [m]
     """
@@ -41,11 +41,12 @@ class Lane:
     Lane of a road.
 
     :param id: negative to the right of the reference line, positive to the left, from 1 outwards
-    :param kind: OpenDRIVE lane type: "driving", "shoulder", "sidewalk" or "special1"
+    :param kind: OpenDRIVE lane type: "driving", "parking", "shoulder", "sidewalk", "median" or "special1"
     :param width: [m]
     :param marking: on the edge away from the reference line
     :param predecessor: lane before it at the road's start, None: none
     :param successor: lane after it at the road's end, None: none
+    :param end_width: width at the road's end [m], which is reached without a kink; None: as at its start
     """
 
     id: int
@@ -54,6 +55,7 @@ class Lane:
     marking: Marking
     predecessor: int | None = None
     successor: int | None = None
+    end_width: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,12 @@ class CrossSection:
     :param lanes: driving lanes in each direction
     :param lane_width: [m]
     :param shoulder: width of the paved strip outside the edge line [m], 0: none
-    :param centre: line between the two directions
+    :param centre: line between the two directions; with a median: on both its sides
     :param separator: line between lanes of the same direction
     :param edge: line at the outer edge of the driving lanes
     :param sidewalk: width of the sidewalk beyond the shoulder [m], 0: none
+    :param parking: width of the strip of parked cars between driving lanes and shoulder [m], 0: none
+    :param median: width of the strip between the two directions [m], 0: none
     """
 
     lanes: int
@@ -77,18 +81,28 @@ class CrossSection:
     separator: Marking
     edge: Marking
     sidewalk: float = 0.0
+    parking: float = 0.0
+    median: float = 0.0
 
     @property
     def half_width(self) -> float:
         """From the reference line to the verge [m]."""
-        return self.lanes * self.lane_width + self.shoulder + self.sidewalk
+        return self.edge_of(self.lanes) + self.parking + self.shoulder + self.sidewalk
+
+    @property
+    def first_lane(self) -> int:
+        """Magnitude of the OpenDRIVE id of the driving lane next to the middle: a median takes 1."""
+        return 2 if self.median else 1
+
+    def edge_of(self, number: int) -> float:
+        """Distance from the reference line to the outer edge of a driving lane, from 1; 0: the inner edge [m]."""
+        return 0.5 * self.median + number * self.lane_width
 
     @property
     def roadside(self) -> tuple[tuple[str, float], ...]:
         """OpenDRIVE type and width [m] of the lanes beyond the driving lanes, from the inside."""
-        return tuple(
-            (kind, width) for kind, width in (("shoulder", self.shoulder), ("sidewalk", self.sidewalk)) if width
-        )
+        strips = (("parking", self.parking), ("shoulder", self.shoulder), ("sidewalk", self.sidewalk))
+        return tuple((kind, width) for kind, width in strips if width)
 
     def build(self, linked_at_start: bool, linked_at_end: bool) -> tuple[Lane, ...]:
         """
@@ -98,14 +112,21 @@ class CrossSection:
         :param linked_at_end: whether the lane of the same id of the next road continues it
         :return: all lanes except the centre lane 0, which has no width
         """
+        inside = [("median", 0.5 * self.median, self.centre)] if self.median else []
+        driving = [("driving", self.lane_width, self.separator)] * (self.lanes - 1)
+        driving.append(("driving", self.lane_width, self.edge))
+        outside = [(kind, width, Marking("none")) for kind, width in self.roadside]
         result = []
         for side in (1, -1):
-            kinds = [("driving", self.lane_width)] * self.lanes + list(self.roadside)
-            for i, (kind, width) in enumerate(kinds, start=1):
+            for i, (kind, width, marking) in enumerate([*inside, *driving, *outside], start=1):
                 links = (side * i if linked_at_start else None, side * i if linked_at_end else None)
-                marking = self.separator if i < self.lanes else self.edge if i == self.lanes else Marking("none")
                 result.append(Lane(side * i, kind, width, marking, *links))
         return tuple(result)
+
+    @property
+    def reference_marking(self) -> Marking:
+        """Line on the reference line itself: none with a median."""
+        return Marking("none") if self.median else self.centre
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,14 +289,14 @@ def _add_lanes(lanes: ET.Element, road: Road) -> None:
     left = sorted((lane for lane in road.lanes if lane.id > 0), key=lambda lane: -lane.id)
     right = sorted((lane for lane in road.lanes if lane.id < 0), key=lambda lane: -lane.id)
     if left:
-        _add_side(ET.SubElement(section, "left"), left)
+        _add_side(ET.SubElement(section, "left"), left, road.line.length)
     centre = ET.SubElement(ET.SubElement(section, "center"), "lane", id="0", type="none", level="false")
     _add_marking(centre, road.centre)
     if right:
-        _add_side(ET.SubElement(section, "right"), right)
+        _add_side(ET.SubElement(section, "right"), right, road.line.length)
 
 
-def _add_side(side: ET.Element, lanes: Sequence[Lane]) -> None:
+def _add_side(side: ET.Element, lanes: Sequence[Lane], length: float) -> None:
     for lane in lanes:
         element = ET.SubElement(side, "lane", id=str(lane.id), type=lane.kind, level="false")
         links = ET.SubElement(element, "link")
@@ -283,7 +304,10 @@ def _add_side(side: ET.Element, lanes: Sequence[Lane]) -> None:
             ET.SubElement(links, "predecessor", id=str(lane.predecessor))
         if lane.successor is not None:
             ET.SubElement(links, "successor", id=str(lane.successor))
-        _add_polynomial(element, "width", "sOffset", 0.0, (lane.width, 0.0, 0.0, 0.0))
+        growth = 0.0 if lane.end_width is None else lane.end_width - lane.width
+        # Hermite cubic between both widths, parallel to the reference line at its ends.
+        cubic = (lane.width, 0.0, 3.0 * growth / length**2, -2.0 * growth / length**3)
+        _add_polynomial(element, "width", "sOffset", 0.0, cubic)
         _add_marking(element, lane.marking)
 
 

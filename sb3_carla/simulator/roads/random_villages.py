@@ -7,6 +7,8 @@ of towns (Cobbe et al., Leveraging procedural generation to benchmark reinforcem
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sb3_carla.simulator.roads.opendrive import CrossSection, Marking
@@ -47,6 +49,13 @@ def random_village_style(seed: int, lanes: int | None = None) -> VillageStyle:
         sidewalk=float(rng.choice((0.0, 2.0, 3.0, 4.0))),
     )
     jitter = _tenths(rng, 1.0, 10.0)
+    # A generator of its own: what is beside the streets does not change their course.
+    looks = np.random.default_rng((seed, 2))
+    if not section.sidewalk:
+        section = replace(section, sidewalk=_tenths(looks, 1.5, 3.0))
+        share = float(looks.choice((0.0, 0.5)))
+    else:
+        share = _tenths(looks, 0.5, 1.0)
     return VillageStyle(
         section,
         columns=columns,
@@ -57,6 +66,7 @@ def random_village_style(seed: int, lanes: int | None = None) -> VillageStyle:
         radii=(_tenths(rng, 6.5, 14.0) if lanes == 1 else _tenths(rng, 20.0, 28.0), _tenths(rng, 40.0, 60.0)),
         corner_radius=_tenths(rng, 5.0, 8.5),
         speed_kmh=30 if lanes == 1 else 40,
+        sidewalk_share=share,
     )
 
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from sb3_carla.errors import MapError
 from sb3_carla.simulator.roads.junctions import Arm, JunctionDraft, connect, direction_to, junction_reach, move
-from sb3_carla.simulator.roads.opendrive import CrossSection, Junction, Link, Road, opendrive_text
+from sb3_carla.simulator.roads.opendrive import (
+    CrossSection,
+    Elevation,
+    Junction,
+    Link,
+    Marking,
+    Road,
+    opendrive_text,
+)
 from sb3_carla.simulator.roads.reference_line import (
     Point,
+    ReferenceLine,
     deflections,
     min_radius,
     random_corner,
@@ -45,6 +54,12 @@ class VillageStyle:
     :param radii: least and greatest radius of a street's bends [m]
     :param corner_radius: least radius of the middle of the outermost lane where it turns right at a junction [m]
     :param speed_kmh: speed limit [km/h]
+    :param sidewalk_share: share of the streets that have the sidewalks of their cross-section [-]
+    :param worn_share: share of the streets whose edge lines are worn away [-]; half of them have no centre line either
+    :param main_section: lanes and markings of the streets along ``main_rows`` and ``main_columns``; None: ``section``
+    :param main_rows: rows of places, from 0
+    :param main_columns: columns of places, from 0
+    :param slope: steepest slope of the streets, which rise and fall between level junctions [-], 0: flat
     """
 
     section: CrossSection
@@ -57,6 +72,12 @@ class VillageStyle:
     radii: tuple[float, float] = (14.0, 50.0)
     corner_radius: float = 8.5
     speed_kmh: int = 30
+    sidewalk_share: float = 1.0
+    worn_share: float = 0.0
+    main_section: CrossSection | None = None
+    main_rows: tuple[int, ...] = ()
+    main_columns: tuple[int, ...] = ()
+    slope: float = 0.0
 
 
 def village_opendrive(name: str, seed: int, style: VillageStyle) -> str:
@@ -73,34 +94,60 @@ def village_opendrive(name: str, seed: int, style: VillageStyle) -> str:
     """
     rng = np.random.default_rng(seed)
     chains = _chains(_neighbours(style))
+    # A generator of its own: the streets' courses do not depend on what they look like.
+    looks = np.random.default_rng((seed, 1))
+    sections = [_section(looks, chain, style) for chain in chains]
     for _ in range(_ATTEMPTS):
-        network = _random_network(rng, chains, style)
+        network = _random_network(rng, chains, sections, style)
         if network is not None:
             return opendrive_text(name, *network)
     raise MapError(f"no village of this style after {_ATTEMPTS} attempts with seed {seed}: {style}")
 
 
+def _section(rng: np.random.Generator, chain: list[int], style: VillageStyle) -> CrossSection:
+    """Cross-section of a street: that of its kind, perhaps without sidewalks, perhaps with worn lines."""
+    section = style.section
+    if style.main_section is not None and any(_is_main(a, b, style) for a, b in pairwise(chain)):
+        section = style.main_section
+    has_sidewalk, worn, bare = (rng.random(3) < (style.sidewalk_share, style.worn_share, 0.5)).tolist()
+    if not has_sidewalk:
+        section = replace(section, sidewalk=0.0)
+    if worn:
+        section = replace(section, edge=Marking("none"))
+        if bare and section.lanes == 1:
+            section = replace(section, centre=Marking("none"))
+    return section
+
+
+def _is_main(a: int, b: int, style: VillageStyle) -> bool:
+    """Whether the street between two neighbouring places lies along a main row or column."""
+    if abs(a - b) == 1:
+        return a // style.columns in style.main_rows
+    return a % style.columns in style.main_columns
+
+
 def _random_network(
-    rng: np.random.Generator, chains: list[list[int]], style: VillageStyle
+    rng: np.random.Generator, chains: list[list[int]], sections: list[CrossSection], style: VillageStyle
 ) -> tuple[list[Road], list[Junction]] | None:
     """Roads and junctions; None if the bends do not fit into the streets."""
     places = _places(rng, style)
     paths = [_path(rng, [places[place] for place in chain], style.bow) for chain in chains]
     ends = sorted({chain[0] for chain in chains} | {chain[-1] for chain in chains})
     junctions = {place: JunctionDraft(_FIRST_JUNCTION + i, places[place]) for i, place in enumerate(ends)}
-    for number, (chain, path) in enumerate(zip(chains, paths, strict=True), start=1):
-        junctions[chain[0]].arms.append(Arm(number, "start", direction_to(path[0], path[1])))
-        junctions[chain[-1]].arms.append(Arm(number, "end", direction_to(path[-1], path[-2])))
+    for number, (chain, path, section) in enumerate(zip(chains, paths, sections, strict=True), start=1):
+        junctions[chain[0]].arms.append(Arm(number, "start", direction_to(path[0], path[1]), section))
+        junctions[chain[-1]].arms.append(Arm(number, "end", direction_to(path[-1], path[-2]), section))
     for junction in junctions.values():
         junction.arms.sort(key=lambda arm: arm.angle)
-        junction.reach = junction_reach(junction, style.section, style.corner_radius)
+        junction.reach = junction_reach(junction, style.corner_radius)
     roads: list[Road] = []
-    for number, (chain, path) in enumerate(zip(chains, paths, strict=True), start=1):
-        street = _street(rng, number, (junctions[chain[0]], junctions[chain[-1]]), path, style)
-        if street is None:
+    for number, (chain, path, section) in enumerate(zip(chains, paths, sections, strict=True), start=1):
+        line = _line(rng, (junctions[chain[0]], junctions[chain[-1]]), path, style.radii)
+        if line is None:
             return None
-        roads.append(street)
-    return roads, [connect(junction, style.section, style.speed_kmh, roads) for junction in junctions.values()]
+        ends = (Link(junctions[chain[0]].id), Link(junctions[chain[-1]].id))
+        roads.append(_street(number, line, section, ends, style))
+    return roads, [connect(junction, style.speed_kmh, roads) for junction in junctions.values()]
 
 
 def _places(rng: np.random.Generator, style: VillageStyle) -> list[Point]:
@@ -157,32 +204,46 @@ def _path(rng: np.random.Generator, points: list[Point], bow: float) -> list[Poi
     return path
 
 
-def _street(
-    rng: np.random.Generator,
-    number: int,
-    ends: tuple[JunctionDraft, JunctionDraft],
-    path: list[Point],
-    style: VillageStyle,
-) -> Road | None:
-    """Road between two junctions; None if its bends do not fit."""
+def _line(
+    rng: np.random.Generator, ends: tuple[JunctionDraft, JunctionDraft], path: list[Point], radii: tuple[float, float]
+) -> ReferenceLine | None:
+    """Reference line between two junctions; None if its bends do not fit."""
     start = move(path[0], direction_to(path[0], path[1]), ends[0].reach)
     end = move(path[-1], direction_to(path[-1], path[-2]), ends[1].reach)
     points = [start, *path[1:-1], end]
     corners = []
-    for turn, room in zip(deflections(points), _rooms(points, style.radii), strict=True):
-        corner = random_corner(rng, turn, room, style.radii)
+    for turn, room in zip(deflections(points), _rooms(points, radii), strict=True):
+        corner = random_corner(rng, turn, room, radii)
         if corner is None:
             return None
         corners.append(corner)
+    return rounded_polyline(points, corners)
+
+
+def _street(
+    number: int, line: ReferenceLine, section: CrossSection, ends: tuple[Link, Link], style: VillageStyle
+) -> Road:
     return Road(
         id=number,
-        line=rounded_polyline(points, corners),
-        lanes=style.section.build(linked_at_start=False, linked_at_end=False),
-        centre=style.section.centre,
-        predecessor=Link(ends[0].id),
-        successor=Link(ends[1].id),
+        line=line,
+        lanes=section.build(linked_at_start=False, linked_at_end=False),
+        centre=section.reference_marking,
+        predecessor=ends[0],
+        successor=ends[1],
+        elevations=_hump(line.length, style.slope * (-1 if number % 2 else 1)),
         speed_kmh=style.speed_kmh,
     )
+
+
+def _hump(length: float, slope: float) -> tuple[Elevation, ...]:
+    """A rise to the middle of a street and a fall behind it, level at both ends; nothing without a slope."""
+    if slope == 0.0:
+        return ()
+    half = 0.5 * length
+    # z = 3 h (s / half)^2 - 2 h (s / half)^3 is steepest in its middle: 1.5 h / half.
+    height = slope * half / 1.5
+    c, d = 3.0 * height / half**2, 2.0 * height / half**3
+    return Elevation(0.0, 0.0, 0.0, c, -d), Elevation(half, height, 0.0, -c, d)
 
 
 def _rooms(points: list[Point], radii: tuple[float, float]) -> list[float]:
