@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sb3_carla.simulator.geometry import Pose, compose
 from sb3_carla.simulator.rendering.camera import Camera
-from sb3_carla.simulator.rendering.scene import Box
+from sb3_carla.simulator.rendering.bodies import Body
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.town import Town
 
@@ -42,7 +42,7 @@ def picture(town: str, place: int, weather: str, cars: bool) -> NDArray[np.uint8
     loaded = Town.load(town)
     car = loaded.spawn_points[place % len(loaded.spawn_points)]
     ahead = (Pose(x=14.0, z=0.75), (70, 60, 170)), (Pose(x=22.0, y=-3.4, z=0.75, yaw=math.pi), (160, 90, 60))
-    boxes = [Box(compose(car, pose), (2.4, 1.0, 0.74), color) for pose, color in ahead] if cars else []
+    boxes = [Body(compose(car, pose), (2.4, 1.0, 0.74), color) for pose, color in ahead] if cars else []
     pose = compose(car, MOUNT)
     ground = loaded.ground(pose.x, pose.y, car.z)
     sky = Weather.preset(weather)

@@ -64,7 +64,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weathers", nargs="+", default=DEFAULT_WEATHERS, help="presets of CARLA (default: ClearNoon)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first episode")
     parser.add_argument("--npcs", type=int, help="other cars (default: as in the model's run)")
-    parser.add_argument("--randomize", nargs="+", metavar="GROUP", help="what is random: groups, or all (default: none)")
+    parser.add_argument(
+        "--randomize", nargs="+", metavar="GROUP", help="what is random: groups, or all (default: none)"
+    )
     parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
     parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
     parser.add_argument("--env-kwargs", type=json.loads, default={}, help="""JSON, e.g. '{"target_speed": 6}'""")

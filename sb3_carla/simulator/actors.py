@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import carla
 from sb3_carla.simulator.blueprints import Blueprint
 from sb3_carla.simulator.geometry import Pose, follow, relative_pose
 from sb3_carla.simulator.physics.dynamics import VEHICLE_MODELS, Ground, Vehicle, VehicleControl
+from sb3_carla.simulator.rendering.mesh import Mesh
+from sb3_carla.simulator.scenery.vehicles import car, truck
 
 __all__ = ["AckermannControl", "Actor", "Prop", "VehicleActor"]
 
@@ -22,6 +25,11 @@ ACKERMANN_ACCELERATION = 3.0
 """Acceleration of the Ackermann controller if the command gives none [m/s^2]."""
 ACKERMANN_GAIN = 2.0
 """Acceleration of the Ackermann controller per unit of speed error [1/s]."""
+
+
+@functools.lru_cache(maxsize=256)
+def _model(half_extents: Vector, color: tuple[int, int, int], tag: int) -> Mesh:
+    return truck(half_extents, color) if tag == TAG_TRUCK else car(half_extents, color)
 
 
 class Actor:
@@ -49,6 +57,11 @@ class Actor:
         red, green, blue = (int(part) for part in attributes.get("color", "128,128,128").split(","))
         self.color = (blue, green, red)
         self._pose = pose if parent is None else follow(parent.pose, pose)
+
+    @property
+    def model(self) -> Mesh | None:
+        """What it looks like; None: a box."""
+        return None
 
     @property
     def pose(self) -> Pose:
@@ -150,6 +163,11 @@ class VehicleActor(Actor):
         self.tag = TAG_TRUCK if attributes.get("base_type") == "truck" else TAG_CAR
         self.light_state = 0
         self.ackermann: AckermannControl | None = None
+
+    @property
+    def model(self) -> Mesh | None:
+        """What it looks like."""
+        return _model(self.half_extents, self.color, self.tag)
 
     @property
     def pose(self) -> Pose:

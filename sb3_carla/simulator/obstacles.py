@@ -6,12 +6,12 @@ import math
 
 import carla
 import numpy as np
+from numpy.typing import NDArray
 
 from sb3_carla.simulator.actors import Actor
 from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.physics.collision import boxes_overlap
 from sb3_carla.simulator.physics.rays import Vector, ray_to_box
-from sb3_carla.simulator.scenery.scenery import Scenery
 
 __all__ = ["Obstacle", "Obstacles"]
 
@@ -40,11 +40,12 @@ class Obstacles:
     """
     All solids of a town, found by place.
 
-    :param scenery: of the town
+    :param solids: shape (k, 7), float64, as in :class:`sb3_carla.simulator.scenery.scenery.Scenery`
+    :param tags: shape (k,): ``carla.CityObjectLabel``
     """
 
-    def __init__(self, scenery: Scenery) -> None:
-        self._solids, self._tags = scenery.solids.astype(np.float64), scenery.solid_tag
+    def __init__(self, solids: NDArray[np.float64], tags: NDArray[np.int64]) -> None:
+        self._solids, self._tags = solids, tags
         self._made: dict[int, Obstacle] = {}
         x, y, _, yaw, length, width, _ = self._solids.T
         cos, sin = np.abs(np.cos(yaw)), np.abs(np.sin(yaw))

@@ -6,10 +6,13 @@ import functools
 import hashlib
 import math
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import carla
+import numpy as np
+from numpy.typing import NDArray
 
 from sb3_carla.client.opendrive_file import read_opendrive_file
 from sb3_carla.errors import MapError
@@ -18,11 +21,13 @@ from sb3_carla.simulator.obstacles import Obstacles
 from sb3_carla.simulator.physics.dynamics import Ground
 from sb3_carla.simulator.rendering.lane_strips import lane_strips
 from sb3_carla.simulator.rendering.raster import Raster
-from sb3_carla.simulator.rendering.shared_rasters import SharedRasters, paint_privately
+from sb3_carla.simulator.rendering.scene import StaticScene
+from sb3_carla.simulator.rendering.shared_rasters import Buffer, SharedRasters, paint_privately
 from sb3_carla.simulator.roads.built_in_towns import built_in_opendrive
 from sb3_carla.simulator.roads.lanes import lane_waypoints
 from sb3_carla.simulator.roads.opendrive_check import read_opendrive
 from sb3_carla.simulator.scenery.scenery import Scenery, build_scenery
+from sb3_carla.simulator.town_scene import TownScene, load_town_scene
 
 __all__ = ["Town"]
 
@@ -104,21 +109,40 @@ class Town:
     @functools.cached_property
     def raster(self) -> Raster:
         """The town from above; painted at the first use."""
-        allocate = paint_privately
-        if self._shared_rasters is not None:
-            allocate = functools.partial(self._shared_rasters.get, self.opendrive.encode())
-        return Raster(self.map, self._root, allocate=allocate)
+        return Raster(self.map, self._root, allocate=self._allocate(b""))
 
     @functools.cached_property
-    def scenery(self) -> Scenery:
-        """What stands beside the roads; made at the first use, from the lanes and a hash of the OpenDRIVE text."""
-        seed = int.from_bytes(hashlib.sha256(self.opendrive.encode()).digest()[:8], "little")
-        return build_scenery(lane_strips(self.map, self._root), seed)
+    def seed(self) -> int:
+        """Of scenery and looks: a hash of the OpenDRIVE text."""
+        return int.from_bytes(hashlib.sha256(self.opendrive.encode()).digest()[:4], "little")
+
+    @functools.cached_property
+    def _scene(self) -> TownScene:
+        def build() -> Scenery:
+            return build_scenery(lane_strips(self.map, self._root), self.seed)
+
+        return load_town_scene(build, self._allocate(b" scenery"))
+
+    @property
+    def scene(self) -> StaticScene:
+        """What stands beside the roads; made at the first use."""
+        return self._scene.static
+
+    @property
+    def lamps(self) -> NDArray[np.float64]:
+        """Street lights: shape (k, 3), float64: x, y, height over the ground [m]."""
+        return self._scene.lamps
 
     @functools.cached_property
     def obstacles(self) -> Obstacles:
         """The solid part of the scenery."""
-        return Obstacles(self.scenery)
+        return Obstacles(self._scene.solids, self._scene.solid_tags)
+
+    def _allocate(self, kind: bytes) -> Callable[[int, Callable[[Buffer], None]], Buffer]:
+        """Makes buffers of this town that are shared with other processes, if any are."""
+        if self._shared_rasters is None:
+            return paint_privately
+        return functools.partial(self._shared_rasters.get, self.opendrive.encode() + kind)
 
     @functools.cached_property
     def spawn_points(self) -> list[Pose]:

@@ -17,9 +17,9 @@ from sb3_carla.simulator.physics.collision import boxes_overlap
 from sb3_carla.simulator.physics.contacts import Collision, resolve_contact, resolve_contacts
 from sb3_carla.simulator.physics.dynamics import Ground
 from sb3_carla.simulator.physics.rays import Vector, ray_to_box, ray_to_ground
+from sb3_carla.simulator.rendering.bodies import Body
 from sb3_carla.simulator.rendering.camera import Camera
 from sb3_carla.simulator.rendering.look import Look
-from sb3_carla.simulator.rendering.scene import Box
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.sensors import (
     CameraSensor,
@@ -208,12 +208,12 @@ class World:
         camera: Camera = sensor.camera
         root, pose = sensor.root, sensor.pose
         ground = self._plane_under(pose, root.pose)
-        boxes = self._boxes(sensor)
+        bodies, hidden = self._bodies_seen_by(sensor), self.hidden_layers
         if sensor.kind == "rgb":
-            return camera.render(self.town, pose, ground, self.weather, boxes)
+            return camera.render(self.town, pose, ground, self.weather, bodies, look=self.look, hidden_layers=hidden)
         if sensor.kind == "depth":
-            return camera.render_depth(self.town, pose, ground, boxes)
-        return camera.render_semantic(self.town, pose, ground, boxes)
+            return camera.render_depth(self.town, pose, ground, bodies, hidden_layers=hidden)
+        return camera.render_semantic(self.town, pose, ground, bodies, hidden_layers=hidden)
 
     def _plane_under(self, pose: Pose, root: Pose) -> Ground:
         """Road plane on which a sensor's car stands, its height taken at the sensor's x and y."""
@@ -221,16 +221,16 @@ class World:
         rise = plane.slope_x * (pose.x - root.x) + plane.slope_y * (pose.y - root.y)
         return Ground(plane.z + rise, plane.slope_x, plane.slope_y) if rise else plane
 
-    def _boxes(self, sensor: CameraSensor) -> list[Box]:
+    def _bodies_seen_by(self, sensor: CameraSensor) -> list[Body]:
         """Every solid body except the car that the camera is inside of."""
         root = sensor.root
-        boxes = []
+        bodies = []
         for body in self._bodies:
             if body is root and not _is_outside(sensor, body):
                 continue
             centre = follow(body.pose, Pose(z=body.half_extents[2]))
-            boxes.append(Box(centre, body.half_extents, body.color, body.tag, body.id))
-        return boxes
+            bodies.append(Body(centre, body.half_extents, body.color, body.tag, body.model))
+        return bodies
 
     def gnss(self, sensor: GnssSensor) -> GnssReading:
         """Measurement of a GNSS sensor."""

@@ -121,7 +121,9 @@ class Camera:
         self._appearances: OrderedDict[Hashable, Appearance] = OrderedDict()
         self._models = ModelStore()
         self._factor = 2 if width * height <= SMALL else 1
-        self._canvases = {factor: rasteriser.make_canvas(height * factor, width * factor) for factor in {1, self._factor}}
+        self._canvases = {
+            factor: rasteriser.make_canvas(height * factor, width * factor) for factor in {1, self._factor}
+        }
         self._shadow: Image = np.zeros((height, width), np.uint8)
         self._facet, self._lenses = np.zeros(1, rasteriser.FACET), np.zeros(2, rasteriser.LENS)
 
