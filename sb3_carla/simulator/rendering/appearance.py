@@ -21,6 +21,8 @@ MAX_LAMPS = 6
 """Street lights that light the ground of one picture: the nearest ones."""
 LAMP = 0.9
 """Brightness of the ground below a street light at night [-]."""
+PIVOT = 110.0
+"""Grey level that stays the same when clouds take contrast away."""
 _MATERIALS = {
     "Road": ("road",),
     "Sidewalk": ("stone",),
@@ -105,9 +107,10 @@ def build_appearance(weather: Weather, look: Look, seed: int) -> Appearance:
             tints += [(int(label), (blue, green, red)) for label in labels]
     ground = np.zeros(1, GROUND)
     record = ground[0]
-    record["colors"], record["contrasts"] = ground_colors(seed, materials)
-    # With lamps the brightness differs from pixel to pixel: the weights of the weather's effects hold it.
-    record["gain"], record["contrast"] = light.color_gain, light.contrast
+    colors, contrasts = ground_colors(seed, materials)
+    # The brightness differs from pixel to pixel: the weights of the weather's effects hold it.
+    record["colors"] = (PIVOT + light.contrast * (colors - PIVOT)) * light.color_gain
+    record["contrasts"] = light.contrast * contrasts
     low_sun = max(0.0, 1.0 - light.to_sun[2] / 0.7) * light.direct
     record["glare"] = (90.0 + 160.0 * light.wet) * low_sun
     record["sharpness"] = 1.0 + 7.0 * light.wet

@@ -259,7 +259,7 @@ class Camera:
         )
         labels[np.isinf(view.depth)] = SKY
         samples, _ = self._draw_plain(town, pose, ground, bodies, hidden_layers)
-        labels = np.where(samples["nearness"] > 0.0, samples["tag"], labels)
+        labels = np.where(samples["nearness"] > 0.0, samples["color"] >> 24, labels)
         image = np.zeros((self.height, self.width, 4), np.uint8)
         image[:, :, 2], image[:, :, 3] = labels, 255
         return image

@@ -36,10 +36,8 @@ GROUND_MATERIALS = ("verge", "verge2", "road", "stone", "white", "yellow")
 
 GROUND = np.dtype(
     [
-        ("colors", "f8", (len(GROUND_MATERIALS), 3)),  # blue, green, red in clear daylight
+        ("colors", "f8", (len(GROUND_MATERIALS), 3)),  # blue, green, red
         ("contrasts", "f8", (len(GROUND_MATERIALS),)),  # standard deviation of the texture [grey levels]
-        ("gain", "f8", (3,)),  # of blue, green, red
-        ("contrast", "f8"),  # of all colours, around PIVOT
         ("glare", "f8"),  # brightness of the sun's mirror image on the road [grey levels]
         ("sharpness", "f8"),  # of that image: 1 dry, 8 wet
         ("sun", "f8", (3,)),  # unit vector to the sun in the plane's axes: ahead, right, up
@@ -51,9 +49,6 @@ GROUND = np.dtype(
     ]
 )
 """Record: tones of the ground, and light on it."""
-PIVOT = 110.0
-"""Grey level that stays the same when contrast is taken away."""
-
 _DEFAULT_COLORS: dict[str, tuple[tuple[float, float, float], float]] = {
     "verge": ((58.0, 132.0, 104.0), 20.0),
     "verge2": ((66.0, 116.0, 118.0), 20.0),
@@ -143,57 +138,61 @@ def shade_ground(
     ground = grounds[0]
     rows, columns = depth.shape
     colors, contrasts = ground.colors, ground.contrasts
+    origin_x, origin_y, ahead_x, ahead_y = ground.origin[0], ground.origin[1], ground.ahead[0], ground.ahead[1]
+    width = ground.pixel / TEXEL
     for row in range(first, rows):
         for column in range(columns):
             distance = depth[row, column]
             if distance > 1e8:
                 continue
             ahead, right = points[row, column, 0], points[row, column, 1]
-            x = ground.origin[0] + ground.ahead[0] * ahead - ground.ahead[1] * right
-            y = ground.origin[1] + ground.ahead[1] * ahead + ground.ahead[0] * right
+            j = math.floor((origin_x + ahead_x * ahead - ahead_y * right) * (1.0 / TEXEL))
+            i = math.floor((origin_y + ahead_y * ahead + ahead_x * right) * (1.0 / TEXEL))
             # The level whose texels are as wide as the pixel.
-            wide, level = distance * ground.pixel * (1.0 / TEXEL), 0
+            wide, level = distance * width, 0
             while wide > 1.4 and level < LEVELS - 1:
                 wide, level = 0.5 * wide, level + 1
-            i, j = int(math.floor(y * (1.0 / TEXEL))), int(math.floor(x * (1.0 / TEXEL)))
             mask = (TILE >> level) - 1
             grain = tile[level, (i >> level) & mask, (j >> level) & mask] * (1.0 / 40.0)
             coarse = tile[1, (i >> COARSE) & 255, (j >> COARSE) & 255] * (1.0 / 40.0)
-            road, stone = image[row, column, 0] * (1.0 / 255.0), image[row, column, 1] * (1.0 / 255.0)
-            bright, yellow = image[row, column, 2], image[row, column, 3] * (1.0 / 255.0)
-            white = (bright - NEUTRAL) * (1.0 / (255.0 - NEUTRAL)) if bright > NEUTRAL else 0.0
-            light = 1.0 - (NEUTRAL - bright) * (0.8 / NEUTRAL) if bright < NEUTRAL else 1.0
-            verge = max(1.0 - road - stone - white - yellow, 0.0)
-            second = verge * min(max(0.5 + 0.6 * coarse, 0.0), 1.0)
-            verge -= second
-            strength = (
-                verge * contrasts[0] + second * contrasts[1] + road * contrasts[2] + stone * contrasts[3]
-                + white * contrasts[4] + yellow * contrasts[5]
-            )  # fmt: skip
+            road, stone = image[row, column, 0], image[row, column, 1]
+            bright, yellow = image[row, column, 2], image[row, column, 3]
+            light = 1.0 + 0.06 * coarse
+            if road == 255 and bright == NEUTRAL:  # most of the picture
+                blue, green, red, strength = colors[2, 0], colors[2, 1], colors[2, 2], contrasts[2]
+            else:
+                blue = green = red = strength = 0.0
+                white = (bright - NEUTRAL) * (1.0 / (255.0 - NEUTRAL)) if bright > NEUTRAL else 0.0
+                if bright < NEUTRAL:
+                    light *= 1.0 - (NEUTRAL - bright) * (0.8 / NEUTRAL)
+                verge = max(1.0 - (road + stone + yellow) * (1.0 / 255.0) - white, 0.0)
+                second = verge * min(max(0.5 + 0.6 * coarse, 0.0), 1.0)
+                shares = (verge - second, second, road * (1.0 / 255.0), stone * (1.0 / 255.0), white,
+                          yellow * (1.0 / 255.0))  # fmt: skip
+                for k in range(6):
+                    if shares[k] > 0.0:
+                        blue += shares[k] * colors[k, 0]
+                        green += shares[k] * colors[k, 1]
+                        red += shares[k] * colors[k, 2]
+                        strength += shares[k] * contrasts[k]
             grain *= strength
             light *= 1.0 - shadow[row, column] * (1.0 / 255.0)
-            light *= 1.0 + 0.06 * coarse
             lit = light * weight[row, column]
-            if ground.lamp > 0.0:
-                for k in range(len(lamps)):
-                    da, dr, height = ahead - lamps[k, 0], right - lamps[k, 1], lamps[k, 2]
-                    apart = 1.0 + (da * da + dr * dr) / (height * height)
-                    lit += ground.lamp / (apart * math.sqrt(apart))
+            for k in range(len(lamps)):
+                da, dr, height = ahead - lamps[k, 0], right - lamps[k, 1], lamps[k, 2]
+                apart = 1.0 + (da * da + dr * dr) / (height * height)
+                lit += ground.lamp / (apart * math.sqrt(apart))
             glare = 0.0
             if ground.glare > 0.0:
                 away = 1.0 / math.sqrt(ahead * ahead + right * right + ground.height * ground.height)
                 # Cosine between the mirrored line of sight and the sun.
                 cosine = (ahead * ground.sun[0] + right * ground.sun[1] + ground.height * ground.sun[2]) * away
-                if cosine > 0.0:
+                if cosine > 0.5:
                     glare = ground.glare * light * cosine ** (8.0 * ground.sharpness)
-            for k in range(3):
-                value = (
-                    verge * colors[0, k] + second * colors[1, k] + road * colors[2, k] + stone * colors[3, k]
-                    + white * colors[4, k] + yellow * colors[5, k] + grain
-                )  # fmt: skip
-                value = (PIVOT + ground.contrast * (value - PIVOT)) * ground.gain[k]
-                value = value * lit + glare + added[row, column, k]
-                image[row, column, k] = int(min(max(value, 0.0), 255.0))
+            glare += 0.5
+            image[row, column, 0] = int(min(max((blue + grain) * lit + glare + added[row, column, 0], 0.0), 255.0))
+            image[row, column, 1] = int(min(max((green + grain) * lit + glare + added[row, column, 1], 0.0), 255.0))
+            image[row, column, 2] = int(min(max((red + grain) * lit + glare + added[row, column, 2], 0.0), 255.0))
             image[row, column, 3] = 255
 
 
@@ -222,9 +221,9 @@ def resolve(image: NDArray[np.uint8], samples: Any, spans: NDArray[np.int32], fa
                     sample = samples[i, j]
                     if sample.nearness > 0.0:
                         count += 1
-                        blue += sample.color[0]
-                        green += sample.color[1]
-                        red += sample.color[2]
+                        blue += sample.color & 255
+                        green += (sample.color >> 8) & 255
+                        red += (sample.color >> 16) & 255
             if count > 0:
                 rest = 1.0 - count * share
                 image[row, column, 0] = int(image[row, column, 0] * rest + blue * share)

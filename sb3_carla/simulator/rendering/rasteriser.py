@@ -40,8 +40,8 @@ FOLIAGE, BARS, RAILS, STRIPES = (int(p) for p in (Pattern.FOLIAGE, Pattern.BARS,
 RECTANGLE, ELLIPSE, CROWN, CONE = (int(s) for s in (Shape.RECTANGLE, Shape.ELLIPSE, Shape.CROWN, Shape.CONE))
 
 
-SAMPLE = np.dtype([("nearness", "f4"), ("color", "u1", (3,)), ("tag", "u1")])
-"""Record: 1 / depth [1/m], 0 where nothing was drawn; blue, green, red; ``carla.CityObjectLabel``."""
+SAMPLE = np.dtype([("nearness", "f4"), ("color", "u4")])
+"""Record: 1 / depth [1/m], 0 where nothing was drawn; blue + 2^8 green + 2^16 red + 2^24 ``carla.CityObjectLabel``."""
 
 # Numba passes a record as one pointer. Tuples of arrays would be copied, word by word, for every face. And its cache on
 # disk must not hold classes of this package: a later version of them could not be loaded.
@@ -71,9 +71,8 @@ FACET = np.dtype(
         ("height", "f8"),
         ("pattern", "i8"),  # ``Pattern`` of a face, ``Shape`` of a sprite
         ("is_sprite", "i8"),
-        ("scale", "f8"),  # of the pattern [m]
-        ("colors", "u1", (COLORS, 3)),  # blue, green, red
-        ("tag", "i8"),
+        ("frequency", "f8"),  # repetitions of the pattern in a metre [1/m]
+        ("colors", "u4", (COLORS,)),  # as in ``SAMPLE``
         ("pixels", "f8", (MAX_CORNERS, 2)),  # columns and rows of the corners
         ("nearness", "f8", (3,)),  # 1 / depth of a sample: constant, across, down
         ("u", "f8", (3,)),  # u / depth likewise
@@ -204,13 +203,14 @@ def _hash(i: int, j: int) -> int:
 
 
 @kernel
-def _pattern_color(pattern: int, u: float, v: float, scale: float) -> int:
+def _pattern_color(pattern: int, u: float, v: float, frequency: float) -> int:
     """Which of a face's colours a place on it has; ``HOLE`` for none."""
-    across, upwards = u / scale, v / scale
+    across, upwards = u * frequency, v * frequency
     column, row = math.floor(across), math.floor(upwards)
     if pattern == WINDOWS:
-        storey = math.floor(v / STOREY_HEIGHT)
-        part, level = across - column, v / STOREY_HEIGHT - storey
+        height = v * (1.0 / STOREY_HEIGHT)
+        storey = math.floor(height)
+        part, level = across - column, height - storey
         if 0.22 < part < 0.78 and 0.3 < level < 0.78:
             # A quarter of the windows is brighter or, at night, lit.
             return 3 if _hash(column, storey) < 64 else 2
@@ -241,7 +241,7 @@ def _shape_color(facet: Any, u: float, v: float) -> int:
     radius = side * side + middle * middle
     if shape == ELLIPSE:
         return 0 if radius < 1.0 else HOLE
-    leaf = _hash(math.floor(u / facet.scale), math.floor(v / facet.scale))
+    leaf = _hash(math.floor(u * facet.frequency), math.floor(v * facet.frequency))
     # Leaves are lighter at the top, where the sun is.
     color = min(3, (leaf >> 7) + int(2.0 * height))
     if shape == CROWN:
@@ -265,9 +265,9 @@ def fill(samples: NDArray[np.void], spans: NDArray[np.int32], lens: Any, facet: 
         return
     # A pattern finer than two samples is not drawn but its mean.
     depth = 0.5 * (facet.clipped[0, 0] + facet.clipped[2, 0])
-    is_sprite, pattern, scale, tag, colors = facet.is_sprite, facet.pattern, facet.scale, facet.tag, facet.colors
-    plain = is_sprite == 0 and (pattern == PLAIN or scale * lens.focal < 2.0 * depth)
-    only = 0 if pattern == PLAIN else MEAN
+    is_sprite, pattern, frequency, colors = facet.is_sprite, facet.pattern, facet.frequency, facet.colors
+    plain = is_sprite == 0 and (pattern == PLAIN or lens.focal < 2.0 * depth * frequency)
+    only = colors[0 if pattern == PLAIN else MEAN]
     across, u_across, v_across = facet.nearness[1], facet.u[1], facet.v[1]
     start_u, start_v = facet.start[0], facet.start[1]
     for row in range(first, last + 1):
@@ -283,17 +283,16 @@ def fill(samples: NDArray[np.void], spans: NDArray[np.int32], lens: Any, facet: 
             sample = samples[row, column]
             if nearness <= sample.nearness:
                 continue
-            chosen = only
+            color = only
             if not plain:
                 depth = 1.0 / nearness
                 u = (u_base + u_across * column) * depth - start_u
                 v = (v_base + v_across * column) * depth - start_v
-                chosen = _shape_color(facet, u, v) if is_sprite else _pattern_color(pattern, u, v, scale)
+                chosen = _shape_color(facet, u, v) if is_sprite else _pattern_color(pattern, u, v, frequency)
                 if chosen == HOLE:
                     continue
-            sample.nearness, sample.tag = nearness, tag
-            for k in range(3):
-                sample.color[k] = colors[chosen, k]
+                color = colors[chosen]
+            sample.nearness, sample.color = nearness, color
 
 
 @kernel

@@ -22,6 +22,10 @@ CELL = 24.0
 """Cell size of the grid [m]."""
 REACH = 150.0
 """What stands farther away is not drawn [m]."""
+MARGIN = 0.75 * CELL + 8.0
+"""Things in a cell reach so far from its centre [m]."""
+SMALLEST = 1.2
+"""What is smaller is not drawn [samples]."""
 SHADOW_REACH = 60.0
 """Shadows of what stands farther away are not drawn [m]."""
 STOREY = 4.0
@@ -35,12 +39,14 @@ HEADLIGHT_REACH = 30.0
 TAGS = 32
 """More than any ``carla.CityObjectLabel``."""
 _BARS, _RAILS, _WINDOWS, _STRIPES = (int(p) for p in (Pattern.BARS, Pattern.RAILS, Pattern.WINDOWS, Pattern.STRIPES))
-_COURSES, _PLANKS, _FOLIAGE = int(Pattern.COURSES), int(Pattern.PLANKS), int(Pattern.FOLIAGE)
+_PLAIN, _COURSES, _PLANKS, _FOLIAGE = (
+    int(p) for p in (Pattern.PLAIN, Pattern.COURSES, Pattern.PLANKS, Pattern.FOLIAGE)
+)
 
 _LOOK = [("scale", "f4"), ("color", "f4", (3,)), ("color2", "f4", (3,)), ("glow", "f4"), ("tag", "i4"), ("layer", "i4")]
-FACE = np.dtype([("corners", "f4", (4, 3)), ("base", "f4"), ("size", "f4", (2,)), ("pattern", "i4"), *_LOOK])
+FACE = np.dtype([("corners", "f4", (4, 3)), ("foot", "f4"), ("extent", "f4", (2,)), ("pattern", "i4"), *_LOOK])
 """Record: a face of a ``Mesh``, and the ``carla.MapLayer`` that it belongs to, 0 for none."""
-SPRITE = np.dtype([("place", "f4", (3,)), ("base", "f4"), ("size", "f4", (2,)), ("shape", "i4"), *_LOOK])
+SPRITE = np.dtype([("place", "f4", (3,)), ("foot", "f4"), ("extent", "f4", (2,)), ("outline", "i4"), *_LOOK])
 """Record: a sprite of a ``Mesh``, likewise."""
 BODY = np.dtype(
     [
@@ -98,9 +104,11 @@ def records(
     :return: faces, shape (n,), and sprites, shape (m,), as records
     """
     faces, sprites = np.zeros(len(mesh.base), FACE), np.zeros(len(mesh.sprite_base), SPRITE)
-    for name in ("corners", "base", "size", "pattern", "scale", "color", "color2", "tag", "glow"):
+    faces["foot"], faces["extent"] = mesh.base, mesh.size
+    sprites["foot"], sprites["extent"], sprites["outline"] = mesh.sprite_base, mesh.sprite_size, mesh.sprite_shape
+    for name in ("corners", "pattern", "scale", "color", "color2", "tag", "glow"):
         faces[name] = getattr(mesh, name)
-    for name in ("place", "base", "size", "shape", "scale", "color", "color2", "tag", "glow"):
+    for name in ("place", "scale", "color", "color2", "tag", "glow"):
         sprites[name] = getattr(mesh, f"sprite_{name}")
     if face_layer is not None:
         faces["layer"] = face_layer
@@ -172,29 +180,12 @@ def draw_scene(
     lens, shade, facet, lighting = lenses[0], lenses[1], facets[0], lightings[0]
     x, y = lens.place[0], lens.place[1]
     grid = grids[0]
-    columns, rows = grid.columns, grid.rows
-    first_column = max(0, math.floor((x - REACH - grid.low[0]) / CELL))
-    last_column = min(columns - 1, math.floor((x + REACH - grid.low[0]) / CELL))
-    first_row = max(0, math.floor((y - REACH - grid.low[1]) / CELL))
-    last_row = min(rows - 1, math.floor((y + REACH - grid.low[1]) / CELL))
     throws = shadow.size > 0 and lighting.darkness > 0
-    for column in range(first_column, last_column + 1):
-        for row in range(first_row, last_row + 1):
-            dx, dy = grid.low[0] + (column + 0.5) * CELL - x, grid.low[1] + (row + 0.5) * CELL - y
-            squared = dx * dx + dy * dy
-            # A cell behind the camera can still throw a shadow in front of it.
-            if dx * lens.axes[0, 0] + dy * lens.axes[0, 1] < -1.5 * CELL or squared > REACH * REACH:
-                continue
-            shaded = throws and squared < SHADOW_REACH * SHADOW_REACH
-            cell = column * rows + row
-            for number in range(starts[0, cell], starts[0, cell + 1]):
-                face = faces[number]
-                if not face.layer & hidden_layers and _stand(lens, facet, face):
-                    _draw_face(samples, spans, shadow, lens, shade, facet, lighting, face, shaded)
-            for number in range(starts[1, cell], starts[1, cell + 1]):
-                sprite = sprites[number]
-                if not sprite.layer & hidden_layers:
-                    _draw_sprite(samples, spans, shadow, lens, shade, facet, lighting, sprite, shaded)
+    level = math.hypot(lens.axes[0, 0], lens.axes[0, 1]) + 1e-9
+    ahead_x, ahead_y = lens.axes[0, 0] / level, lens.axes[0, 1] / level
+    # A camera that looks down or up sees farther to the side than its field of view says.
+    spread = (lens.column + 1.0) / lens.focal / max(level - 0.7 * abs(lens.axes[0, 2]), 0.1)
+    home_column, home_row = math.floor((x - grid.low[0]) / CELL), math.floor((y - grid.low[1]) / CELL)
     for k in range(len(bodies)):
         body = bodies[k]
         if shadow.size > 0:
@@ -202,6 +193,38 @@ def draw_scene(
         for number in range(body.first, body.last):
             _carry(facet, body, models[number])
             _draw_face(samples, spans, shadow, lens, shade, facet, lighting, models[number], throws)
+    # Rings of cells around the camera, the nearest first: what is hidden then costs little.
+    for ring in range(math.ceil(REACH / CELL) + 1):
+        for column in range(max(home_column - ring, 0), min(home_column + ring, grid.columns - 1) + 1):
+            step = 1 if abs(column - home_column) == ring else max(2 * ring, 1)
+            for row in range(home_row - ring, home_row + ring + 1, step):
+                if row < 0 or row >= grid.rows:
+                    continue
+                dx, dy = grid.low[0] + (column + 0.5) * CELL - x, grid.low[1] + (row + 0.5) * CELL - y
+                squared = dx * dx + dy * dy
+                if squared > REACH * REACH:
+                    continue
+                # A cell that is not seen can still throw a shadow into the picture.
+                shaded = throws and squared < SHADOW_REACH * SHADOW_REACH
+                ahead, aside = dx * ahead_x + dy * ahead_y, abs(dy * ahead_x - dx * ahead_y)
+                seen = ahead > -MARGIN and aside < spread * (ahead + MARGIN) + MARGIN
+                if not seen and not shaded:
+                    continue
+                cell = column * grid.rows + row
+                for number in range(starts[0, cell], starts[0, cell + 1]):
+                    face = faces[number]
+                    if (
+                        not face.layer & hidden_layers
+                        and _large(lens, face.corners[0, 0], face.corners[0, 1], face.extent[0], face.extent[1])
+                        and _stand(lens, facet, face)
+                    ):
+                        _draw_face(samples, spans, shadow, lens, shade, facet, lighting, face, shaded)
+                for number in range(starts[1, cell], starts[1, cell + 1]):
+                    sprite = sprites[number]
+                    if not sprite.layer & hidden_layers and _large(
+                        lens, sprite.place[0], sprite.place[1], sprite.extent[0], sprite.extent[1]
+                    ):
+                        _draw_sprite(samples, spans, shadow, lens, shade, facet, lighting, sprite, shaded)
 
 
 @kernel
@@ -219,12 +242,19 @@ def _see(lens: Any, facet: Any, corner: int, x: float, y: float, z: float) -> No
 
 
 @kernel
+def _large(lens: Any, x: float, y: float, width: float, height: float) -> bool:
+    """Whether something of this size at a point is larger than ``SMALLEST``."""
+    dx, dy, size = x - lens.place[0], y - lens.place[1], lens.focal * max(width, height)
+    return (dx * dx + dy * dy) * (SMALLEST * SMALLEST) < size * size
+
+
+@kernel
 def _stand(lens: Any, facet: Any, face: Any) -> bool:
     """Corners of a fixed face in the world; False if it stands on another storey."""
     for i in range(4):
         x, y = face.corners[i, 0], face.corners[i, 1]
         height = _ground(lens, x, y)
-        if abs(height - face.base) > STOREY:
+        if abs(height - face.foot) > STOREY:
             return False
         facet.world[i, 0], facet.world[i, 1], facet.world[i, 2] = x, y, height + face.corners[i, 2]
     return True
@@ -294,8 +324,8 @@ def _draw_face(
         _see(lens, facet, i, facet.world[i, 0], facet.world[i, 1], facet.world[i, 2])
     if not _in_view(lens, facet) or not clip_near(facet):
         return
-    _begin(facet, face.size[0], face.size[1])
-    facet.pattern, facet.is_sprite, facet.scale, facet.tag = face.pattern, 0, face.scale, face.tag
+    _begin(facet, face.extent[0], face.extent[1])
+    facet.pattern, facet.is_sprite, facet.frequency = face.pattern, 0, 1.0 / face.scale
     towards_sun = max(towards_sun, 0.0) / math.sqrt(length + 1e-12)
     _paint(facet, lighting, face, face.pattern, towards_sun)
     fill(samples, spans, lens, facet)
@@ -314,9 +344,9 @@ def _draw_sprite(
     shaded: bool,
 ) -> None:
     """Draw one sprite, and its shadow if ``shaded``."""
-    x, y, width, height = sprite.place[0], sprite.place[1], sprite.size[0], sprite.size[1]
+    x, y, width, height = sprite.place[0], sprite.place[1], sprite.extent[0], sprite.extent[1]
     ground = _ground(lens, x, y)
-    if abs(ground - sprite.base) > STOREY:
+    if abs(ground - sprite.foot) > STOREY:
         return
     if shaded:
         _shadow_of_sprite(shadow, shade, facet, lighting, sprite)
@@ -334,11 +364,10 @@ def _draw_sprite(
     if not _in_view(lens, facet) or not clip_near(facet):
         return
     _begin(facet, width, height)
-    facet.pattern, facet.is_sprite, facet.scale, facet.tag = sprite.shape, 1, sprite.scale, sprite.tag
+    facet.pattern, facet.is_sprite, facet.frequency = sprite.outline, 1, 1.0 / sprite.scale
     _paint(facet, lighting, sprite, _FOLIAGE, 0.5)
-    if sprite.shape < 2:  # one colour
-        for k in range(3):
-            facet.colors[0, k] = facet.colors[3, k]
+    if sprite.outline < 2:  # one colour
+        facet.colors[0] = facet.colors[3]
     fill(samples, spans, lens, facet)
 
 
@@ -353,26 +382,47 @@ def _paint(facet: Any, lighting: Any, item: Any, pattern: int, towards_sun: floa
     headlight = 0.0
     if lighting.headlights > 0.0:
         headlight = lighting.headlights * math.exp(-((distance / HEADLIGHT_REACH) ** 2))
+    if pattern == _PLAIN:
+        facet.colors[0] = _packed(lighting, item, towards_sun, headlight, transmission, 0.0, 1.0, False)
+        return
     for i in range(COLORS):
         # Share of the second colour, and brightness.
-        share, bright = 0.0, 1.0
+        part, bright = 0.0, 1.0
         if pattern == _WINDOWS:
-            share, bright = (0.0, 1.0 - 0.06 * i) if i < 2 else (1.0, 1.0 + 0.5 * (i == 3))
-            share, bright = (0.3, 1.0) if i == 4 else (share, bright)
-        elif pattern == _COURSES or pattern == _PLANKS:
+            part, bright = (0.0, 1.0 - 0.06 * i) if i < 2 else (1.0, 1.0 + 0.5 * (i == 3))
+            part, bright = (0.3, 1.0) if i == 4 else (part, bright)
+        elif pattern == _COURSES or pattern == _PLANKS:  # noqa: SIM109
             bright = 0.88 + 0.08 * i if i < 4 else 1.0
         elif pattern == _FOLIAGE:
-            share = 1.0 - i / 3.0 if i < 4 else 0.5
+            part = 1.0 - i / 3.0 if i < 4 else 0.5
         elif pattern == _STRIPES:
-            share = i / 3.0 if i < 4 else 0.5
-        for k in range(3):
-            own = bright * lighting.tints[item.tag, k] * ((1.0 - share) * item.color[k] + share * item.color2[k])
-            light = min(lighting.ambient[k] + lighting.sun[k] * towards_sun + headlight, 1.5)
-            value = own * (item.glow + (1.0 - item.glow) * light)
-            if pattern == _WINDOWS and i == 3:
-                value = max(value, lighting.windows[k])
-            value = transmission * value + (1.0 - transmission) * lighting.haze[k]
-            facet.colors[i, k] = int(min(value, 255.0))
+            part = i / 3.0 if i < 4 else 0.5
+        lit = pattern == _WINDOWS and i == 3
+        facet.colors[i] = _packed(lighting, item, towards_sun, headlight, transmission, part, bright, lit)
+
+
+@kernel
+def _packed(
+    lighting: Any,
+    item: Any,
+    towards_sun: float,
+    headlight: float,
+    transmission: float,
+    part: float,
+    bright: float,
+    lit: bool,
+) -> int:
+    """One colour as in ``SAMPLE``: ``part`` of the second one, ``bright`` times as bright, in this light and air."""
+    packed = item.tag << 24
+    for k in range(3):
+        light = min(lighting.ambient[k] + lighting.sun[k] * towards_sun + headlight, 1.5)
+        own = bright * lighting.tints[item.tag, k] * (item.color[k] + part * (item.color2[k] - item.color[k]))
+        value = own * (item.glow + (1.0 - item.glow) * light)
+        if lit:
+            value = max(value, lighting.windows[k])
+        value = lighting.haze[k] + transmission * (value - lighting.haze[k])
+        packed |= int(min(value, 255.0)) << (8 * k)
+    return packed
 
 
 @kernel
@@ -407,12 +457,12 @@ def _darken_ground(shadow: NDArray[np.uint8], lens: Any, facet: Any, strength: i
 
 @kernel
 def _shadow_of_sprite(shadow: NDArray[np.uint8], lens: Any, facet: Any, lighting: Any, sprite: Any) -> None:
-    width, height = sprite.size[0], sprite.size[1]
+    width, height = sprite.extent[0], sprite.extent[1]
     slant = math.sqrt(lighting.shadow[0] ** 2 + lighting.shadow[1] ** 2) + 1e-6
     # Unit vector away from the sun.
     away_x, away_y = lighting.shadow[0] / slant, lighting.shadow[1] / slant
     # A crown is as deep as it is wide, so that its shadow is at least as long.
-    depth = width if sprite.shape > 1 else 0.0
+    depth = width if sprite.outline > 1 else 0.0
     length = height * slant + depth
     reach = sprite.place[2] * slant - 0.5 * depth
     for i in range(4):
@@ -423,5 +473,5 @@ def _shadow_of_sprite(shadow: NDArray[np.uint8], lens: Any, facet: Any, lighting
         _see(lens, facet, i, x, y, _ground(lens, x, y))
     if _in_view(lens, facet) and clip_near(facet):
         _begin(facet, width, length)
-        facet.pattern, facet.is_sprite, facet.scale = sprite.shape, 1, sprite.scale
+        facet.pattern, facet.is_sprite, facet.frequency = sprite.outline, 1, 1.0 / sprite.scale
         darken(shadow, lens, facet, lighting.darkness)
