@@ -29,7 +29,16 @@ from tqdm import tqdm
 
 from sb3_carla.envs.randomization import group_names
 from sb3_carla.envs.towns import expand_towns
-from sb3_carla.evaluation.episodes import FIRST_SEED, Case, Policy, cases, model_policy, random_policy, scripted_policy
+from sb3_carla.evaluation.episodes import (
+    DRAWN_WEATHER,
+    FIRST_SEED,
+    Case,
+    Policy,
+    cases,
+    model_policy,
+    random_policy,
+    scripted_policy,
+)
 from sb3_carla.evaluation.page import page
 from sb3_carla.evaluation.report import Evaluation, evaluate
 from sb3_carla.evaluation.video import film
@@ -64,7 +73,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weathers", nargs="+", default=DEFAULT_WEATHERS, help="presets of CARLA (default: ClearNoon)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first episode")
     parser.add_argument("--npcs", type=int, help="other cars (default: as in the model's run)")
-    parser.add_argument("--randomize", nargs="+", metavar="GROUP", help="what is random: groups, or all (default: none)")
+    parser.add_argument(
+        "--randomize", nargs="+", metavar="GROUP", help="what is random: groups, or all (default: none)"
+    )
     parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
     parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
     parser.add_argument("--env-kwargs", type=json.loads, default={}, help="""JSON, e.g. '{"target_speed": 6}'""")
@@ -79,7 +90,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     options.evaluated = _evaluated(options)
     options.towns = expand_towns(options.towns)
     try:
-        group_names(options.randomize)
+        if "weather" in group_names(options.randomize) and options.weathers is DEFAULT_WEATHERS:
+            options.weathers = [DRAWN_WEATHER]
     except ValueError as error:
         parser.error(f"--{error}")
     return options
