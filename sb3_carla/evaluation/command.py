@@ -29,7 +29,16 @@ from tqdm import tqdm
 
 from sb3_carla.envs.randomization import group_names
 from sb3_carla.envs.towns import expand_towns
-from sb3_carla.evaluation.episodes import FIRST_SEED, Case, Policy, cases, model_policy, random_policy, scripted_policy
+from sb3_carla.evaluation.episodes import (
+    DRAWN_WEATHER,
+    FIRST_SEED,
+    Case,
+    Policy,
+    cases,
+    model_policy,
+    random_policy,
+    scripted_policy,
+)
 from sb3_carla.evaluation.page import page
 from sb3_carla.evaluation.report import Evaluation, evaluate
 from sb3_carla.evaluation.video import film
@@ -81,7 +90,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     options.evaluated = _evaluated(options)
     options.towns = expand_towns(options.towns)
     try:
-        group_names(options.randomize)
+        if "weather" in group_names(options.randomize) and options.weathers is DEFAULT_WEATHERS:
+            options.weathers = [DRAWN_WEATHER]
     except ValueError as error:
         parser.error(f"--{error}")
     return options

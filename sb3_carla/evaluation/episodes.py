@@ -42,6 +42,10 @@ Policy = Callable[[Env, "Case"], Act]
 """Called at the start of every episode, so that no episode depends on those before it."""
 
 
+DRAWN_WEATHER = "random"
+"""In place of a preset: the environment draws the weather (``randomize``)."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One episode to drive."""
@@ -177,7 +181,9 @@ def drive(env: Env, case: Case, policy: Policy) -> Iterator[tuple[NDArray[np.uin
     :return: yields observation, reward and info: after the reset, with reward 0, and after each decision
     :raises ServerError: if the server is lost, which says nothing about the driver
     """
-    options = {"town": case.town, "scenario": case.scenario, "weather": case.weather}
+    options = {"town": case.town, "scenario": case.scenario}
+    if case.weather != DRAWN_WEATHER:
+        options["weather"] = case.weather
     observation, info = env.reset(seed=case.seed, options=options)
     act = policy(env, case)
     yield observation, 0.0, info

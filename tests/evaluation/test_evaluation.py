@@ -304,6 +304,7 @@ def test_models_are_named_by_the_command_line(tmp_path: Path) -> None:
         ("--weathers HardRainNoon --npcs 20", "CarlaLane-v0.evaluation.HardRainNoon-npcs20.json"),
         ("--weathers ClearNoon WetNoon --npcs 0", "CarlaLane-v0.evaluation.ClearNoon+WetNoon-npcs0.json"),
         ("--episodes 5 --scenarios 3 7 --seed 1", "CarlaLane-v0.evaluation.episodes5-scenarios3+7-seed1.json"),
+        ("--randomize look noise", "CarlaLane-v0.evaluation.randomize_look+noise.json"),
         ("--host ::1", "CarlaLane-v0.evaluation.host_1.json"),
         (
             '--env-kwargs {"target_speed":6,"control":{"longitudinal":"pedal"}}',
@@ -318,6 +319,20 @@ def test_files_are_named_after_what_was_evaluated(options: str, name: str) -> No
     assert path is not None
     assert path.name == name
     assert path.parent == (Path("here") if "--output" in options else model.parent)
+
+
+def test_evaluation_is_random_only_if_asked(tmp_path: Path) -> None:
+    model = make_run(tmp_path, 1, {"env_kwargs": {"randomize": "all", "action_repeat": 4}}, None)
+    assert "randomize" not in command.environment(command.parse([]), [model])
+    asked = command.parse(["--randomize", "light", "weather"])
+    assert command.environment(asked, [model])["randomize"] == ["light", "weather"]
+    assert asked.weathers == ["random"]
+    assert command.parse(["--randomize", "all", "--weathers", "ClearNoon"]).weathers == ["ClearNoon"]
+    with pytest.raises(SystemExit):
+        command.parse(["--randomize", "tea"])
+    with gym.make("CarlaLane-v0", randomize=["weather"], route_length=30.0, action_repeat=4) as env:
+        record = evaluation.run_episode(env, Case("Circuit01", 0, 1, "random"), evaluation.scripted_policy)
+    assert (record.weather, record.success) == ("random", True)
 
 
 def test_long_names_are_cut_and_still_differ() -> None:
