@@ -19,6 +19,7 @@ _NONE = Marking("none")
 _DASHED, _SOLID = Marking("broken"), Marking("solid")
 _YELLOW, _DASHED_YELLOW = Marking("solid", "yellow"), Marking("broken", "yellow")
 _DOUBLE_YELLOW, _DOUBLE_WHITE = Marking("solid solid", "yellow", 0.12), Marking("solid solid", "white", 0.12)
+_GENTLE = (math.radians(15.0), math.radians(32.0))
 
 CITIES: dict[str, tuple[int, VillageStyle]] = {
     # Training. Two avenues of four lanes cross; narrow streets join them.
@@ -76,7 +77,7 @@ CITIES: dict[str, tuple[int, VillageStyle]] = {
         347,
         VillageStyle(
             CrossSection(3, 3.4, 0.5, _SOLID, _DASHED, _SOLID, sidewalk=2.5, median=5.0),
-            spacing=145.0,
+            spacing=136.0,
             jitter=3.0,
             bow=4.0,
             missing=((3, 4),),
@@ -112,7 +113,7 @@ CITIES: dict[str, tuple[int, VillageStyle]] = {
             main_section=CrossSection(3, 3.2, 0.3, _DOUBLE_YELLOW, _DASHED, _NONE, sidewalk=4.0),
             main_rows=(0, 2),
             main_columns=(1,),
-            spacing=140.0,
+            spacing=136.0,
             jitter=3.0,
             bow=5.0,
             radii=(22.0, 70.0),
@@ -182,7 +183,7 @@ CITIES: dict[str, tuple[int, VillageStyle]] = {
             main_section=CrossSection(4, 3.2, 0.4, _SOLID, _DASHED, _SOLID, sidewalk=2.8, median=3.0),
             main_rows=(1,),
             main_columns=(1,),
-            spacing=148.0,
+            spacing=140.0,
             jitter=3.0,
             bow=5.0,
             radii=(25.0, 80.0),
@@ -199,7 +200,9 @@ MOTORWAYS: dict[str, tuple[int, MotorwayStyle]] = {
     "Motorway01": (501, MotorwayStyle(lane_width=3.75, legs=(135.0, 170.0))),
     "Motorway02": (
         502,
-        MotorwayStyle(3, 3.5, (0.5, 2.0), 8.0, left_line=_SOLID, drops=True, legs=(130.0, 155.0), loop_radius=24.0),
+        MotorwayStyle(
+            3, 3.5, (0.5, 2.0), 8.0, left_line=_SOLID, drops=True, bends=_GENTLE, legs=(120.0, 145.0), loop_radius=20.0
+        ),
     ),
     # As in CARLA's Town04: wide shoulders, nothing but asphalt between the carriageways.
     "Motorway03": (
@@ -210,9 +213,10 @@ MOTORWAYS: dict[str, tuple[int, MotorwayStyle]] = {
             (3.0, 3.5),
             1.0,
             paved_median=True,
-            legs=(140.0, 160.0),
+            legs=(120.0, 145.0),
+            bends=_GENTLE,
             radii=(90.0, 150.0),
-            loop_radius=28.0,
+            loop_radius=22.0,
         ),
     ),
     "Motorway04": (
@@ -232,7 +236,15 @@ MOTORWAYS: dict[str, tuple[int, MotorwayStyle]] = {
     "Motorway05": (
         601,
         MotorwayStyle(
-            3, 3.4, (0.8, 2.2), 6.0, legs=(130.0, 160.0), radii=(100.0, 170.0), loop_radius=22.0, speed_kmh=70
+            3,
+            3.4,
+            (0.8, 2.2),
+            6.0,
+            bends=_GENTLE,
+            legs=(125.0, 150.0),
+            radii=(100.0, 170.0),
+            loop_radius=20.0,
+            speed_kmh=70,
         ),
     ),
 }
