@@ -30,6 +30,8 @@ class CameraMount:
     z: float = 2.0
     pitch: float = -15.0
     on_demand: bool = False
+    y: float = 0.0
+    yaw: float = 0.0
 
 
 class CameraStream:

@@ -94,7 +94,8 @@ def spawn_camera(world: Any, vehicle: Any, mount: CameraMount, *, role_name: str
         attributes["sensor_tick"] = sensor_tick
     for name, value in attributes.items():
         blueprint.set_attribute(name, str(value))
-    pose = carla.Transform(carla.Location(x=mount.x, z=mount.z), carla.Rotation(pitch=mount.pitch))
+    place = carla.Location(x=mount.x, y=mount.y, z=mount.z)
+    pose = carla.Transform(place, carla.Rotation(pitch=mount.pitch, yaw=mount.yaw))
     return world.spawn_actor(blueprint, pose, attach_to=vehicle)
 
 
