@@ -143,45 +143,44 @@ class Reprojector:
         matrix = np.stack([axes[:, 0], axes[:, 1], rotation @ np.array(place)], axis=1)
         found = matrix.astype(np.float32) @ self._ground  # (3, n): ahead, right, up, all times w
         along = axes[:, 0]  # the car's axis
-        found, seen = _move_into_view(found, along, self._ground[2], _edges(source.lens))
+        inside = _edges(source.lens) @ found  # (4, n)
+        seen = (inside >= 0.0).all(axis=0) & (found[0] > NEAREST * self._ground[2])
+        found = np.where(seen, found, _moved_into_view(found, along, _edges(source.lens, inset=0.5)))
         return *_pixels(source.lens, np.maximum(found[0], 1e-6), found[1], found[2]), seen
 
 
-def _move_into_view(
-    places: NDArray[np.float32], along: NDArray[np.float64], scale: NDArray[np.float32], edges: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _moved_into_view(
+    places: NDArray[np.float32], along: NDArray[np.float64], edges: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """
-    Move places that a picture does not show along a line, to the nearest one that it shows.
+    Move places along a line into a picture, as little as possible.
 
-    :param places: shape (3, n), ahead, right, up of the recording camera, times ``scale``
+    :param places: shape (3, n), ahead, right, up of the recording camera, each times a number of its own
     :param along: shape (3,), direction of the line in the same axes
-    :param scale: shape (n,), positive
     :param edges: shape (4, 3), see :func:`_edges`
-    :return: the places, shape (3, n); which of them were seen, shape (n,)
+    :return: the places, shape (3, n); one whose line misses the picture stops at one of its edges
     """
     # A place p + t * along is in the picture if each edge's function is >= 0, which is linear in t.
-    least = np.full(scale.shape, -np.inf, np.float32)
-    most = np.full(scale.shape, np.inf, np.float32)
-    seen = places[0] > NEAREST * scale
+    least = np.full(places.shape[1], -np.inf, np.float32)
+    most = np.full(places.shape[1], np.inf, np.float32)
     slopes = edges @ along.astype(np.float32)
     for value, slope in zip(edges @ places, slopes.tolist(), strict=True):
-        seen &= value >= 0.0
         if slope > 1e-6:
             np.maximum(least, -value / slope, out=least)
         elif slope < -1e-6:
             np.minimum(most, -value / slope, out=most)
-    move = np.where(seen, np.float32(0.0), np.maximum(least, np.minimum(most, np.float32(0.0))))
-    move[~np.isfinite(move)] = 0.0
-    return places + along.astype(np.float32)[:, None] * move, seen
+    move = np.maximum(least, np.minimum(most, np.float32(0.0)))
+    return places + along.astype(np.float32)[:, None] * move  # type: ignore[no-any-return]
 
 
-def _edges(lens: Lens) -> NDArray[np.float32]:
+def _edges(lens: Lens, *, inset: float = 0.0) -> NDArray[np.float32]:
     """
     The picture's left, right, lower and upper edge: shape (4, 3). The product with (ahead, right, up) is >= 0 inside.
 
-    The edges lie half a pixel outside the centres of the outer pixels: |right| / ahead = width / (2 focal).
+    :param lens: |right| / ahead = width / (2 focal) at the outer edge of the outer pixels
+    :param inset: distance of the edges from there [px]; the outer pixels' centres have 0.5
     """
-    x, y = lens.width / (2.0 * lens.focal_x), lens.height / (2.0 * lens.focal_y)
+    x, y = (0.5 * lens.width - inset) / lens.focal_x, (0.5 * lens.height - inset) / lens.focal_y
     return np.array([[x, 1.0, 0.0], [x, -1.0, 0.0], [y, 0.0, 1.0], [y, 0.0, -1.0]], np.float32)
 
 
