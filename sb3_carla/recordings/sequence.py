@@ -114,12 +114,12 @@ def read_recordings(folders: str | Path | Sequence[str | Path]) -> list[Recorded
     :return: their drives in the order of the files; names that occur twice get their folder's name in front
     :raises RecordingError: if a folder or a line is not as it must be
     """
-    listed = [folders] if isinstance(folders, (str, Path)) else list(folders)
+    listed = list(folders) if isinstance(folders, Sequence) and not isinstance(folders, str) else [folders]
     if not listed or not all(isinstance(folder, (str, Path)) for folder in listed):
         raise RecordingError(f"recording: expected a folder or a list of folders, got {folders!r}")
     found: list[RecordedSequence] = []
     names = set()
-    for folder in map(Path, listed):
+    for folder in map(Path, listed):  # type: ignore[arg-type]
         rows = read_rows(folder)
         for name in dict.fromkeys(row.sequence for row in rows):
             members = [row for row in rows if row.sequence == name]

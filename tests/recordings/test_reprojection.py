@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from drawn import ROAD, line_picture
+from drawn_recordings import ROAD, line_picture
 from numpy.typing import NDArray
 
 from sb3_carla.client.camera_stream import CameraMount
