@@ -9,7 +9,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-__all__ = ["check_limits", "check_positive", "check_whole", "from_mapping"]
+__all__ = ["check_finite", "check_limits", "check_positive", "check_whole", "from_mapping"]
 
 Options = TypeVar("Options")
 
@@ -41,6 +41,16 @@ def check_whole(name: str, value: object, least: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+
+
+def check_finite(**values: object) -> None:
+    """
+    :param values: by argument
+    :raises ValueError: if one is not a finite number
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not (isinstance(value, numbers.Real) and math.isfinite(value)):
+            raise ValueError(f"{name}: expected a finite number, got {value!r}")
 
 
 def check_positive(**values: object) -> None:

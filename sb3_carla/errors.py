@@ -10,6 +10,7 @@ __all__ = [
     "FrameError",
     "MapError",
     "ModelError",
+    "RecordingError",
     "ServerError",
     "ServerStartError",
     "ServerTimeoutError",
@@ -84,3 +85,7 @@ class CheckpointError(CarlaLaneError):
 
 class ModelError(CarlaLaneError):
     """A saved model cannot be loaded."""
+
+
+class RecordingError(CarlaLaneError, ValueError):
+    """A recorded drive cannot be read: a file, column or value is missing or damaged."""

@@ -27,6 +27,7 @@ class CameraMount:
     height: int
     fov: float = 90.0
     x: float = 1.2
+    y: float = 0.0
     z: float = 2.0
     pitch: float = -15.0
     yaw: float = 0.0

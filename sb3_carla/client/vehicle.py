@@ -94,8 +94,8 @@ def spawn_camera(world: Any, vehicle: Any, mount: CameraMount, *, role_name: str
         attributes["sensor_tick"] = sensor_tick
     for name, value in attributes.items():
         blueprint.set_attribute(name, str(value))
-    rotation = carla.Rotation(pitch=mount.pitch, yaw=mount.yaw, roll=mount.roll)
-    pose = carla.Transform(carla.Location(x=mount.x, z=mount.z), rotation)
+    place = carla.Location(x=mount.x, y=mount.y, z=mount.z)
+    pose = carla.Transform(place, carla.Rotation(pitch=mount.pitch, yaw=mount.yaw, roll=mount.roll))
     return world.spawn_actor(blueprint, pose, attach_to=vehicle)
 
 

@@ -5,6 +5,7 @@ Evaluate models beside the scripted driver and a random policy, on the same scen
     python scripts/evaluate.py --model seed1=a.zip seed2=b.zip --weathers ClearNoon HardRainNoon --npcs 20
     python scripts/evaluate.py --model none                         # only the scripted driver and the random policy
     python scripts/evaluate.py --host localhost --towns Town02      # a real CARLA server
+    python scripts/evaluate.py --model a.zip --recording drives/    # on pictures that a CARLA server recorded
 
 Several models count as seeds of one training: the table ends with their mean and spread.
 
@@ -40,6 +41,7 @@ from sb3_carla.evaluation.episodes import (
     scripted_policy,
 )
 from sb3_carla.evaluation.page import page
+from sb3_carla.evaluation.recorded_command import evaluate_on_recordings
 from sb3_carla.evaluation.report import Evaluation, evaluate
 from sb3_carla.evaluation.video import film
 from sb3_carla.td3 import weights
@@ -78,6 +80,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
     parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
+    parser.add_argument("--recording", type=Path, nargs="+", help="drive on these folders of scripts/record_drive.py")
     parser.add_argument("--env-kwargs", type=json.loads, default={}, help="""JSON, e.g. '{"target_speed": 6}'""")
     parser.add_argument("--no-baselines", action="store_true", help="the models only")
     parser.add_argument("--video", action="store_true", help="film the worst episode of the first driver")
@@ -106,6 +109,8 @@ def _evaluated(options: argparse.Namespace) -> str:
     parts = []
     if options.model is not None and len(options.model) > 1:
         parts.append(f"{len(options.model)}models")
+    if options.recording is not None:
+        parts.append("recorded_" + "+".join(folder.resolve().name for folder in options.recording))
     if options.towns != DEFAULT_TOWNS:
         parts.append("+".join(Path(town).name for town in options.towns))
     if options.weathers != DEFAULT_WEATHERS:
@@ -197,6 +202,11 @@ def main(argv: list[str] | None = None) -> None:
     models = find_models(options)
     kwargs = environment(options, list(models.values()))
     policies = {name: model_policy(_loaded(path, options)) for name, path in models.items()}
+    if options.recording is not None:
+        output = output_path(options, next(iter(models.values()), None))
+        settings = {"models": {name: str(path) for name, path in models.items()}, "algo": options.algo}
+        evaluate_on_recordings(policies, options.recording, kwargs, output, settings=settings, video=options.video)
+        return
     if not options.no_baselines or not policies:
         policies |= {"scripted": scripted_policy, "random": random_policy}
     to_drive = cases(

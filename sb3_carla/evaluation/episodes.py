@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -54,6 +54,12 @@ class Case:
     scenario: int
     seed: int
     weather: str = "ClearNoon"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For ``reset``."""
+        options = {"town": self.town, "scenario": self.scenario}
+        return options if self.weather == DRAWN_WEATHER else {**options, "weather": self.weather}
 
 
 @dataclass(frozen=True)
@@ -175,16 +181,13 @@ def drive(env: Env, case: Case, policy: Policy) -> Iterator[tuple[NDArray[np.uin
     """
     One episode, decision by decision.
 
-    :param env: a ``CarlaLane-v0`` environment
+    :param env: a ``CarlaLane-v0`` environment; with a case for it, a ``CarlaRecorded-v0`` environment
     :param case: what to drive
     :param policy: the driver
     :return: yields observation, reward and info: after the reset, with reward 0, and after each decision
     :raises ServerError: if the server is lost, which says nothing about the driver
     """
-    options = {"town": case.town, "scenario": case.scenario}
-    if case.weather != DRAWN_WEATHER:
-        options["weather"] = case.weather
-    observation, info = env.reset(seed=case.seed, options=options)
+    observation, info = env.reset(seed=case.seed, options=case.options)
     act = policy(env, case)
     yield observation, 0.0, info
     ended = False
@@ -200,7 +203,7 @@ def run_episode(env: Env, case: Case, policy: Policy) -> EpisodeRecord:
     """
     Drive one episode to its end.
 
-    :param env: a ``CarlaLane-v0`` environment
+    :param env: a ``CarlaLane-v0`` environment; with a case for it, a ``CarlaRecorded-v0`` environment
     :param case: what to drive
     :param policy: the driver
     :return: record of the episode
@@ -216,7 +219,10 @@ def run_episode(env: Env, case: Case, policy: Policy) -> EpisodeRecord:
         rows.append((car.x, car.y, car.heading, car.speed, *errors))
         total += reward
     return EpisodeRecord(
-        **asdict(case),
+        town=case.town,
+        scenario=case.scenario,
+        seed=case.seed,
+        weather=case.weather,
         success=bool(info["is_success"]),
         end_reason=info["end_reason"],
         route_completion=float(info["route_completion"]),
