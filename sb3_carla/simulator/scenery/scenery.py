@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sb3_carla.simulator.rendering.lane_strips import LaneStrip
 from sb3_carla.simulator.rendering.mesh import Mesh
 from sb3_carla.simulator.scenery.catalogue import catalogue
+from sb3_carla.simulator.scenery.kerbs import kerbs
 from sb3_carla.simulator.scenery.land_use import divide
 from sb3_carla.simulator.scenery.lane_grid import LaneGrid
 from sb3_carla.simulator.scenery.placement import SHORTENED, Placed, Site
@@ -63,7 +64,7 @@ def build_scenery(strips: Sequence[LaneStrip], seed: int) -> Scenery:
     for recipe in RECIPES:
         for group in site.place(recipe):
             groups.setdefault(id(group.model), []).append(group)
-    return _assembled([_joined(parts) for parts in groups.values()], grid, random)
+    return _assembled([_joined(parts) for parts in groups.values()], grid, random, kerbs(strips, random))
 
 
 def _joined(groups: Sequence[Placed]) -> Placed:
@@ -72,7 +73,9 @@ def _joined(groups: Sequence[Placed]) -> Placed:
     return Placed(groups[0].model, *(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _assembled(groups: Sequence[Placed], grid: LaneGrid, random: np.random.Generator) -> Scenery:
+def _assembled(
+    groups: Sequence[Placed], grid: LaneGrid, random: np.random.Generator, kerb_mesh: Mesh | None
+) -> Scenery:
     meshes, face_layers, sprite_layers, solids, solid_layers, solid_tags, lamps = [empty_mesh()], [], [], [], [], [], []
     bases = np.split(
         grid.height(np.concatenate([np.empty((0, 2))] + [group.places for group in groups])),
@@ -91,6 +94,9 @@ def _assembled(groups: Sequence[Placed], grid: LaneGrid, random: np.random.Gener
             solid_tags.append(np.full(len(base), model.tag, np.uint8))
         if model.lamp:
             lamps.append(_lamps(group))
+    if kerb_mesh is not None:
+        meshes.append(kerb_mesh)
+        face_layers.append(np.zeros(len(kerb_mesh.base), np.uint16))  # part of the street: never hidden
     return Scenery(
         mesh=Mesh.joined(meshes),
         face_layer=np.concatenate([np.empty(0, np.uint16), *face_layers]),
