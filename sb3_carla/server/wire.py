@@ -196,7 +196,8 @@ def actor_to(actor: Actor, stream_port: int) -> list[object]:
     """
     ``Actor``: id, parent's id, description, bounding box, semantic tags, stream token.
 
-    Parts of the scenery have no blueprint, so their uid is 0, as their id. The token is empty if the actor has no stream. The lane-invasion sensor must have none: the client computes it.
+    The token is empty if the actor has no stream. The lane-invasion sensor must have none: the client computes it.
+    Parts of the scenery have no blueprint: their uid is 0.
     """
     kinds = _kinds(actor.type_id)
     attributes = [[name, kinds.get(name, AttributeKind.STRING), value] for name, value in actor.attributes.items()]

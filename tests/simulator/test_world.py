@@ -171,7 +171,7 @@ def test_a_teleported_car_without_physics_is_hit_and_does_not_move(world: World)
 
 def test_random_crowds_come_apart(world: World) -> None:
     rng = np.random.default_rng(0)
-    cars = [car_at(world, 12.0 * i) for i in range(10)]
+    cars = [car_at(world, 12.0 * i - 60.0) for i in range(10)]
     for car in cars:
         x, y, yaw = rng.uniform(-8.0, 8.0), rng.uniform(-8.0, 8.0), rng.uniform(-3.0, 3.0)
         car.teleport(Pose(x, y, yaw=yaw))
@@ -185,7 +185,7 @@ def test_random_crowds_come_apart(world: World) -> None:
 
 
 def test_distant_and_stacked_bodies_do_not_touch(world: World) -> None:
-    low, high = car_at(world, 0.0), car_at(world, 100.0)
+    low, high = car_at(world, 0.0), car_at(world, 40.0)
     high.vehicle.physics_enabled = False
     high.teleport(Pose(0.0, 0.0, 6.0))
     assert world.tick(DT) == []

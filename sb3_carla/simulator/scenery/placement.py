@@ -31,8 +31,8 @@ PIECE = 4.0
 """Length of a piece of wall in a bend, half of that on a straight [m]."""
 STRAIGHT = 0.07
 """Pieces whose directions differ by less are joined [rad]."""
-SHORTENED = 0.1
-"""How much shorter the solid of a piece of wall is at each end, so that neighbours do not overlap in bends [m]."""
+SEAM = 0.03
+"""Half the gap between the solids of neighbouring pieces of wall [m]."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,14 @@ class Placed:
     :param places: shape (k, 2), world x and y [m]
     :param yaw: shape (k,), of the forward axis [rad]
     :param stretch: shape (k,), factor of the length
+    :param trim: shape (k,), how much shorter the solid is at each end [m]: neighbouring pieces of a wall touch in bends
     """
 
     model: Model
     places: Floats
     yaw: Floats
     stretch: Floats
+    trim: Floats
 
 
 class Site:
@@ -171,7 +173,7 @@ class Site:
             cells = self.grid.indices(_moved(footprint, places[candidates], yaw[candidates]))  # (k, q)
             kept = [i for i, row in zip(candidates.tolist(), cells, strict=True) if self._take(row)]
             if kept:
-                yield Placed(model, places[kept], yaw[kept], np.ones(len(kept)))
+                yield Placed(model, places[kept], yaw[kept], np.ones(len(kept)), np.zeros(len(kept)))
 
     def _take(self, cells: NDArray[np.int64]) -> bool:
         """Take cells, if all are free."""
@@ -204,9 +206,12 @@ class Site:
                 cells = self.grid.indices(_moved(scale * footprint, middle[pieces], yaw[pieces]))  # (k, q)
                 footprints.update(zip(pieces.tolist(), cells, strict=True))
             kept = np.array(self._take_pieces(footprints), np.int64)
+            turn = _turn(yaw)
+            tangent = np.tan(0.5 * np.minimum(np.maximum(turn, np.roll(turn, -1)), 0.6 * math.pi))
             for index in np.unique(number[kept]).tolist():
                 part = kept[number[kept] == index]
-                yield Placed(models[index], middle[part], yaw[part], length[part])
+                trim = SEAM + models[index].half_extents[1] * tangent[part]
+                yield Placed(models[index], middle[part], yaw[part], length[part], trim)
 
     def _take_pieces(self, footprints: dict[int, NDArray[np.int64]]) -> list[int]:
         """Take the cells of the pieces of a line, in order; only neighbours may touch. Returns those that fit."""
@@ -279,7 +284,12 @@ def _pieces(curve: Curve) -> tuple[Floats, Floats]:
     nodes = nodes[:-1] if len(nodes) % 2 else nodes
     edges = np.roll(nodes, -1, axis=0) - nodes
     heading = np.arctan2(edges[:, 1], edges[:, 0])
-    turn = np.abs((heading - np.roll(heading, 1) + math.pi) % (2.0 * math.pi) - math.pi)
     # Every second node is left out where the line does not bend.
-    kept = nodes[(turn >= STRAIGHT) | (np.arange(len(nodes)) % 2 == 0)]
+    kept = nodes[(_turn(heading) >= STRAIGHT) | (np.arange(len(nodes)) % 2 == 0)]
     return kept, np.roll(kept, -1, axis=0)
+
+
+def _turn(heading: Floats) -> Floats:
+    """By how much each edge of a closed line turns from the one before, >= 0: shape (k,) [rad]."""
+    turn: Floats = np.abs((heading - np.roll(heading, 1) + math.pi) % (2.0 * math.pi) - math.pi)
+    return turn

@@ -14,7 +14,7 @@ from sb3_carla.simulator.scenery.catalogue import catalogue
 from sb3_carla.simulator.scenery.kerbs import kerbs
 from sb3_carla.simulator.scenery.land_use import divide
 from sb3_carla.simulator.scenery.lane_grid import LaneGrid
-from sb3_carla.simulator.scenery.placement import SHORTENED, Placed, Site
+from sb3_carla.simulator.scenery.placement import Placed, Site
 from sb3_carla.simulator.scenery.recipes import RECIPES
 from sb3_carla.simulator.scenery.shapes import empty_mesh, placed
 
@@ -69,7 +69,7 @@ def build_scenery(strips: Sequence[LaneStrip], seed: int) -> Scenery:
 
 def _joined(groups: Sequence[Placed]) -> Placed:
     """Copies of one model as one group."""
-    parts = ((group.places, group.yaw, group.stretch) for group in groups)
+    parts = ((group.places, group.yaw, group.stretch, group.trim) for group in groups)
     return Placed(groups[0].model, *(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
@@ -113,9 +113,7 @@ def _solids(group: Placed, base: NDArray[np.float64]) -> NDArray[np.float32]:
     length, width, height = group.model.half_extents
     boxes = np.empty((len(base), 7), np.float32)
     boxes[:, :2], boxes[:, 2], boxes[:, 3] = group.places, base, group.yaw
-    # Only pieces of walls are stretched.
-    stretched = length * group.stretch
-    boxes[:, 4] = np.where(group.stretch == 1.0, stretched, np.maximum(stretched - SHORTENED, 0.05))
+    boxes[:, 4] = np.maximum(length * group.stretch - group.trim, 0.05)
     boxes[:, 5:] = width, height
     return boxes
 
