@@ -138,9 +138,9 @@ class TownPainter:
         self.forget()
 
     def forget(self) -> None:
-        """A town was loaded: it has its own objects, and any layers may be hidden."""
+        """A town was loaded: its objects and its hidden layers are not known."""
         self._names: dict[str, list[str]] | None = None
-        self._hidden_layers = ALL_LAYERS
+        self._hidden_layers = self._shown_layers = ALL_LAYERS  # bits in both: not known
 
     def apply(self, session: CarlaSession, plan: LookPlan) -> None:
         """
@@ -176,12 +176,12 @@ class TownPainter:
                 self._hide(session.world, 0)
 
     def _hide(self, world: Any, layers: int) -> None:
-        shown, hidden = self._hidden_layers & ~layers, layers & ~self._hidden_layers
+        shown, hidden = self._hidden_layers & ~layers, self._shown_layers & layers
         if shown:
             self._call("map layers", lambda: world.load_map_layer(carla.MapLayer(shown)))
         if hidden:
             self._call("map layers", lambda: world.unload_map_layer(carla.MapLayer(hidden)))
-        self._hidden_layers = layers
+        self._hidden_layers, self._shown_layers = layers, ALL_LAYERS & ~layers
 
     def _call(self, what: str, call: Callable[[], Any]) -> Any:
         """Result of a call; None if the server refuses it, now or before."""
