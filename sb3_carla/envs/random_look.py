@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -118,7 +119,8 @@ class LookPlan(NamedTuple):
         # Symmetric, so that clipping does not move the mean.
         room = max(1.0, min(*color, *(255.0 - part for part in color)))
         pattern = np.clip(contrast * pattern, -max(room, contrast), max(room, contrast))
-        return np.clip(np.rint(np.array(color) + pattern), 0, 255).astype(np.uint8)
+        pixels: NDArray[np.uint8] = np.clip(np.rint(np.array(color) + pattern), 0, 255).astype(np.uint8)
+        return pixels
 
 
 def kind_of(name: str) -> str | None:
@@ -157,12 +159,10 @@ class TownPainter:
                     self._names.setdefault(kind, []).append(name)
         for kind, names in self._names.items():
             texture = _carla_texture(plan.texture(kind))
-            self._call(
-                "textures of objects",
-                lambda names=names, texture=texture: world.apply_color_texture_to_objects(
-                    names, carla.MaterialParameter.Diffuse, texture
-                ),
+            paint = functools.partial(
+                world.apply_color_texture_to_objects, names, carla.MaterialParameter.Diffuse, texture
             )
+            self._call("textures of objects", paint)
         self._hide(world, plan.hidden_layers)
 
     def leave(self, session: CarlaSession) -> None:
