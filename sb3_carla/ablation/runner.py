@@ -204,7 +204,7 @@ def _build(variant: Variant, env: Any, seed: int, decisions: int) -> Any:
 
 
 def _evaluate(model: Any, env_kwargs: dict[str, Any], episodes: int) -> dict[str, Any]:
-    env = gym.make(ENV_ID, disable_env_checker=True, **{**env_kwargs, "town": list(HELD_OUT_TOWNS)})
+    env = gym.make(ENV_ID, disable_env_checker=True, **{**env_kwargs, "town": list(HELD_OUT_TOWNS), "randomize": None})
     try:
         cases = evaluation.cases(HELD_OUT_TOWNS, episodes)
         found = evaluation.evaluate(env, {"model": evaluation.model_policy(model)}, cases)

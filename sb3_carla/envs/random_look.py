@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -118,7 +119,8 @@ class LookPlan(NamedTuple):
         # Symmetric, so that clipping does not move the mean.
         room = max(1.0, min(*color, *(255.0 - part for part in color)))
         pattern = np.clip(contrast * pattern, -max(room, contrast), max(room, contrast))
-        return np.clip(np.rint(np.array(color) + pattern), 0, 255).astype(np.uint8)
+        pixels: NDArray[np.uint8] = np.clip(np.rint(np.array(color) + pattern), 0, 255).astype(np.uint8)
+        return pixels
 
 
 def kind_of(name: str) -> str | None:
@@ -138,9 +140,9 @@ class TownPainter:
         self.forget()
 
     def forget(self) -> None:
-        """A town was loaded: it has its own objects, and any layers may be hidden."""
+        """A town was loaded: its objects and its hidden layers are not known."""
         self._names: dict[str, list[str]] | None = None
-        self._hidden_layers = ALL_LAYERS
+        self._hidden_layers = self._shown_layers = ALL_LAYERS  # bits in both: not known
 
     def apply(self, session: CarlaSession, plan: LookPlan) -> None:
         """
@@ -157,12 +159,10 @@ class TownPainter:
                     self._names.setdefault(kind, []).append(name)
         for kind, names in self._names.items():
             texture = _carla_texture(plan.texture(kind))
-            self._call(
-                "textures of objects",
-                lambda names=names, texture=texture: world.apply_color_texture_to_objects(
-                    names, carla.MaterialParameter.Diffuse, texture
-                ),
+            paint = functools.partial(
+                world.apply_color_texture_to_objects, names, carla.MaterialParameter.Diffuse, texture
             )
+            self._call("textures of objects", paint)
         self._hide(world, plan.hidden_layers)
 
     def leave(self, session: CarlaSession) -> None:
@@ -176,12 +176,12 @@ class TownPainter:
                 self._hide(session.world, 0)
 
     def _hide(self, world: Any, layers: int) -> None:
-        shown, hidden = self._hidden_layers & ~layers, layers & ~self._hidden_layers
+        shown, hidden = self._hidden_layers & ~layers, self._shown_layers & layers
         if shown:
             self._call("map layers", lambda: world.load_map_layer(carla.MapLayer(shown)))
         if hidden:
             self._call("map layers", lambda: world.unload_map_layer(carla.MapLayer(hidden)))
-        self._hidden_layers = layers
+        self._hidden_layers, self._shown_layers = layers, ALL_LAYERS & ~layers
 
     def _call(self, what: str, call: Callable[[], Any]) -> Any:
         """Result of a call; None if the server refuses it, now or before."""

@@ -8,7 +8,7 @@ this number and the group's place in :data:`GROUPS`: what one group draws does n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -198,6 +198,10 @@ class Randomizer:
     def __init__(self, groups: str | Sequence[str] | None, n_npcs: int) -> None:
         self.groups = group_names(groups)
         self._most_cars = n_npcs if n_npcs > 0 else MOST_CARS
+        self._draws: dict[str, Callable[[np.random.Generator], object]] = {
+            "look": LookPlan.draw, "light": Light.draw, "weather": draw_weather, "camera": CameraShift.draw,
+            "noise": Noise.draw, "traffic": self._draw_cars, "dynamics": Dynamics.draw,
+        }  # fmt: skip
 
     def draw(self, rng: np.random.Generator) -> EpisodeRandomness:
         """
@@ -208,12 +212,11 @@ class Randomizer:
             return OFF
         seed = int(rng.integers(2**63))
         generators = {name: np.random.default_rng([seed, GROUPS.index(name)]) for name in self.groups}
-        draws = {
-            "look": LookPlan.draw, "light": Light.draw, "weather": draw_weather, "camera": CameraShift.draw,
-            "noise": Noise.draw, "traffic": self._draw_cars, "dynamics": Dynamics.draw,
-        }  # fmt: skip
-        drawn = {name: draws[name](generator) for name, generator in generators.items()}
-        return EpisodeRandomness(**{"cars" if name == "traffic" else name: value for name, value in drawn.items()})
+        drawn: dict[str, Any] = {
+            "cars" if name == "traffic" else name: self._draws[name](generator)
+            for name, generator in generators.items()
+        }
+        return EpisodeRandomness(**drawn)
 
     def _draw_cars(self, rng: np.random.Generator) -> int:
         free, number = rng.random() < FREE_ROADS, int(rng.integers(1, self._most_cars + 1))

@@ -163,7 +163,8 @@ class Traffic:
         self._target_speed = target_speed
         self._driver = IntelligentDriver()
         self._cars: list[_Car] = []
-        self._positions, self._ticks = np.empty((0, 4)), 0
+        self._positions: NDArray[np.float64] = np.empty((0, 4))
+        self._ticks = 0
         self._actor_ids = self._spawn(count)
 
     def _models(self) -> list[Any]:
@@ -286,7 +287,7 @@ class Traffic:
     @property
     def positions(self) -> NDArray[np.float64]:
         """Where the cars are: shape (n, 4), float64 [x m, y m, velocity x m/s, velocity y m/s]."""
-        return self._positions.copy()
+        return np.array(self._positions)
 
     def _send(self, moved: Sequence[tuple[int, bool]]) -> None:
         """Send the poses of these cars, by index, and with True also their velocities."""
