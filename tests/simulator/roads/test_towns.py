@@ -46,7 +46,7 @@ TIGHT |= {
     f"Village{number}": (random_village_style(300 + number).corner_radius - 0.25, 0.5) for number in range(34, 42)
 }
 TIGHT |= {name: (style.corner_radius - 0.45, 0.5) for name, (_, style) in CITIES.items()}
-TIGHT |= dict.fromkeys(MOTORWAYS, (8.0, 0.5))
+TIGHT |= dict.fromkeys(MOTORWAYS, (8.0, 0.6))
 """Least radius [m], and how much a step of 1 m may differ from that, of the towns with tight corners or wide roads."""
 FINGERPRINTS = {
     "Circuit01": "afae6d615b46f558",
