@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.simulator.geometry import Pose, compose
-from sb3_carla.simulator.rendering.camera import Camera
 from sb3_carla.simulator.rendering.bodies import Body
+from sb3_carla.simulator.rendering.camera import Camera
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.town import Town
 

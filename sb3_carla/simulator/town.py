@@ -109,7 +109,7 @@ class Town:
     @functools.cached_property
     def raster(self) -> Raster:
         """The town from above; painted at the first use."""
-        return Raster(self.map, self._root, allocate=self._allocate(b""))
+        return Raster(self.map, self._root, self.seed, allocate=self._allocate(b""))
 
     @functools.cached_property
     def seed(self) -> int:

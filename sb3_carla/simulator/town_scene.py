@@ -1,4 +1,4 @@
-"""A town's scenery as arrays: what the camera draws, what lights the ground, what cars hit. Shared between processes."""
+"""A town's scenery as arrays that processes share: what the camera draws, what lights the ground, what cars hit."""
 
 from __future__ import annotations
 

@@ -291,8 +291,7 @@ class Camera:
         self, town: Terrain, pose: Pose, ground: Ground, bodies: Sequence[Body], hidden_layers: int
     ) -> tuple[NDArray[np.void], NDArray[np.int32]]:
         """A canvas with one sample a pixel, for labels and depths. What was drawn before is taken away."""
-        samples, spans = self._canvases[1]
-        samples["nearness"] = 0.0
+        self._canvases[1][0]["nearness"] = 0.0
         lighting = build_appearance(Weather(), Look(), 0).lighting
         return self._draw(town, pose, ground, bodies, lighting, 1, _NO_SHADOW, hidden_layers)
 

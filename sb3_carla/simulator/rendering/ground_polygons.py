@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sb3_carla.simulator.rendering.ground_shading import NEUTRAL
 from sb3_carla.simulator.rendering.lane_strips import LaneStrip, Marking
 
-__all__ = ["MATERIALS", "GroundPolygon", "Surface", "ground_polygons"]
+__all__ = ["MARKING_ORDER", "MATERIALS", "ROADWAY_ORDER", "GroundPolygon", "Surface", "ground_polygons"]
 
 CHUNK = 8
 """Cross-sections in one polygon: short polygons have small bounding boxes."""
@@ -81,7 +81,8 @@ MATERIALS: dict[Surface, tuple[tuple[int, int, int, int], int]] = {
     Surface.GUTTER: ((225, 30, 46, 0), ROADS),
 }
 """
-Shares of road, stone, white (see ``ground_shading.NEUTRAL``) and yellow, of 255; what is missing is verge. Semantic label.
+Shares of road, stone, white (see ``ground_shading.NEUTRAL``) and yellow, of 255; what is missing is verge. Then the
+semantic label.
 Blue, green and red paint are mixtures of the others: they keep their brightness, not their hue.
 """
 
@@ -99,8 +100,10 @@ _LANES = {
     "stop": (Surface.SHOULDER, 2),
     "biking": (Surface.CYCLEWAY, 3),
 }
-_ROADWAY = (Surface.ASPHALT, 4)
-_JUNCTION_MARKING, _JUNCTION_INSIDE, _MARKING = 5, 6, 7
+ROADWAY_ORDER, MARKING_ORDER = 4, 7
+"""Places in the painting order of lanes with traffic and of markings."""
+_ROADWAY = (Surface.ASPHALT, ROADWAY_ORDER)
+_JUNCTION_MARKING, _JUNCTION_INSIDE = 5, 6
 _COLORS = {"Yellow": Surface.YELLOW, "Blue": Surface.BLUE, "Green": Surface.GREEN, "Red": Surface.RED}
 # Lines of each ``carla.LaneMarkingType``: (offset outwards in marking widths, whether it is broken).
 _PATTERNS = {
@@ -191,7 +194,7 @@ def _marking(
     across = (strip.outer - strip.inner)[part]  # (n, 2), made unit vectors that point outwards
     across = across / np.maximum(np.linalg.norm(across, axis=1), 1e-6)[:, None]
     line, stations, heights = edge[part], strip.stations[part], strip.heights[part]
-    order = _JUNCTION_MARKING if strip.junction else _MARKING
+    order = _JUNCTION_MARKING if strip.junction else MARKING_ORDER
     surface = Surface.KERB if marking.kind == "Curb" else _COLORS.get(marking.color, Surface.WHITE)
     for offset, broken in _PATTERNS.get(marking.kind, ()):
         middle = line + (offset * marking.width) * across

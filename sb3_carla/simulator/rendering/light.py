@@ -28,7 +28,7 @@ CLEAR_DENSITY = 5.0
 RAIN_EXTINCTION, DUST_EXTINCTION = 0.008, 0.03
 """Extinction at 100 % precipitation and at 100 % dust storm [1/m]."""
 SHADOW_DEPTH = 0.62
-"""Part of the ground's light that the sun itself gives at clear noon [-]; what is left in the shade comes from the sky."""
+"""Part of the ground's light that the sun itself gives at clear noon [-]; the rest comes from the sky."""
 LONGEST_SHADOW = 8.0
 """Longest shadow of something one metre high [m]."""
 

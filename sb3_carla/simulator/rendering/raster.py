@@ -25,6 +25,7 @@ from sb3_carla.simulator.physics.dynamics import Ground
 from sb3_carla.simulator.rendering.ground_polygons import MATERIALS, GroundPolygon, Surface, ground_polygons
 from sb3_carla.simulator.rendering.lane_strips import LaneStrip, lane_strips
 from sb3_carla.simulator.rendering.overpasses import LOWER, UPPER, Overpass, camera_road, find_overpasses
+from sb3_carla.simulator.rendering.road_wear import road_wear
 from sb3_carla.simulator.rendering.shared_rasters import Buffer, paint_privately
 from sb3_carla.simulator.roads.opendrive_check import MAX_COORDINATE
 
@@ -83,6 +84,7 @@ class Raster:
 
     :param carla_map: ``carla.Map`` with at least one driving lane
     :param root: OpenDRIVE document of the same map
+    :param seed: of the road's wear
     :param allocate: ``allocate(size, fill)`` returns a buffer of ``size`` bytes that ``fill`` has filled, or that
         another process has filled already
     :raises MapError: if lanes reach beyond ``MAX_COORDINATE``
@@ -92,9 +94,10 @@ class Raster:
         self,
         carla_map: Any,
         root: ElementTree.Element,
+        seed: int = 0,
         allocate: Callable[[int, Callable[[Buffer], None]], Buffer] = paint_privately,
     ) -> None:
-        self._map, self._root = carla_map, root
+        self._map, self._root, self._seed = carla_map, root, seed
         extent = allocate(EXTENT_BYTES, self._write_extent).view(np.float64)
         left, top, right, bottom, overpasses = extent.tolist()
         width, height = right - left, bottom - top
@@ -109,7 +112,7 @@ class Raster:
         shapes = [(rows >> k, columns >> k, 4) for k in range(LEVELS)]
         whole = allocate(sum(map(math.prod, shapes)), lambda buffer: self._paint(_split(buffer, shapes)))
         self.pyramid = _split(whole, shapes)
-        """Level k (0 is the finest): shape (rows >> k, columns >> k, 4), uint8: shares of materials, see ``MATERIALS``."""
+        """Level k (0 is the finest): shape (rows >> k, columns >> k, 4), uint8: shares of ``MATERIALS``."""
         found = find_overpasses(self._strips) if overpasses else []
         self._patches = [self._paint_overpass(overpass) for overpass in found]
 
@@ -121,6 +124,7 @@ class Raster:
     @functools.cached_property
     def _polygons(self) -> _PolygonIndex:
         outlines = ground_polygons(self._strips, self.cell, WIDENING * self.cell / SUPERSAMPLING)
+        outlines = sorted([*outlines, *road_wear(self._strips, self._seed)], key=lambda polygon: polygon.order)
         return _PolygonIndex(outlines, np.array(self.origin), self.cell)
 
     def _write_extent(self, buffer: Buffer) -> None:

@@ -24,7 +24,7 @@ __all__ = ["COLORS", "FACET", "LENS", "SAMPLE", "clear", "clip_near", "darken", 
 NEAR = 0.1
 """Depth of the near plane [m]."""
 COLORS = 5
-"""Colours of a face: four that its pattern chooses from, and their mean, for faces so far away that it cannot be seen."""
+"""Colours of a face: four that its pattern chooses from, and their mean for faces far away."""
 MEAN = COLORS - 1
 HOLE = -1
 MAX_CORNERS = 5
