@@ -9,7 +9,9 @@ from typing import Any
 import carla
 import numpy as np
 import pytest
-from harness import Inbox, ServerProcess, run_client, running_server, spawn_car, spawn_sensor, synchronous
+from harness import TOWN, Inbox, ServerProcess, run_client, running_server, spawn_car, spawn_sensor, synchronous
+
+from sb3_carla.simulator.town import Town
 
 
 def pixels(image: Any) -> np.ndarray:
@@ -147,7 +149,7 @@ def test_two_servers_give_identical_images(server: ServerProcess) -> None:
 def test_transforms_velocities_and_steering_signs(world: Any) -> None:
     car = spawn_car(world)
     start = world.get_map().get_spawn_points()[0]
-    for _ in range(60):
+    for _ in range(40):  # and it is still on the road
         car.apply_control(carla.VehicleControl(throttle=0.6, steer=0.2))
         world.tick()
     turned = (car.get_transform().rotation.yaw - start.rotation.yaw + 180.0) % 360.0 - 180.0
@@ -221,6 +223,31 @@ def test_collision_reports_both_cars(world: Any) -> None:
     gap = car_place.distance(other_place) - car.bounding_box.extent.x - other.bounding_box.extent.x
     assert gap > -0.05, "they must not stand in each other"
     assert other_place.distance(wall.location) > 0.1, "the other one is pushed"
+
+
+def test_a_car_that_leaves_the_road_hits_the_scenery(world: Any) -> None:
+    solids = Town.load(TOWN).scenery.solids
+    solid = solids[np.argmax(solids[:, 4] * solids[:, 5])]  # a building, or the largest wall
+    x, y, z, yaw, half_length = (float(value) for value in solid[:5])
+    towards = carla.Rotation(yaw=math.degrees(yaw) + 180.0)
+    # Buildings face the road: a car 4 m in front of it looks at it.
+    away = half_length + 6.5
+    start = carla.Location(x + away * math.cos(yaw), y + away * math.sin(yaw), z)
+    hits = world.cast_ray(start + carla.Location(z=1.0), carla.Location(x, y, z + 1.0))
+    assert hits[0].label == carla.CityObjectLabel.Buildings
+    car = spawn_car(world)
+    car.set_transform(carla.Transform(start, towards))
+    inbox = Inbox(spawn_sensor(world, car, "other.collision"))
+    for _ in range(100):
+        car.apply_control(carla.VehicleControl(throttle=0.6))
+        world.tick()
+    event = inbox.get()
+    assert (event.actor.id, event.other_actor.id, event.other_actor.type_id) == (car.id, 0, "static.building")
+    assert event.other_actor.semantic_tags == [int(carla.CityObjectLabel.Buildings)]
+    assert event.normal_impulse.dot(towards.get_forward_vector()) < -1000.0
+    assert car.get_location().distance(carla.Location(x, y, z)) > half_length + 1.5, "it stands in front of the house"
+    with pytest.raises(RuntimeError, match=r"collision at spawn position.*scenery \(static\.building\)"):
+        spawn_car(world, carla.Transform(carla.Location(x, y, z), towards))
 
 
 def test_a_tiny_sensor_tick_means_every_step(world: Any) -> None:
