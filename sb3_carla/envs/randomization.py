@@ -86,10 +86,10 @@ class Noise(NamedTuple):
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Noise:
-        """Noise up to 12 grey levels, blur up to 1 px, vignette up to 0.4; every third episode is compressed."""
-        sigma, blur, vignette = rng.uniform(0.0, (12.0, 1.0, 0.4)).tolist()
+        """Noise up to 12 grey levels, 4 on average; blur up to 1 px; vignette up to 0.4; a third is compressed."""
+        sigma, blur, vignette = rng.uniform(0.0, (1.0, 1.0, 0.4)).tolist()
         compressed, quality = rng.random() < 1.0 / 3.0, int(rng.integers(20, 96))
-        return cls(sigma, blur, vignette, quality if compressed else 0, int(rng.integers(2**31)))
+        return cls(12.0 * sigma**2, blur, vignette, quality if compressed else 0, int(rng.integers(2**31)))
 
 
 class CameraShift(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import time
 import types
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -191,7 +192,10 @@ def test_an_episode_is_resumed_and_begun_again_on_another_server(env: CarlaLaneE
         observation = env.step(AHEAD)[0]
     so_far = env.episode_so_far
     env.reset(seed=9)
-    os.kill(env._connection.supervisor.server.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    server = env._connection.supervisor.server  # type: ignore[union-attr]
+    os.kill(server.pid, signal.SIGKILL)
+    while server.alive:
+        time.sleep(0.01)
     again, _ = env.reset(options={"resume": so_far})
     np.testing.assert_array_equal(again, observation)
     assert env.reset(options={"resume": {**so_far, "actions": []}})[1]["randomized"] == drawn["randomized"]
