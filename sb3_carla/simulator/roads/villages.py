@@ -145,8 +145,8 @@ def _random_network(
         line = _line(rng, (junctions[chain[0]], junctions[chain[-1]]), path, style.radii)
         if line is None:
             return None
-        ends = (Link(junctions[chain[0]].id), Link(junctions[chain[-1]].id))
-        roads.append(_street(number, line, section, ends, style))
+        links = (Link(junctions[chain[0]].id), Link(junctions[chain[-1]].id))
+        roads.append(_street(number, line, section, links, style))
     return roads, [connect(junction, style.speed_kmh, roads) for junction in junctions.values()]
 
 
