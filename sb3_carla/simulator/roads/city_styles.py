@@ -43,7 +43,7 @@ CITIES: dict[str, tuple[int, VillageStyle]] = {
     "Village45": (
         345,
         VillageStyle(
-            CrossSection(1, 2.8, 0.0, _DASHED, _DASHED, _NONE, sidewalk=2.0, parking=2.2),
+            CrossSection(1, 2.8, 0.0, _DASHED, _DASHED, _SOLID, sidewalk=2.0, parking=2.2),
             main_section=CrossSection(2, 3.3, 0.4, _SOLID, _DASHED, _SOLID, sidewalk=3.0, median=3.0),
             main_rows=(0,),
             main_columns=(2,),
@@ -144,8 +144,8 @@ CITIES: dict[str, tuple[int, VillageStyle]] = {
     "Village51": (
         351,
         VillageStyle(
-            CrossSection(1, 3.9, 0.3, _DOUBLE_YELLOW, _DASHED, _NONE, sidewalk=2.5, parking=2.0),
-            main_section=CrossSection(2, 3.0, 0.3, _DOUBLE_WHITE, _DASHED, _NONE, sidewalk=2.5, parking=2.2),
+            CrossSection(1, 3.9, 0.3, _DOUBLE_YELLOW, _DASHED, _SOLID, sidewalk=2.5, parking=2.0),
+            main_section=CrossSection(2, 3.0, 0.3, _DOUBLE_WHITE, _DASHED, _SOLID, sidewalk=2.5, parking=2.2),
             main_columns=(1,),
             spacing=125.0,
             jitter=6.0,

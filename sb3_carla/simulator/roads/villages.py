@@ -55,7 +55,8 @@ class VillageStyle:
     :param corner_radius: least radius of the middle of the outermost lane where it turns right at a junction [m]
     :param speed_kmh: speed limit [km/h]
     :param sidewalk_share: share of the streets that have the sidewalks of their cross-section [-]
-    :param worn_share: share of the streets whose edge lines are worn away [-]; half of them have no centre line either
+    :param worn_share: share of the streets whose edge lines are worn away, unless cars park there [-]; half of them, if
+        they have one lane a direction, have no centre line either
     :param main_section: lanes and markings of the streets along ``main_rows`` and ``main_columns``; None: ``section``
     :param main_rows: rows of places, from 0
     :param main_columns: columns of places, from 0
@@ -113,7 +114,8 @@ def _section(rng: np.random.Generator, chain: list[int], style: VillageStyle) ->
     if not has_sidewalk:
         section = replace(section, sidewalk=0.0)
     if worn:
-        section = replace(section, edge=Marking("none"))
+        # The line beside parked cars stays: without it nobody sees where the lane is.
+        section = section if section.parking else replace(section, edge=Marking("none"))
         if bare and section.lanes == 1:
             section = replace(section, centre=Marking("none"))
     return section
@@ -145,8 +147,8 @@ def _random_network(
         line = _line(rng, (junctions[chain[0]], junctions[chain[-1]]), path, style.radii)
         if line is None:
             return None
-        ends = (Link(junctions[chain[0]].id), Link(junctions[chain[-1]].id))
-        roads.append(_street(number, line, section, ends, style))
+        links = (Link(junctions[chain[0]].id), Link(junctions[chain[-1]].id))
+        roads.append(_street(number, line, section, links, style))
     return roads, [connect(junction, style.speed_kmh, roads) for junction in junctions.values()]
 
 
