@@ -97,10 +97,14 @@ def test_lane_of_a_quarter_circle(tmp_path: Path) -> None:
         for i in range(3)
     ])  # fmt: skip
     (sequence,) = read_recordings(tmp_path)
-    x, y, heading = sequence.lane(np.array([5.0, 5.0 + length, 5.0 + length + 10.0]))
-    np.testing.assert_allclose(x, [0.0, 20.0, 20.0], atol=0.15)
-    np.testing.assert_allclose(y, [0.0, 20.0, 30.0], atol=0.15)
-    np.testing.assert_allclose(heading, [0.0, math.pi / 2.0, math.pi / 2.0], atol=0.01)
+    x, y, heading = sequence.lane(5.0 + length * np.array([0.0, 0.5, 1.0]))
+    np.testing.assert_allclose(x, [0.0, 20.0 * math.sin(math.pi / 4.0), 20.0], atol=0.02)
+    np.testing.assert_allclose(y, [0.0, 20.0 - 20.0 * math.cos(math.pi / 4.0), 20.0], atol=0.02)
+    np.testing.assert_allclose(heading, [0.0, math.pi / 4.0, math.pi / 2.0], atol=0.01)
+    # Beyond the last picture it turns on by half a radian, then it is straight.
+    ends = sequence.lane(5.0 + length + np.array([12.0, 52.0]))
+    np.testing.assert_allclose(ends[2], math.pi / 2.0 + 0.5, atol=0.01)
+    assert math.dist(*zip(*ends[:2], strict=True)) == pytest.approx(40.0, abs=0.01)
     # 2 m to the right of the lane, turned by 0.1 against it
     np.testing.assert_allclose(sequence.poses[0], [0.0, 2.0, 0.1], atol=1e-6)
     np.testing.assert_allclose(sequence.poses[2], [18.0, 20.0, math.pi / 2.0 + 0.1], atol=0.15)
