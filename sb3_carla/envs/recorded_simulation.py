@@ -53,7 +53,9 @@ class RecordedCamera:
         for camera, mount in sequence.cameras.items():
             file = sequence.files[camera][index]
             if file is not None:
-                sources.append(Source(self._store.picture(file, mount), self._store.lens(mount), mount, (x, y, heading)))
+                sources.append(
+                    Source(self._store.picture(file, mount), self._store.lens(mount), mount, (x, y, heading))
+                )
         return self._reprojector.view(sources, (car.x, car.y, car.heading))
 
 

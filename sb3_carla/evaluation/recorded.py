@@ -245,6 +245,7 @@ def _shown(value: float, how: str) -> str:
 
 def _plain(scores: dict[str, Any]) -> dict[str, Any]:
     """Scores for JSON, which knows neither infinity nor NaN: None in their place."""
+
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(each) for key, each in value.items()}

@@ -77,7 +77,9 @@ def compare_with_environment(
     try:
         to_drive = cases(towns, routes * len(towns))
         return [
-            Validity(result.driver, result.records, [run_episode(env, case, policies[result.driver]) for case in to_drive])
+            Validity(
+                result.driver, result.records, [run_episode(env, case, policies[result.driver]) for case in to_drive]
+            )
             for result in found
         ]
     finally:

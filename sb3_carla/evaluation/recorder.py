@@ -119,7 +119,9 @@ class DriveRecorder:
             if simulation.lane_pose.station - rows[-1].station >= self.spacing or episode.end_reason:
                 rows += self._moment(simulation, setup, name, len(rows) // len(self.cameras))
         if episode.end_reason != "route_end":
-            raise ServerError(f"{name}: expected to reach the end of the route, the drive ended as {episode.end_reason}")
+            raise ServerError(
+                f"{name}: expected to reach the end of the route, the drive ended as {episode.end_reason}"
+            )
         return rows
 
     def _moment(self, simulation: LaneSimulation, setup: EpisodeSetup, name: str, frame: int) -> list[Row]:

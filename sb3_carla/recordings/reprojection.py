@@ -103,9 +103,7 @@ class Reprojector:
         whole = seen.reshape(mount.height, FINENESS, mount.width, FINENESS).all(axis=(1, 3))
         return averaged, whole  # type: ignore[return-value]
 
-    def _samples(
-        self, source: Source, pose: tuple[float, float, float]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def _samples(self, source: Source, pose: tuple[float, float, float]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Samples of one source, and which of them it saw: of shape (2 height, 2 width)."""
         columns = np.empty(self._size[0] * self._size[1], np.float32)
         rows, seen = np.empty_like(columns), np.empty(columns.size, np.bool_)

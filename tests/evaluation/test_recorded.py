@@ -15,9 +15,9 @@ from drawn_recordings import straight_recording
 from sb3_carla.client.camera_stream import CameraMount
 from sb3_carla.errors import RecordingError
 from sb3_carla.evaluation import Case, Env, scripted_policy
-from sb3_carla.evaluation.episodes import Act
 from sb3_carla.evaluation.command import main
 from sb3_carla.evaluation.drawn_control import can_be_drawn, draw_recordings
+from sb3_carla.evaluation.episodes import Act
 from sb3_carla.evaluation.recorded import evaluate_recordings, recorded_cases
 from sb3_carla.evaluation.recorded_command import recorded_arguments
 from sb3_carla.evaluation.recorded_validity import compare_with_environment
