@@ -48,7 +48,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sb3_carla.diagnostics": set(),
     "sb3_carla.callbacks": {"sb3_carla.checkpointing", "sb3_carla.diagnostics", "sb3_carla.td3.schedules"},
     "sb3_carla.zoo": {"sb3_carla.callbacks", "sb3_carla.checkpointing", "sb3_carla.envs", "sb3_carla.td3"},
-    "sb3_carla.evaluation": {"sb3_carla.diagnostics", "sb3_carla.envs", "sb3_carla.td3", "sb3_carla.zoo"},
+    "sb3_carla.evaluation": {
+        "sb3_carla.client",
+        "sb3_carla.diagnostics",
+        "sb3_carla.envs",
+        "sb3_carla.recordings",
+        "sb3_carla.td3",
+        "sb3_carla.zoo",
+    },
     "sb3_carla.ablation": {
         "sb3_carla.callbacks",
         "sb3_carla.diagnostics",

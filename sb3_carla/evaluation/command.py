@@ -81,6 +81,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", help="a running CARLA server (default: start the packaged one)")
     parser.add_argument("--port", type=int, default=2000, help="its port (default: 2000)")
     parser.add_argument("--recording", type=Path, nargs="+", help="drive on these folders of scripts/record_drive.py")
+    parser.add_argument("--no-control", action="store_true", help="with --recording: no drawn pictures beside it")
     parser.add_argument("--env-kwargs", type=json.loads, default={}, help="""JSON, e.g. '{"target_speed": 6}'""")
     parser.add_argument("--no-baselines", action="store_true", help="the models only")
     parser.add_argument("--video", action="store_true", help="film the worst episode of the first driver")
@@ -205,7 +206,8 @@ def main(argv: list[str] | None = None) -> None:
     if options.recording is not None:
         output = output_path(options, next(iter(models.values()), None))
         settings = {"models": {name: str(path) for name, path in models.items()}, "algo": options.algo}
-        evaluate_on_recordings(policies, options.recording, kwargs, output, settings=settings, video=options.video)
+        evaluate_on_recordings(policies, options.recording, kwargs, output, settings=settings,
+                               control=not options.no_control, video=options.video)  # fmt: skip
         return
     if not options.no_baselines or not policies:
         policies |= {"scripted": scripted_policy, "random": random_policy}

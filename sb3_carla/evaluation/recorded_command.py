@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import gymnasium as gym
 from tqdm import tqdm
 
 from sb3_carla.envs.carla_recorded import CarlaRecordedEnv
+from sb3_carla.evaluation.drawn_control import can_be_drawn, draw_recordings
 from sb3_carla.evaluation.episodes import Policy, scripted_policy
-from sb3_carla.evaluation.recorded import evaluate_recordings
+from sb3_carla.evaluation.recorded import RecordedResult, evaluate_recordings
 from sb3_carla.evaluation.video import film
+from sb3_carla.recordings.sequence import read_recordings
 
 __all__ = ["evaluate_on_recordings", "recorded_arguments"]
 
@@ -34,6 +37,7 @@ def evaluate_on_recordings(
     output: Path | None,
     *,
     settings: Mapping[str, Any],
+    control: bool = True,
     video: bool = False,
 ) -> None:
     """
@@ -44,6 +48,7 @@ def evaluate_on_recordings(
     :param env_kwargs: arguments of the environment that the models were trained in
     :param output: JSON file to write; None: none
     :param settings: what else is needed to repeat the evaluation
+    :param control: the same on pictures that the packaged server draws for the same poses
     :param video: film the first driver's worst drive, beside the JSON file
     :raises RecordingError: if a recording cannot be read
     """
@@ -52,6 +57,8 @@ def evaluate_on_recordings(
     print(f"{', '.join(map(str, recordings))}: {kwargs}")
     with tqdm(unit="drive") as bar:
         result = evaluate_recordings(drivers, recordings, kwargs, on_episode=bar.update)
+        if control:
+            result.results += _control(drivers, recordings, kwargs, bar)
     result.settings = {**settings, "recordings": [str(folder) for folder in recordings], "env_kwargs": kwargs}
     print(result.table())
     if output is None:
@@ -64,3 +71,18 @@ def evaluate_on_recordings(
         )
         film(env, result.worst(), next(iter(drivers.values())), output.with_suffix(".webm"))
         env.close()
+
+
+def _control(
+    drivers: Mapping[str, Policy], recordings: Sequence[Path], kwargs: Mapping[str, Any], bar: Any
+) -> list[RecordedResult]:
+    """The same drives on drawn pictures, without those whose lanes bend too sharply to be drawn."""
+    sequences = read_recordings(recordings)
+    left_out = [sequence.name for sequence in sequences if not can_be_drawn(sequence)]
+    if left_out:
+        bar.write(f"Not drawn, as their lanes bend too sharply: {', '.join(left_out)}")
+    if len(left_out) == len(sequences):
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = draw_recordings(sequences, Path(folder))
+        return evaluate_recordings(drivers, [drawn], kwargs, pictures="drawn", on_episode=bar.update).results

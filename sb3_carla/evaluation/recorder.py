@@ -33,7 +33,7 @@ DELTA_SECONDS = 0.05
 QUALITY = 95
 """Of the JPEG files, 0 to 100."""
 LONGEST = 300.0
-"""Longest sequence [m]."""
+"""Longest sequence [m], if it is not chosen."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class DriveRecorder:
     :param cameras: mounts by name, the front camera first
     :param speed: on a free straight [m/s]
     :param spacing: least distance between two pictures [m]
+    :param longest: longest sequence [m]
     :param timeout: for each answer of the server [s]
     """
 
@@ -56,6 +57,7 @@ class DriveRecorder:
     cameras: Sequence[str] = ("front",)
     speed: float = 8.0
     spacing: float = 0.25
+    longest: float = LONGEST
     timeout: float = 20.0
 
     def record(
@@ -67,7 +69,7 @@ class DriveRecorder:
         on_sequence: Callable[[str, int], object] = lambda name, pictures: None,
     ) -> list[Row]:
         """
-        Record ``metres`` of every town in every weather: scenario after scenario, in sequences of at most 300 m.
+        Record ``metres`` of every town in every weather: scenario after scenario, in sequences of equal length.
 
         :param towns: names, or paths of OpenDRIVE files
         :param weathers: presets of ``carla.WeatherParameters``
@@ -80,7 +82,7 @@ class DriveRecorder:
         """
         if (self.folder / FILE_NAME).exists():
             raise FileExistsError(f"{self.folder / FILE_NAME}: expected no recording, there is one")
-        count = math.ceil(metres / LONGEST)
+        count = math.ceil(metres / self.longest - 1e-9)
         mounts = [CAMERAS[name] for name in self.cameras]
         connection = ServerConnection(
             self.host, self.port, make_supervisor(self.host, None), mounts,

@@ -19,7 +19,9 @@ __all__ = ["RecordedSequence", "read_recordings"]
 STEP = 0.1
 """Distance of the points at which the lane's curvature is summed up [m]."""
 BEYOND = 60.0
-"""The lane is continued straight on for this length beyond its last picture [m]; nothing looks further ahead."""
+"""The lane is continued for this length beyond its last picture [m]; nothing looks further ahead."""
+SAME_BEND, MOST_TURN = 20.0, 0.5
+"""At first it goes on with its last curvature: for this length [m], and up to this angle [rad]. Then it is straight."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class RecordedSequence:
     def __post_init__(self) -> None:
         # Midpoint rule: the curvature between two points, then the direction between two points.
         grid = np.arange(self.first, self.last + BEYOND, STEP)
-        bends = np.where(grid < self.last, np.interp(grid + 0.5 * STEP, self.stations, self.curvatures), 0.0)
+        bends = np.interp(grid + 0.5 * STEP, self.stations, self.curvatures)
+        bends[grid > self.last + min(SAME_BEND, MOST_TURN / max(abs(bends[-1]), 1e-9))] = 0.0
         headings = np.concatenate(([0.0], np.cumsum(bends * STEP)))[:-1]
         middle = headings + 0.5 * STEP * bends
         places = np.stack([np.cos(middle), np.sin(middle)]) * STEP

@@ -70,7 +70,9 @@ def test_the_sky_is_only_rotated() -> None:
     assert not seen[41, int(edge) + 2 :].any()
 
 
-@pytest.mark.parametrize(("shift", "turn_deg"), [(0.0, 0.0), (0.6, 0.0), (-0.6, 0.0), (0.0, 10.0), (0.0, -10.0), (-0.4, 7.0)])
+@pytest.mark.parametrize(
+    ("shift", "turn_deg"), [(0.0, 0.0), (0.6, 0.0), (-0.6, 0.0), (0.0, 10.0), (0.0, -10.0), (-0.4, 7.0)]
+)
 def test_a_line_lands_where_geometry_says(shift: float, turn_deg: float) -> None:
     turn = math.radians(turn_deg)
     source = Source(grey(line_picture(WIDE, 1.5)), lens(WIDE), WIDE, (0.0, 0.0, 0.0))
@@ -81,7 +83,9 @@ def test_a_line_lands_where_geometry_says(shift: float, turn_deg: float) -> None
     assert np.abs(found.astype(int) - expected)[ground].mean() < 3.0
     for row in range(45, 80, 6):
         if seen[row].all():
-            centre, wanted = (np.average(np.arange(84), weights=np.abs(p[row].astype(int) - ROAD)) for p in (found, expected))
+            centre, wanted = (
+                np.average(np.arange(84), weights=np.abs(p[row].astype(int) - ROAD)) for p in (found, expected)
+            )
             assert centre == pytest.approx(wanted, abs=0.35)
 
 

@@ -23,7 +23,19 @@ MOUNT = CameraMount(40, 30, fov=100.0, x=0.5, z=1.8, pitch=-3.0, y=0.2, yaw=5.0)
 def test_rows_are_read_as_written(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     row = Row(
-        tmp_path / "a.png", "s", 3, 1.25, "Town01", "ClearNoon", "left", MOUNT, math.radians(2.5), -0.25, 12.5, 0.01, 1.9
+        tmp_path / "a.png",
+        "s",
+        3,
+        1.25,
+        "Town01",
+        "ClearNoon",
+        "left",
+        MOUNT,
+        math.radians(2.5),
+        -0.25,
+        12.5,
+        0.01,
+        1.9,
     )
     write_rows(tmp_path, [row])
     (found,) = read_rows(tmp_path)
@@ -56,7 +68,9 @@ def test_what_is_wrong_is_said(tmp_path: Path, column: str, text: str, complaint
 
 
 def test_no_recording(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match=r"expected recording\.csv in it, or index\.csv beside it, and found neither"):
+    with pytest.raises(
+        RecordingError, match=r"expected recording\.csv in it, or index\.csv beside it, and found neither"
+    ):
         read_recordings(tmp_path / "nowhere")
     with pytest.raises(RecordingError, match="recording: expected a folder or a list of folders, got 3"):
         read_recordings(3)  # type: ignore[arg-type]
@@ -97,10 +111,14 @@ def test_lane_of_a_quarter_circle(tmp_path: Path) -> None:
         for i in range(3)
     ])  # fmt: skip
     (sequence,) = read_recordings(tmp_path)
-    x, y, heading = sequence.lane(np.array([5.0, 5.0 + length, 5.0 + length + 10.0]))
-    np.testing.assert_allclose(x, [0.0, 20.0, 20.0], atol=0.15)
-    np.testing.assert_allclose(y, [0.0, 20.0, 30.0], atol=0.15)
-    np.testing.assert_allclose(heading, [0.0, math.pi / 2.0, math.pi / 2.0], atol=0.01)
+    x, y, heading = sequence.lane(5.0 + length * np.array([0.0, 0.5, 1.0]))
+    np.testing.assert_allclose(x, [0.0, 20.0 * math.sin(math.pi / 4.0), 20.0], atol=0.02)
+    np.testing.assert_allclose(y, [0.0, 20.0 - 20.0 * math.cos(math.pi / 4.0), 20.0], atol=0.02)
+    np.testing.assert_allclose(heading, [0.0, math.pi / 4.0, math.pi / 2.0], atol=0.01)
+    # Beyond the last picture it turns on by half a radian, then it is straight.
+    ends = sequence.lane(5.0 + length + np.array([12.0, 52.0]))
+    np.testing.assert_allclose(ends[2], math.pi / 2.0 + 0.5, atol=0.01)
+    assert math.dist(*zip(*ends[:2], strict=True)) == pytest.approx(40.0, abs=0.01)
     # 2 m to the right of the lane, turned by 0.1 against it
     np.testing.assert_allclose(sequence.poses[0], [0.0, 2.0, 0.1], atol=1e-6)
     np.testing.assert_allclose(sequence.poses[2], [18.0, 20.0, math.pi / 2.0 + 0.1], atol=0.15)
@@ -120,5 +138,7 @@ def test_street() -> None:
     assert street.front == CameraMount(512, 512, x=2.0, z=2.0, pitch=0.0)
     assert math.degrees(street.heading_errors[0]) == pytest.approx(-3.53)
     assert street.poses[-1, 1] < -5.0  # the street bends to the left
-    with pytest.raises(RecordingError, match=r"index\.csv: expected rows with a place in the lane for towns/, found none"):
+    with pytest.raises(
+        RecordingError, match=r"index\.csv: expected rows with a place in the lane for towns/, found none"
+    ):
         read_recordings(PICTURES / "towns")
