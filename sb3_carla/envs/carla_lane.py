@@ -260,7 +260,7 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
             self._camera = setup.randomness.mount(self._usual_camera)
             self.simulation.begin(setup, self.np_random, [self._camera, *self._spectator.mounts])
             self._image_noise = ImageNoise(
-                setup.randomness.light, setup.randomness.noise, (self._camera.height, self._camera.width),
+                setup.randomness.light, setup.randomness.noise, self._camera,
                 frame_seconds=self.simulation.decision_seconds,
             )  # fmt: skip
             self._frames[:] = self._camera_frame()

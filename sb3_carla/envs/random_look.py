@@ -89,7 +89,7 @@ class LookPlan(NamedTuple):
             levels[kind] = _paint_level(rng, road, 20.0 if dark else low, high)
         tints = {"road": 8.0, "white_paint": 6.0, "sidewalk": 12.0, "sky": 20.0}
         paints = {
-            kind: Paint(_tinted(rng, level, tints.get(kind, 40.0)), float(rng.uniform(0.0, 35.0)))
+            kind: Paint(_tinted(rng, level, tints.get(kind, 40.0)), 35.0 * float(rng.random() ** 2))
             for kind, level in levels.items()
         }
         paints["yellow_paint"] = paints["yellow_paint"]._replace(color=_yellow(levels["yellow_paint"]))

@@ -8,7 +8,7 @@ __all__ = ["KINDS", "draw_weather"]
 
 KINDS = {"clear": 0.25, "cloudy": 0.2, "rain": 0.2, "wet": 0.15, "fog": 0.12, "dust": 0.08}
 """Kinds of weather, and their shares."""
-SUN = {"day": (0.6, 10.0, 90.0), "dusk": (0.15, -6.0, 10.0), "night": (0.25, -90.0, -6.0)}
+SUN = {"day": (0.66, 10.0, 90.0), "dusk": (0.16, -6.0, 10.0), "night": (0.18, -90.0, -6.0)}
 """Share of the episodes, least and greatest altitude of the sun [deg]."""
 FULL = 100.0
 """[%]"""

@@ -57,10 +57,10 @@ class Light(NamedTuple):
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Light:
-        """Gain 0.5 to 1.8 and gamma 0.6 to 1.7, uniform in the logarithm."""
+        """Gain 0.65 to 1.8 and gamma 0.65 to 1.5, uniform in the logarithm."""
         return cls(
-            gain=_log_uniform(rng, 0.5, 1.8),
-            gamma=_log_uniform(rng, 0.6, 1.7),
+            gain=_log_uniform(rng, 0.65, 1.8),
+            gamma=_log_uniform(rng, 0.65, 1.5),
             drift=float(rng.uniform(0.0, 0.2)),
             drift_period=_log_uniform(rng, 5.0, 30.0),
             drift_phase=float(rng.uniform(0.0, 2.0 * math.pi)),
@@ -75,6 +75,8 @@ class Noise(NamedTuple):
     :param blur: standard deviation of a Gaussian blur [px]
     :param vignette: share of the light that is missing in the corners [-]
     :param jpeg_quality: 20 to 95; 0: not compressed
+    :param hidden: share of the frame's height, at its lower edge, in which the road is not seen [-]
+    :param bonnet: what is there: grey level of the car's bonnet; -1: the row above, stretched along the car's axis
     :param seed: of the noise
     """
 
@@ -82,6 +84,8 @@ class Noise(NamedTuple):
     blur: float
     vignette: float
     jpeg_quality: int
+    hidden: float
+    bonnet: int
     seed: int
 
     @classmethod
@@ -89,7 +93,10 @@ class Noise(NamedTuple):
         """Noise up to 12 grey levels, 4 on average; blur up to 1 px; vignette up to 0.4; a third is compressed."""
         sigma, blur, vignette = rng.uniform(0.0, (1.0, 1.0, 0.4)).tolist()
         compressed, quality = rng.random() < 1.0 / 3.0, int(rng.integers(20, 96))
-        return cls(12.0 * sigma**2, blur, vignette, quality if compressed else 0, int(rng.integers(2**31)))
+        seed = int(rng.integers(2**31))
+        hidden = float(rng.uniform(0.05, 0.36)) if rng.random() < 0.6 else 0.0
+        bonnet = int(rng.integers(0, 200)) if rng.random() < 0.4 else -1
+        return cls(12.0 * sigma**2, blur, vignette, quality if compressed else 0, hidden, bonnet, seed)
 
 
 class CameraShift(NamedTuple):

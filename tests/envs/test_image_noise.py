@@ -7,16 +7,18 @@ import math
 import numpy as np
 import pytest
 
+from sb3_carla.client.camera_stream import CameraMount
 from sb3_carla.envs.image_noise import ImageNoise
 from sb3_carla.envs.randomization import Light, Noise
 
 SHAPE = (84, 84)
+MOUNT = CameraMount(width=84, height=84)
 GREY = np.full(SHAPE, 100, np.uint8)
-NOISE = Noise(sigma=0.0, blur=0.0, vignette=0.0, jpeg_quality=0, seed=1)
+NOISE = Noise(sigma=0.0, blur=0.0, vignette=0.0, jpeg_quality=0, hidden=0.0, bonnet=-1, seed=1)
 
 
 def frames(light: Light | None, noise: Noise | None, frame: np.ndarray = GREY, count: int = 1) -> list[np.ndarray]:
-    change = ImageNoise(light, noise, SHAPE, frame_seconds=0.2)
+    change = ImageNoise(light, noise, MOUNT, frame_seconds=0.2)
     return [change(frame.copy()) for _ in range(count)]
 
 
@@ -69,3 +71,21 @@ def test_blur_vignette_and_compression() -> None:
     assert dim[42, 42] == 100
     (squeezed,) = frames(None, NOISE._replace(jpeg_quality=20, vignette=0.4))
     assert 0 < np.abs(squeezed.astype(int) - dim).max() < 20
+
+
+def test_bonnet_hides_the_lower_edge() -> None:
+    frame = ImageNoise(None, NOISE._replace(hidden=0.25, bonnet=30), MOUNT, frame_seconds=0.2)(GREY)
+    assert (frame[:63] == 100).all()  # a quarter of 84 rows: 63 to 83
+    assert (frame[-1, 20:64] == 30).all()
+    assert frame[63, 0] == 100  # the bonnet is highest in the middle
+    assert frame[64, 42] == 30
+
+
+def test_stretched_lower_edge_keeps_distances_to_the_side() -> None:
+    frame = np.zeros(SHAPE, np.uint8)
+    # Camera at 15 degrees down, focal length 42: row r looks down by atan((r - 41.5) / 42) + 15 degrees.
+    frame[62, 61:] = 200  # what lies more than 19 pixels right of the middle in the last row that is seen
+    stretched = ImageNoise(None, NOISE._replace(hidden=0.25), MOUNT, frame_seconds=0.2)(frame)
+    slope = [math.tan(math.atan((row - 41.5) / 41.5) + math.radians(15.0)) for row in (62, 83)]
+    edge = 41.5 + 19.0 * slope[1] / slope[0]
+    assert stretched[83, math.floor(edge) - 1] < 100 <= stretched[83, math.ceil(edge) + 1]
