@@ -276,7 +276,9 @@ class Traffic:
         # Routes are extended early, so the rest of one is short only where its lane ends.
         gap = min(gap, car.route.length - car.station)
         desired = comfortable_speed(car.route.curvature_ahead(car.station, 15.0), car.desired_speed)
-        car.acceleration = self._driver(car.speed, desired, gap=gap, closing_speed=car.speed - speed)
+        acceleration = self._driver(car.speed, desired, gap=gap, closing_speed=car.speed - speed)
+        # It is kept until the next decision, by when the car must not be faster than it wants to be.
+        car.acceleration = min(acceleration, max(0.0, desired - car.speed) / (PERIOD * self._session.delta_seconds))
 
     def _move(self, car: _Car, dt: float) -> None:
         car.speed = max(0.0, car.speed + car.acceleration * dt)
