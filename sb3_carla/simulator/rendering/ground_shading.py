@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering.rasteriser import kernel
+from sb3_carla.simulator.rendering.rasteriser import inlined, kernel
 
 __all__ = [
     "FRAME", "GROUND", "GROUND_MATERIALS", "NEUTRAL", "NO_GROUND", "grain_levels", "ground_colors", "noise_tile",
@@ -134,7 +134,7 @@ def grain_levels(depth: NDArray[np.float32], focal: float) -> NDArray[np.uint8]:
     return levels
 
 
-@kernel
+@inlined
 def _grain(tile: NDArray[np.int8], level: int, i: int, j: int) -> float:
     """Noise of one level of the tile; i and j are texels of level 0."""
     mask = (TILE >> level) - 1
@@ -158,7 +158,7 @@ def _mixed(ground: Any, road: int, stone: int, bright: int, yellow: int, coarse:
     return blue, green, red, strength
 
 
-@kernel
+@inlined
 def shade_ground(
     materials: Any, place: Any, level: int, dark: int, weight: float, tile: NDArray[np.int8], frame: Any, ground: Any,
     lamps: NDArray[np.float64],

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.simulator.rendering.ground_shading import NEUTRAL, NO_GROUND, shade_ground
-from sb3_carla.simulator.rendering.rasteriser import kernel
+from sb3_carla.simulator.rendering.inverse_perspective import SUBROWS
+from sb3_carla.simulator.rendering.rasteriser import inlined, kernel
 from sb3_carla.simulator.rendering.sky import COLUMNS, ROWS
 
 __all__ = ["compose_picture"]
@@ -31,20 +32,20 @@ VERGE = np.uint64(NEUTRAL << 16)
 """Word of the raster where there is verge only, as everywhere outside."""
 
 
-@kernel
+@inlined
 def _spread(word: Any) -> Any:
     """Bytes 0, 2, 1, 3 of a word in four lanes of 16 bits, from the lowest one."""
     return (np.uint64(word) & _LOW) | ((np.uint64(word) & _HIGH) << _UP)
 
 
-@kernel
+@inlined
 def _lanes(spread: Any) -> tuple[int, int, int, int]:
     """Bytes 0, 1, 2, 3 of a word that was spread."""
     signed = np.int64(spread)
     return signed & 255, (signed >> 32) & 255, (signed >> 16) & 255, (signed >> 48) & 255
 
 
-@kernel
+@inlined
 def _between(texels: NDArray[np.uint32], first: int, pitch: int, across: int, down: int) -> Any:
     """
     Bilinear interpolation.
@@ -68,38 +69,68 @@ def _between(texels: NDArray[np.uint32], first: int, pitch: int, across: int, do
     return ((mixed + _HALF) >> _EIGHT) & _LANES
 
 
-@kernel
-def _look_at_ground(
-    texels: NDArray[np.uint32],
-    levels: NDArray[np.int64],
-    samples: NDArray[np.float32],
-    span: Any,
-    column: int,
-    frame: Any,
-) -> tuple[int, int, int, int]:
-    """Shares of materials in a pixel: the mean of its sub-rows. ``span`` is the pixel's row of ``GroundView.rows``."""
+@inlined
+def _find_row(frame: Any, levels: NDArray[np.int64], span: Any) -> Any:
+    """
+    What the pixels of a row have in common: the level of the raster that they read, and the way to it.
+
+    :return: index of the level's first texel, its rows, its columns; its column and row at the plane's origin; columns
+        and rows in a metre ahead
+    """
     level = span[2]
-    start, rows, columns = levels[level, 0], levels[level, 1], levels[level, 2]
     scale = frame.cells * PARTS / (1 << level)
-    # World x, y = foot + ahead * ahead axis + right * right axis; OpenCV's centre of a cell has whole coordinates.
-    x, y = (frame.foot[0] - frame.corner[0]) * scale - 0.5 * PARTS, (frame.foot[1] - frame.corner[1]) * scale - 0.5 * PARTS
-    ahead_x, ahead_y = frame.ahead[0] * scale, frame.ahead[1] * scale
-    total = _NO_SAMPLES
-    for k in range(span[0], span[0] + span[1]):
-        ahead, right = samples[k, column, 0], samples[k, column, 1]
-        across = math.floor(x + ahead_x * ahead - ahead_y * right)
-        down = math.floor(y + ahead_y * ahead + ahead_x * right)
-        j, i = across >> FRACTION, down >> FRACTION
-        if 0 <= j < columns - 1 and 0 <= i < rows - 1:
-            total += _between(texels, start + i * columns + j, columns, across & (PARTS - 1), down & (PARTS - 1))
-        else:
-            total += _spread(VERGE)
-    if span[1] == 4:
+    # OpenCV's centre of a cell has whole coordinates.
+    x = (frame.foot[0] - frame.corner[0]) * scale - 0.5 * PARTS
+    y = (frame.foot[1] - frame.corner[1]) * scale - 0.5 * PARTS
+    return levels[level, 0], levels[level, 1], levels[level, 2], x, y, frame.ahead[0] * scale, frame.ahead[1] * scale
+
+
+@inlined
+def _look_at_ground(texels: NDArray[np.uint32], found: Any, ahead: float, right: float) -> Any:
+    """Shares of materials, spread, at a place on the plane. ``found`` comes from :func:`_find_row`."""
+    start, rows, columns, x, y, ahead_x, ahead_y = found
+    # World x, y = foot + ahead * ahead axis + right * right axis.
+    across = math.floor(x + ahead_x * ahead - ahead_y * right)
+    down = math.floor(y + ahead_y * ahead + ahead_x * right)
+    j, i = across >> FRACTION, down >> FRACTION
+    if 0 <= j < columns - 1 and 0 <= i < rows - 1:
+        return _between(texels, start + i * columns + j, columns, across & (PARTS - 1), down & (PARTS - 1))
+    return _spread(VERGE)
+
+
+@inlined
+def _materials(
+    texels: NDArray[np.uint32], found: Any, samples: NDArray[np.float32], span: Any, column: int
+) -> tuple[int, int, int, int]:
+    """Shares of materials in a pixel: the mean of its sub-rows. ``span`` is its row of ``GroundView.rows``."""
+    k = span[0]
+    total = _look_at_ground(texels, found, samples[k, column, 0], samples[k, column, 1])
+    # Written out: a loop would become gathers of vectors, which are slower.
+    if span[1] == SUBROWS:
+        total += _look_at_ground(texels, found, samples[k + 1, column, 0], samples[k + 1, column, 1])
+        total += _look_at_ground(texels, found, samples[k + 2, column, 0], samples[k + 2, column, 1])
+        total += _look_at_ground(texels, found, samples[k + 3, column, 0], samples[k + 3, column, 1])
         total = ((total + _TWOS) >> _TWO) & _LANES
     return _lanes(total)
 
 
-@kernel
+@inlined
+def _drawn(samples: NDArray[np.void], row: int, column: int, factor: int) -> Any:
+    """Number of samples of a pixel in which something was drawn, and the sum of their colours, spread."""
+    if factor == 1:
+        return _one(samples[row, column])
+    row, column = 2 * row, 2 * column
+    a, b = _one(samples[row, column]), _one(samples[row, column + 1])
+    c, d = _one(samples[row + 1, column]), _one(samples[row + 1, column + 1])
+    return a[0] + b[0] + c[0] + d[0], a[1] + b[1] + c[1] + d[1]
+
+
+@inlined
+def _one(sample: Any) -> Any:
+    return (1, _spread(sample.color)) if sample.nearness > 0.0 else (0, _NO_SAMPLES)
+
+
+@inlined
 def _look_at_sky(sky: NDArray[np.uint32], column: float, row: float) -> tuple[int, int, int, int]:
     """Colour of the sky's picture at a place in it; columns repeat."""
     if column < 0.0:
@@ -111,7 +142,7 @@ def _look_at_sky(sky: NDArray[np.uint32], column: float, row: float) -> tuple[in
     return _lanes(_between(sky, i * (COLUMNS + 1) + j, COLUMNS + 1, across - j * PARTS, down - i * PARTS))
 
 
-@kernel
+@inlined
 def _byte(value: float) -> int:
     return int(min(max(value, 0.0), 255.0))
 
@@ -142,7 +173,7 @@ def compose_picture(
     Draw every pixel of a picture.
 
     :param picture: shape (height, width), uint32: receives blue + 2^8 green + 2^16 red + 2^24 255
-    :param samples: of a canvas that is a whole number of times as large as the picture
+    :param samples: of a canvas that is as large as the picture, or twice as wide and high
     :param spans: of that canvas
     :param shadow: shape (height, width), uint8: darkness of the ground
     :param texels: of a ``Raster``
@@ -170,14 +201,11 @@ def compose_picture(
         for k in range(row * factor, (row + 1) * factor):
             if spans[k, 1] >= 0:
                 first, last = min(first, spans[k, 0] // factor), max(last, spans[k, 1] // factor)
+        found, span = _find_row(frame, levels, ground_rows[row]), ground_rows[row]
         for column in range(columns):
             count, drawn = 0, _NO_SAMPLES
             if first <= column <= last:
-                for i in range(row * factor, (row + 1) * factor):
-                    for j in range(column * factor, (column + 1) * factor):
-                        if samples[i, j].nearness > 0.0:
-                            count += 1
-                            drawn += _spread(samples[i, j].color)
+                count, drawn = _drawn(samples, row, column, factor)
             blue = green = red = 0
             if count < factor * factor:
                 level = grain[row, column]
@@ -185,7 +213,7 @@ def compose_picture(
                     turned = sky_columns[row, column] + frame.heading
                     blue, green, red, _ = _look_at_sky(sky, turned, sky_rows[row, column])
                 else:
-                    shares = _look_at_ground(texels, levels, ground_samples, ground_rows[row], column, frame)
+                    shares = _materials(texels, found, ground_samples, span, column)
                     place = points[row, column, 0], points[row, column, 1]
                     b, g, r = shade_ground(
                         shares, place, level, shadow[row, column], weight[row, column], tile, frame, ground, lamps
