@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,6 +90,8 @@ class ModelStore:
             record["place"] = (body.pose.x, body.pose.y, body.pose.z) - body.half_extents[2] * axes[2]
             record["first"], record["last"] = self._range(body)
             record["footprint"] = body.half_extents[:2]
+            length, width, height = body.half_extents
+            record["radius"] = 1.0 + math.sqrt(length * length + width * width + 4.0 * height * height)
         return placed
 
     def _range(self, body: Body) -> tuple[int, int]:

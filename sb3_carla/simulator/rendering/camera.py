@@ -127,7 +127,19 @@ class Camera:
             factor: rasteriser.make_canvas(height * factor, width * factor) for factor in {1, self._factor}
         }
         self._shadow: Image = np.zeros((height, width), np.uint8)
-        self._facet, self._lenses = np.zeros(1, rasteriser.FACET), np.zeros(2, rasteriser.LENS)
+        self._facet = np.zeros(1, rasteriser.FACET)
+        self._lenses = {factor: self._make_lenses(factor) for factor in self._canvases}
+
+    def _make_lenses(self, factor: int) -> NDArray[np.void]:
+        """Records of type ``LENS``, shape (2,): with ``factor`` samples a pixel's side, and with one, for shadows."""
+        lenses = np.zeros(2, rasteriser.LENS)
+        column, row = self.intrinsics.centre
+        for lens, k in zip(lenses, (factor, 1), strict=True):
+            lens["focal"] = self.intrinsics.focal * k
+            lens["column"], lens["row"] = (column + 0.5) * k - 0.5, (row + 0.5) * k - 0.5
+            spread = np.array(((column + 1.0) / self.intrinsics.focal, (row + 1.0) / self.intrinsics.focal))
+            lens["spread"], lens["stretch"] = spread, np.sqrt(1.0 + spread**2)
+        return lenses
 
     def render(
         self,
@@ -194,16 +206,12 @@ class Camera:
     ) -> tuple[NDArray[np.void], NDArray[np.int32]]:
         """Draw what stands into the canvas with ``factor`` samples a pixel's side; shadows into ``shadow``."""
         samples, spans = self._canvases[factor]
-        rasteriser.clear(samples, spans)
-        column, row = self.intrinsics.centre
-        axes, plane = rotation_matrix(pose).T, (ground.z, ground.slope_x, ground.slope_y)
-        for lens, k in zip(self._lenses, (factor, 1), strict=True):
-            lens["focal"] = self.intrinsics.focal * k
-            lens["column"], lens["row"] = (column + 0.5) * k - 0.5, (row + 0.5) * k - 0.5
-            lens["place"], lens["axes"], lens["plane"] = (pose.x, pose.y, pose.z), axes, plane
+        lenses = self._lenses[factor]
+        lenses["place"], lenses["axes"] = (pose.x, pose.y, pose.z), rotation_matrix(pose).T
+        lenses["plane"] = ground.z, ground.slope_x, ground.slope_y
         placed = self._models.place(bodies if town.is_flat else _on_plane(town, pose, ground, bodies))
         draw_scene(
-            samples, spans, shadow, self._lenses, self._facet, lighting, *town.scene, self._models.faces, placed,
+            samples, spans, shadow, lenses, self._facet, lighting, *town.scene, self._models.faces, placed,
             hidden_layers,
         )  # fmt: skip
         return samples, spans

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sb3_carla.simulator.rendering.mesh import Pattern, Shape
 
 __all__ = [
-    "COLORS", "FACET", "LENS", "SAMPLE", "clear", "clip_near", "darken", "fill", "inlined", "kernel",
-    "make_canvas",
+    "COLORS", "FACET", "LENS", "MEAN", "SAMPLE", "clear", "clip_near", "darken", "fill", "inlined", "is_coarse", "kernel",
+    "make_canvas", "project",
 ]  # fmt: skip
 
 NEAR = 0.1
@@ -29,6 +29,7 @@ NEAR = 0.1
 COLORS = 5
 """Colours of a face: four that its pattern chooses from, and their mean for faces far away."""
 MEAN = COLORS - 1
+"""Number of that mean; faces of one colour have it there."""
 HOLE = -1
 MAX_CORNERS = 5
 """A quadrilateral that is cut by the near plane has up to five corners."""
@@ -61,6 +62,8 @@ LENS = np.dtype(
         ("place", "f8", (3,)),  # in the world [m]
         ("axes", "f8", (3, 3)),  # rows: forward, right and up axis in the world
         ("plane", "f8", (3,)),  # road plane: height at the camera's x and y [m], slopes along x and y [-]
+        ("spread", "f8", (2,)),  # tangents of the angles from the axis to the picture's sides and to its upper edge
+        ("stretch", "f8", (2,)),  # 1 / cosines of these angles
     ],
     align=True,
 )
@@ -79,6 +82,10 @@ FACET = np.dtype(
         ("height", "f8"),
         ("pattern", "i8"),  # ``Pattern`` of a face, ``Shape`` of a sprite
         ("is_sprite", "i8"),
+        ("towards_sun", "f8"),  # cosine between the normal and the sun, not below 0
+        ("plain", "i8"),  # whether it is drawn in one colour, ``colors[MEAN]``
+        ("first", "i8"),  # first and last row of samples inside
+        ("last", "i8"),
         ("frequency", "f8"),  # repetitions of the pattern in a metre [1/m]
         ("colors", "u4", (COLORS,)),  # as in ``SAMPLE``
         ("pixels", "f8", (MAX_CORNERS, 2)),  # columns and rows of the corners
@@ -142,19 +149,34 @@ def clip_near(facet: Any) -> bool:
     return count >= 3
 
 
-@kernel
-def _project(lens: Any, facet: Any, rows: int) -> tuple[int, int]:
-    """Columns and rows of the corners into ``facet.pixels``; returns the first and the last row of samples inside."""
+@inlined
+def project(lens: Any, facet: Any, rows: int) -> bool:
+    """
+    Project what :func:`clip_near` has left of a polygon.
+
+    :param lens: camera of the canvas: a record of type ``LENS``
+    :param facet: ``pixels``, ``first`` and ``last`` receive columns and rows of the corners
+    :param rows: of the canvas
+    :return: whether a row of samples meets the polygon
+    """
     top, bottom = 1e9, -1e9
     for i in range(facet.count):
         scale = lens.focal / facet.clipped[i, 0]
         facet.pixels[i, 0] = lens.column + facet.clipped[i, 1] * scale
-        facet.pixels[i, 1] = lens.row - facet.clipped[i, 2] * scale
-        top, bottom = min(top, facet.pixels[i, 1]), max(bottom, facet.pixels[i, 1])
-    return math.ceil(max(top, 0.0)), math.floor(min(bottom, rows - 1.0))
+        row = lens.row - facet.clipped[i, 2] * scale
+        facet.pixels[i, 1] = row
+        top, bottom = min(top, row), max(bottom, row)
+    facet.first, facet.last = math.ceil(max(top, 0.0)), math.floor(min(bottom, rows - 1.0))
+    return bool(facet.first <= facet.last)
 
 
 @kernel
+def is_coarse(lens: Any, facet: Any) -> bool:
+    """Whether the pattern of a polygon is finer than two samples, so that not it is drawn but its mean."""
+    return bool(lens.focal < (facet.clipped[0, 0] + facet.clipped[2, 0]) * facet.frequency)
+
+
+@inlined
 def _span(facet: Any, row: int, columns: int) -> tuple[int, int]:
     """First and last column of a row of samples that lie in the polygon, which is convex."""
     left, right = 1e9, -1e9
@@ -167,7 +189,7 @@ def _span(facet: Any, row: int, columns: int) -> tuple[int, int]:
     return math.ceil(max(left, 0.0)), math.floor(min(right, columns - 1.0))
 
 
-@kernel
+@inlined
 def _solve_plane(lens: Any, facet: Any) -> bool:
     """
     Find 1 / depth, u / depth and v / depth of a sample as constant + across * column + down * row.
@@ -195,14 +217,14 @@ def _solve_plane(lens: Any, facet: Any) -> bool:
     return True
 
 
-@kernel
+@inlined
 def _linear(lens: Any, vector: NDArray[np.float64], linear: NDArray[np.float64]) -> None:
     """``vector`` times a sample's line of sight, which is linear in its column and row."""
     linear[1], linear[2] = vector[1] / lens.focal, -vector[2] / lens.focal
     linear[0] = vector[0] - linear[1] * lens.column - linear[2] * lens.row
 
 
-@kernel
+@inlined
 def _hash(i: int, j: int) -> int:
     """A number from 0 to 255 that looks random; equal numbers give an equal one."""
     mixed = (np.uint32(i) * np.uint32(374761393)) + (np.uint32(j) * np.uint32(668265263))
@@ -210,7 +232,7 @@ def _hash(i: int, j: int) -> int:
     return int((mixed >> np.uint32(16)) & np.uint32(255))
 
 
-@kernel
+@inlined
 def _pattern_color(pattern: int, u: float, v: float, frequency: float) -> int:
     """Which of a face's colours a place on it has; ``HOLE`` for none."""
     across, upwards = u * frequency, v * frequency
@@ -238,7 +260,7 @@ def _pattern_color(pattern: int, u: float, v: float, frequency: float) -> int:
     return 0
 
 
-@kernel
+@inlined
 def _shape_color(facet: Any, u: float, v: float) -> int:
     """Which of a sprite's colours a place on it has; ``HOLE`` outside its shape."""
     shape = facet.pattern
@@ -260,25 +282,21 @@ def _shape_color(facet: Any, u: float, v: float) -> int:
 @kernel
 def fill(samples: NDArray[np.void], spans: NDArray[np.int32], lens: Any, facet: Any) -> None:
     """
-    Draw a polygon, where nothing nearer was drawn.
+    Draw a polygon that was projected, where nothing nearer was drawn.
 
     :param samples: of the canvas that is drawn into
     :param spans: of that canvas
     :param lens: its camera: a record of type ``LENS``
     :param facet: the polygon: a record of type ``FACET``
     """
-    rows, columns = samples.shape
-    first, last = _project(lens, facet, rows)
-    if first > last or not _solve_plane(lens, facet):
+    columns = samples.shape[1]
+    if not _solve_plane(lens, facet):
         return
-    # A pattern finer than two samples is not drawn but its mean.
-    depth = 0.5 * (facet.clipped[0, 0] + facet.clipped[2, 0])
     is_sprite, pattern, frequency, colors = facet.is_sprite, facet.pattern, facet.frequency, facet.colors
-    plain = is_sprite == 0 and (pattern == PLAIN or lens.focal < 2.0 * depth * frequency)
-    only = colors[0 if pattern == PLAIN else MEAN]
+    plain, only = facet.plain, colors[MEAN]
     across, u_across, v_across = facet.nearness[1], facet.u[1], facet.v[1]
     start_u, start_v = facet.start[0], facet.start[1]
-    for row in range(first, last + 1):
+    for row in range(facet.first, facet.last + 1):
         begin, end = _span(facet, row, columns)
         if begin > end:
             continue
@@ -314,11 +332,10 @@ def darken(shadow: NDArray[np.uint8], lens: Any, facet: Any, strength: int) -> N
     :param strength: 0 to 255
     """
     rows, columns = shadow.shape
-    first, last = _project(lens, facet, rows)
     shaped = facet.is_sprite != 0 and facet.pattern != RECTANGLE
-    if first > last or (shaped and not _solve_plane(lens, facet)):
+    if not project(lens, facet, rows) or (shaped and not _solve_plane(lens, facet)):
         return
-    for row in range(first, last + 1):
+    for row in range(facet.first, facet.last + 1):
         begin, end = _span(facet, row, columns)
         for column in range(begin, end + 1):
             if shadow[row, column] >= strength:

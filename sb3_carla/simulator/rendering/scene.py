@@ -13,8 +13,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering.mesh import Mesh, Pattern
-from sb3_carla.simulator.rendering.rasteriser import COLORS, clip_near, darken, fill, kernel
+from sb3_carla.simulator.rendering.mesh import Mesh, Pattern, Shape
+from sb3_carla.simulator.rendering.rasteriser import (
+    COLORS,
+    MEAN,
+    clear,
+    clip_near,
+    darken,
+    fill,
+    inlined,
+    is_coarse,
+    kernel,
+    project,
+)
 
 __all__ = ["BODY", "FACE", "LIGHTING", "SPRITE", "TAGS", "StaticScene", "draw_scene", "records", "static_scene"]
 
@@ -36,16 +47,23 @@ CONTACT_DARKNESS = 170
 """Darkness of the ground below a body, 0 to 255."""
 HEADLIGHT_REACH = 30.0
 """Distance at which a car's headlights have fallen to 1/e [m]."""
+SEEN, SHADED = 1, 2
+"""Bits: a face or a sprite is to be drawn; its shadow is."""
 TAGS = 32
 """More than any ``carla.CityObjectLabel``."""
 _BARS, _RAILS, _WINDOWS, _STRIPES = (int(p) for p in (Pattern.BARS, Pattern.RAILS, Pattern.WINDOWS, Pattern.STRIPES))
 _PLAIN, _COURSES, _PLANKS, _FOLIAGE = (
     int(p) for p in (Pattern.PLAIN, Pattern.COURSES, Pattern.PLANKS, Pattern.FOLIAGE)
 )
+_RECTANGLE, _ELLIPSE = int(Shape.RECTANGLE), int(Shape.ELLIPSE)
 
 _LOOK = [("scale", "f4"), ("color", "f4", (3,)), ("color2", "f4", (3,)), ("glow", "f4"), ("tag", "i4"), ("layer", "i4")]
-FACE = np.dtype([("corners", "f4", (4, 3)), ("foot", "f4"), ("extent", "f4", (2,)), ("pattern", "i4"), *_LOOK])
-"""Record: a face of a ``Mesh``, and the ``carla.MapLayer`` that it belongs to, 0 for none."""
+_BALL = [("centre", "f4", (3,)), ("radius", "f4"), ("normal", "f4", (3,))]
+FACE = np.dtype([("corners", "f4", (4, 3)), ("foot", "f4"), ("extent", "f4", (2,)), ("pattern", "i4"), *_LOOK, *_BALL])
+"""
+Record: a face of a ``Mesh``, and the ``carla.MapLayer`` that it belongs to, 0 for none; a ball around it, and the
+unit vector that points out of its front.
+"""
 SPRITE = np.dtype([("place", "f4", (3,)), ("foot", "f4"), ("extent", "f4", (2,)), ("outline", "i4"), *_LOOK])
 """Record: a sprite of a ``Mesh``, likewise."""
 BODY = np.dtype(
@@ -55,6 +73,7 @@ BODY = np.dtype(
         ("first", "i8"),  # its first face, and the face after its last
         ("last", "i8"),
         ("footprint", "f8", (2,)),  # half length and half width [m]
+        ("radius", "f8"),  # of a ball around its origin that it fits in [m]
     ]
 )
 """Record: a body that moves; its faces are in its own axes."""
@@ -110,6 +129,12 @@ def records(
         faces[name] = getattr(mesh, name)
     for name in ("place", "scale", "color", "color2", "tag", "glow"):
         sprites[name] = getattr(mesh, f"sprite_{name}")
+    corners = mesh.corners.astype(np.float64)  # (n, 4, 3)
+    faces["centre"] = centres = corners.mean(axis=1)
+    faces["radius"] = np.linalg.norm(corners - centres[:, None], axis=2).max(axis=1, initial=0.0)
+    # The axes are left-handed: seen from its front, (along x up) points away.
+    normals = np.cross(corners[:, 3] - corners[:, 0], corners[:, 1] - corners[:, 0])
+    faces["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     if face_layer is not None:
         faces["layer"] = face_layer
     if sprite_layer is not None:
@@ -163,7 +188,7 @@ def draw_scene(
     """
     Draw what stands in a town.
 
-    :param samples: of the canvas that is drawn into
+    :param samples: of the canvas that is drawn into; what was in it is taken away
     :param spans: of that canvas
     :param shadow: shape (rows, columns) or (0, 0), uint8, darkness of the ground: is drawn into
     :param lenses: shape (2,), records of type ``LENS``: camera of the canvas, the same camera for the shadow
@@ -177,10 +202,12 @@ def draw_scene(
     :param bodies: shape (k,), records of type ``BODY``: what moves
     :param hidden_layers: ``carla.MapLayer`` bits of what is not drawn
     """
+    clear(samples, spans)
     lens, shade, facet, lighting = lenses[0], lenses[1], facets[0], lightings[0]
     x, y = lens.place[0], lens.place[1]
     grid = grids[0]
     throws = shadow.size > 0 and lighting.darkness > 0
+    slant = math.sqrt(lighting.shadow[0] ** 2 + lighting.shadow[1] ** 2)
     level = math.hypot(lens.axes[0, 0], lens.axes[0, 1]) + 1e-9
     ahead_x, ahead_y = lens.axes[0, 0] / level, lens.axes[0, 1] / level
     # A camera that looks down or up sees farther to the side than its field of view says.
@@ -188,11 +215,16 @@ def draw_scene(
     home_column, home_row = math.floor((x - grid.low[0]) / CELL), math.floor((y - grid.low[1]) / CELL)
     for k in range(len(bodies)):
         body = bodies[k]
-        if shadow.size > 0:
+        if shadow.size > 0 and _in_sight(lens, body.place[0], body.place[1], body.place[2], body.radius):
             _contact(shadow, shade, facet, body)
-        for number in range(body.first, body.last):
-            _carry(facet, body, models[number])
-            _draw_face(samples, spans, shadow, lens, shade, facet, lighting, models[number], throws)
+        dx, dy = body.place[0] - x, body.place[1] - y
+        shaded = throws and dx * dx + dy * dy < SHADOW_REACH * SHADOW_REACH
+        if shaded or _in_sight(lens, body.place[0], body.place[1], body.place[2], body.radius):
+            for number in range(body.first, body.last):
+                face = models[number]
+                what = _meet_body_face(lens, facet, body, face, lighting, slant if shaded else -1.0)
+                if what > 0:
+                    _draw_face(samples, spans, shadow, lens, shade, facet, lighting, face, what)
     # Rings of cells around the camera, the nearest first: what is hidden then costs little.
     for ring in range(math.ceil(REACH / CELL) + 1):
         for column in range(max(home_column - ring, 0), min(home_column + ring, grid.columns - 1) + 1):
@@ -213,27 +245,25 @@ def draw_scene(
                 cell = column * grid.rows + row
                 for number in range(starts[0, cell], starts[0, cell + 1]):
                     face = faces[number]
-                    if (
-                        not face.layer & hidden_layers
-                        and _large(lens, face.corners[0, 0], face.corners[0, 1], face.extent[0], face.extent[1])
-                        and _stand(lens, facet, face)
-                    ):
-                        _draw_face(samples, spans, shadow, lens, shade, facet, lighting, face, shaded)
+                    if not face.layer & hidden_layers:
+                        what = _meet_fixed_face(lens, facet, face, lighting, slant if shaded else -1.0)
+                        if what > 0:
+                            _draw_face(samples, spans, shadow, lens, shade, facet, lighting, face, what)
                 for number in range(starts[1, cell], starts[1, cell + 1]):
                     sprite = sprites[number]
-                    if not sprite.layer & hidden_layers and _large(
-                        lens, sprite.place[0], sprite.place[1], sprite.extent[0], sprite.extent[1]
-                    ):
-                        _draw_sprite(samples, spans, shadow, lens, shade, facet, lighting, sprite, shaded)
+                    if not sprite.layer & hidden_layers:
+                        what = _meet_sprite(lens, sprite, lighting, slant if shaded else -1.0)
+                        if what > 0:
+                            _draw_sprite(samples, spans, shadow, lens, shade, facet, lighting, sprite, what)
 
 
-@kernel
+@inlined
 def _ground(lens: Any, x: float, y: float) -> float:
     """Height of the road plane at a point [m]."""
     return lens.plane[0] + lens.plane[1] * (x - lens.place[0]) + lens.plane[2] * (y - lens.place[1])
 
 
-@kernel
+@inlined
 def _see(lens: Any, facet: Any, corner: int, x: float, y: float, z: float) -> None:
     """A point of the world as a corner in camera axes."""
     dx, dy, dz = x - lens.place[0], y - lens.place[1], z - lens.place[2]
@@ -241,36 +271,121 @@ def _see(lens: Any, facet: Any, corner: int, x: float, y: float, z: float) -> No
         facet.seen[corner, k] = lens.axes[k, 0] * dx + lens.axes[k, 1] * dy + lens.axes[k, 2] * dz
 
 
-@kernel
-def _large(lens: Any, x: float, y: float, width: float, height: float) -> bool:
-    """Whether something of this size at a point is larger than ``SMALLEST``."""
-    dx, dy, size = x - lens.place[0], y - lens.place[1], lens.focal * max(width, height)
+@inlined
+def _large(lens: Any, dx: float, dy: float, size: float) -> bool:
+    """Whether something of this size [m], so far away from the camera, is larger than ``SMALLEST``."""
+    size *= lens.focal
     return (dx * dx + dy * dy) * (SMALLEST * SMALLEST) < size * size
 
 
-@kernel
-def _stand(lens: Any, facet: Any, face: Any) -> bool:
-    """Corners of a fixed face in the world; False if it stands on another storey."""
-    for i in range(4):
-        x, y = face.corners[i, 0], face.corners[i, 1]
-        height = _ground(lens, x, y)
-        if abs(height - face.foot) > STOREY:
-            return False
-        facet.world[i, 0], facet.world[i, 1], facet.world[i, 2] = x, y, height + face.corners[i, 2]
-    return True
+@inlined
+def _in_sight(lens: Any, x: float, y: float, z: float, radius: float) -> bool:
+    """Whether a ball is at least partly in the camera's sight, seen over a corner also if it is not."""
+    dx, dy, dz = x - lens.place[0], y - lens.place[1], z - lens.place[2]
+    ahead = lens.axes[0, 0] * dx + lens.axes[0, 1] * dy + lens.axes[0, 2] * dz
+    right = lens.axes[1, 0] * dx + lens.axes[1, 1] * dy + lens.axes[1, 2] * dz
+    up = lens.axes[2, 0] * dx + lens.axes[2, 1] * dy + lens.axes[2, 2] * dz
+    return (
+        ahead > -radius
+        and abs(right) < lens.spread[0] * ahead + lens.stretch[0] * radius
+        and abs(up) < lens.spread[1] * ahead + lens.stretch[1] * radius
+    )
 
 
-@kernel
-def _carry(facet: Any, body: Any, face: Any) -> None:
-    """Corners of a body's face in the world."""
-    for i in range(4):
-        for k in range(3):
-            facet.world[i, k] = body.place[k]
-            for axis in range(3):
-                facet.world[i, k] += body.axes[axis, k] * face.corners[i, axis]
+@inlined
+def _sides(lens: Any, facet: Any, face: Any, lighting: Any, slant: float, ball: Any, normal: Any) -> int:
+    """
+    Whether a face is to be drawn (``SEEN``), and its shadow (``SHADED``).
+
+    :param slant: length of the shadow of something one metre high [m]; negative if there is none
+    :param ball: centre in the world, its height over the ground [m]
+    :param normal: unit vector that points out of the face's front
+    """
+    x, y, z, height = ball
+    normal_x, normal_y, normal_z = normal
+    thin = face.pattern == _BARS or face.pattern == _RAILS
+    facing = normal_x * (lens.place[0] - x) + normal_y * (lens.place[1] - y) + normal_z * (lens.place[2] - z)
+    towards_sun = normal_x * lighting.to_sun[0] + normal_y * lighting.to_sun[1] + normal_z * lighting.to_sun[2]
+    facet.towards_sun = max(towards_sun, 0.0)
+    what = 0
+    if (facing > 0.0 or thin) and _in_sight(lens, x, y, z, face.radius):
+        what = SEEN
+    if slant >= 0.0 and (towards_sun > 0.0 or thin):
+        reach = max(height, 0.0)
+        x, y = x + lighting.shadow[0] * reach, y + lighting.shadow[1] * reach
+        if _in_sight(lens, x, y, _ground(lens, x, y), face.radius * (1.0 + slant)):
+            what |= SHADED
+    return what
 
 
-@kernel
+@inlined
+def _meet_fixed_face(lens: Any, facet: Any, face: Any, lighting: Any, slant: float) -> int:
+    """As :func:`_sides`, and corners of the face in the world; nothing of it if it stands on another storey."""
+    x, y = face.centre[0], face.centre[1]
+    if not _large(lens, x - lens.place[0], y - lens.place[1], max(face.extent[0], face.extent[1])):
+        return 0
+    ground = _ground(lens, x, y)
+    if abs(ground - face.foot) > STOREY:
+        return 0
+    # The face is moved up and down with the road plane, which shears its normal.
+    up = face.normal[2]
+    normal = face.normal[0] - lens.plane[1] * up, face.normal[1] - lens.plane[2] * up, up
+    ball = x, y, ground + face.centre[2], face.centre[2]
+    what = _sides(lens, facet, face, lighting, slant, ball, normal)
+    if what > 0:
+        for i in range(4):
+            x, y = face.corners[i, 0], face.corners[i, 1]
+            facet.world[i, 0], facet.world[i, 1] = x, y
+            facet.world[i, 2] = _ground(lens, x, y) + face.corners[i, 2]
+    return what
+
+
+@inlined
+def _turned(axes: Any, vector: Any, k: int) -> float:
+    """Component k in the world of a vector in a body's axes."""
+    return axes[0, k] * vector[0] + axes[1, k] * vector[1] + axes[2, k] * vector[2]
+
+
+@inlined
+def _meet_body_face(lens: Any, facet: Any, body: Any, face: Any, lighting: Any, slant: float) -> int:
+    """As :func:`_sides`, and corners of the body's face in the world."""
+    axes, place = body.axes, body.place
+    x, y = place[0] + _turned(axes, face.centre, 0), place[1] + _turned(axes, face.centre, 1)
+    z = place[2] + _turned(axes, face.centre, 2)
+    if not _large(lens, x - lens.place[0], y - lens.place[1], max(face.extent[0], face.extent[1])):
+        return 0
+    normal = _turned(axes, face.normal, 0), _turned(axes, face.normal, 1), _turned(axes, face.normal, 2)
+    what = _sides(lens, facet, face, lighting, slant, (x, y, z, z - _ground(lens, x, y)), normal)
+    if what > 0:
+        for i in range(4):
+            corner = face.corners[i]
+            for k in range(3):
+                facet.world[i, k] = place[k] + _turned(axes, corner, k)
+    return what
+
+
+@inlined
+def _meet_sprite(lens: Any, sprite: Any, lighting: Any, slant: float) -> int:
+    """Whether a sprite is to be drawn, and its shadow, as :func:`_sides`."""
+    x, y, width, height = sprite.place[0], sprite.place[1], sprite.extent[0], sprite.extent[1]
+    dx, dy = x - lens.place[0], y - lens.place[1]
+    if not _large(lens, dx, dy, max(width, height)):
+        return 0
+    ground = _ground(lens, x, y)
+    if abs(ground - sprite.foot) > STOREY:
+        return 0
+    what, radius = 0, 0.5 * (width + height)
+    if dx * dx + dy * dy > 0.09 and _in_sight(lens, x, y, ground + sprite.place[2] + 0.5 * height, radius):
+        what = SEEN
+    if slant >= 0.0:
+        middle = sprite.place[2] + 0.5 * height
+        x, y = x + lighting.shadow[0] * middle, y + lighting.shadow[1] * middle
+        if _in_sight(lens, x, y, _ground(lens, x, y), radius * (1.0 + slant)):
+            what |= SHADED
+    return what
+
+
+@inlined
 def _in_view(lens: Any, facet: Any) -> bool:
     """Whether a quadrilateral is at least partly in front of the camera, between its left and right edges."""
     spread = (lens.column + 1.0) / lens.focal
@@ -283,7 +398,7 @@ def _in_view(lens: Any, facet: Any) -> bool:
     return behind < 4 and left < 4 and right < 4
 
 
-@kernel
+@inlined
 def _begin(facet: Any, width: float, height: float) -> None:
     """Axes of a facet from its corners in camera axes, and its size [m]."""
     facet.width, facet.height = width, height
@@ -302,32 +417,21 @@ def _draw_face(
     facet: Any,
     lighting: Any,
     face: Any,
-    shaded: bool,
+    what: int,
 ) -> None:
-    """Draw the face whose corners are in ``facet.world``, and its shadow if ``shaded``."""
-    # Outward normal. The axes are left-handed: seen from its front, (along x up) points away.
-    length = facing = towards_sun = 0.0
-    for k in range(3):
-        i, j = (k + 1) % 3, (k + 2) % 3
-        along_i, along_j = facet.world[1, i] - facet.world[0, i], facet.world[1, j] - facet.world[0, j]
-        up_i, up_j = facet.world[3, i] - facet.world[0, i], facet.world[3, j] - facet.world[0, j]
-        normal = along_j * up_i - along_i * up_j
-        length += normal * normal
-        facing += normal * (lens.place[k] - facet.world[0, k])
-        towards_sun += normal * lighting.to_sun[k]
-    thin = face.pattern == _BARS or face.pattern == _RAILS
-    if shaded and (towards_sun > 0.0 or thin):
+    """Draw the face whose corners are in ``facet.world`` and its shadow, both if ``what`` says so."""
+    if what & SHADED:
         _shadow_of_face(shadow, shade, facet, lighting)
-    if facing <= 0.0 and not thin:
+    if not what & SEEN:
         return
     for i in range(4):
         _see(lens, facet, i, facet.world[i, 0], facet.world[i, 1], facet.world[i, 2])
-    if not _in_view(lens, facet) or not clip_near(facet):
+    if not _in_view(lens, facet) or not clip_near(facet) or not project(lens, facet, len(samples)):
         return
     _begin(facet, face.extent[0], face.extent[1])
     facet.pattern, facet.is_sprite, facet.frequency = face.pattern, 0, 1.0 / face.scale
-    towards_sun = max(towards_sun, 0.0) / math.sqrt(length + 1e-12)
-    _paint(facet, lighting, face, face.pattern, towards_sun)
+    facet.plain = face.pattern == _PLAIN or is_coarse(lens, facet)
+    _paint(facet, lighting, face, face.pattern, facet.towards_sun)
     fill(samples, spans, lens, facet)
 
 
@@ -341,19 +445,17 @@ def _draw_sprite(
     facet: Any,
     lighting: Any,
     sprite: Any,
-    shaded: bool,
+    what: int,
 ) -> None:
-    """Draw one sprite, and its shadow if ``shaded``."""
+    """Draw one sprite and its shadow, both if ``what`` says so."""
+    if what & SHADED:
+        _shadow_of_sprite(shadow, shade, facet, lighting, sprite)
+    if not what & SEEN:
+        return
     x, y, width, height = sprite.place[0], sprite.place[1], sprite.extent[0], sprite.extent[1]
     ground = _ground(lens, x, y)
-    if abs(ground - sprite.foot) > STOREY:
-        return
-    if shaded:
-        _shadow_of_sprite(shadow, shade, facet, lighting, sprite)
     dx, dy = x - lens.place[0], y - lens.place[1]
     distance = math.sqrt(dx * dx + dy * dy)
-    if distance < 0.3 or dx * lens.axes[0, 0] + dy * lens.axes[0, 1] < -width:
-        return
     # Half the width to the right of the line of sight.
     side_x, side_y = -0.5 * width * dy / distance, 0.5 * width * dx / distance
     low = ground + sprite.place[2]
@@ -361,13 +463,16 @@ def _draw_sprite(
     _see(lens, facet, 1, x + side_x, y + side_y, low)
     _see(lens, facet, 2, x + side_x, y + side_y, low + height)
     _see(lens, facet, 3, x - side_x, y - side_y, low + height)
-    if not _in_view(lens, facet) or not clip_near(facet):
+    if not _in_view(lens, facet) or not clip_near(facet) or not project(lens, facet, len(samples)):
         return
     _begin(facet, width, height)
     facet.pattern, facet.is_sprite, facet.frequency = sprite.outline, 1, 1.0 / sprite.scale
-    _paint(facet, lighting, sprite, _FOLIAGE, 0.5)
-    if sprite.outline < 2:  # one colour
-        facet.colors[0] = facet.colors[3]
+    facet.plain = sprite.outline == _RECTANGLE
+    if sprite.outline == _ELLIPSE:  # one colour
+        _paint(facet, lighting, sprite, _PLAIN, 0.5)
+        facet.colors[0] = facet.colors[MEAN]
+    else:
+        _paint(facet, lighting, sprite, _PLAIN if facet.plain else _FOLIAGE, 0.5)
     fill(samples, spans, lens, facet)
 
 
@@ -382,26 +487,30 @@ def _paint(facet: Any, lighting: Any, item: Any, pattern: int, towards_sun: floa
     headlight = 0.0
     if lighting.headlights > 0.0:
         headlight = lighting.headlights * math.exp(-((distance / HEADLIGHT_REACH) ** 2))
-    if pattern == _PLAIN:
-        facet.colors[0] = _packed(lighting, item, towards_sun, headlight, transmission, 0.0, 1.0, False)
+    if facet.plain or pattern == _PLAIN:
+        part = 0.0
+        if pattern == _WINDOWS:
+            part = 0.3
+        elif pattern == _FOLIAGE or pattern == _STRIPES:
+            part = 0.5
+        facet.colors[MEAN] = _packed(lighting, item, towards_sun, headlight, transmission, part, 1.0, False)
         return
-    for i in range(COLORS):
+    for i in range(COLORS - 1):
         # Share of the second colour, and brightness.
         part, bright = 0.0, 1.0
         if pattern == _WINDOWS:
             part, bright = (0.0, 1.0 - 0.06 * i) if i < 2 else (1.0, 1.0 + 0.5 * (i == 3))
-            part, bright = (0.3, 1.0) if i == 4 else (part, bright)
-        elif pattern == _COURSES or pattern == _PLANKS:  # noqa: SIM109
-            bright = 0.88 + 0.08 * i if i < 4 else 1.0
+        elif pattern == _COURSES or pattern == _PLANKS:
+            bright = 0.88 + 0.08 * i
         elif pattern == _FOLIAGE:
-            part = 1.0 - i / 3.0 if i < 4 else 0.5
+            part = 1.0 - i / 3.0
         elif pattern == _STRIPES:
-            part = i / 3.0 if i < 4 else 0.5
+            part = i / 3.0
         lit = pattern == _WINDOWS and i == 3
         facet.colors[i] = _packed(lighting, item, towards_sun, headlight, transmission, part, bright, lit)
 
 
-@kernel
+@inlined
 def _packed(
     lighting: Any,
     item: Any,
