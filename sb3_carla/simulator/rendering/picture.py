@@ -59,8 +59,6 @@ def _between(texels: NDArray[np.uint32], first: int, pitch: int, across: int, do
     """
     one, two = texels[np.uint64(first)], texels[np.uint64(first + 1)]
     three, four = texels[np.uint64(first + pitch)], texels[np.uint64(first + pitch + 1)]
-    if one == two and one == three and one == four:
-        return _spread(one)
     both = across * down
     mixed = _spread(one) * np.uint64(PARTS * PARTS - PARTS * (across + down) + both)
     mixed += _spread(two) * np.uint64(PARTS * across - both)
