@@ -1,6 +1,6 @@
 """
 Other cars: they follow lanes, keep their distance, and are moved along waypoints in one batch each tick. They cost as
-much as the camera, so they decide in turn, and those that nobody sees move less often.
+much as the camera, so they decide in turn, and those that are small in the picture move less often.
 
 CARLA's Traffic Manager is not used: it opens a socket that is not on loopback, and can deadlock in 0.9.16.
 """
@@ -38,8 +38,8 @@ CLEARANCE = 12.0
 """Free space around each car when an episode begins [m]."""
 PERIOD = 4
 """A car decides on its acceleration every so many ticks, the cars in turn."""
-FAR = 130.0
-"""Cars that are farther from the agent's, along x or y, move only when they decide [m]."""
+AWAY, FAR = 60.0, 130.0
+"""Cars that are farther from the agent's than these, along x or y, move every second tick, and when they decide [m]."""
 WAITING_HEIGHT, WAITING_GAP = 30.0, 5.0
 """Height over the ground of the first car that waits for its place, and from each to the next one [m]."""
 
@@ -260,11 +260,12 @@ class Traffic:
         moved = []
         for index, car in enumerate(self._cars):
             its_turn = (self._ticks + index) % PERIOD == 0
-            is_far = abs(everyone[index, 0] - x) > FAR or abs(everyone[index, 1] - y) > FAR
+            distance = max(abs(everyone[index, 0] - x), abs(everyone[index, 1] - y))
+            ticks = PERIOD if distance > FAR else 2 if distance > AWAY else 1
             if its_turn:
                 self._decide(car, index, everyone)
-            if its_turn or not is_far:
-                self._move(car, PERIOD * dt if is_far else dt)
+            if (self._ticks + index) % ticks == 0:
+                self._move(car, ticks * dt)
                 moved.append((index, its_turn))
         self._send(moved)
 

@@ -82,17 +82,15 @@ class ModelStore:
         :param bodies: in the world
         :return: shape (k,), records of type ``BODY``
         """
-        placed = np.zeros(len(bodies), BODY)
-        for record, body in zip(placed, bodies, strict=True):
-            axes = rotation_matrix(body.pose).T  # rows: forward, right, up
-            record["axes"] = axes
+        rows = []
+        for body in bodies:
+            axes = rotation_matrix(body.pose).T.tolist()  # rows: forward, right, up
+            (up_x, up_y, up_z), (length, width, height) = axes[2], body.half_extents
             # From the centre down to the ground.
-            record["place"] = (body.pose.x, body.pose.y, body.pose.z) - body.half_extents[2] * axes[2]
-            record["first"], record["last"] = self._range(body)
-            record["footprint"] = body.half_extents[:2]
-            length, width, height = body.half_extents
-            record["radius"] = 1.0 + math.sqrt(length * length + width * width + 4.0 * height * height)
-        return placed
+            place = body.pose.x - height * up_x, body.pose.y - height * up_y, body.pose.z - height * up_z
+            radius = 1.0 + math.sqrt(length * length + width * width + 4.0 * height * height)
+            rows.append((place, axes, *self._range(body), (length, width), radius))
+        return np.array(rows, BODY)  # faster than field by field
 
     def _range(self, body: Body) -> tuple[int, int]:
         key = id(body.model) if body.model is not None else (body.half_extents, body.color, body.tag)
