@@ -117,8 +117,8 @@ def build_appearance(weather: Weather, look: Look, seed: int) -> Appearance:
     record = ground[0]
     colors, contrasts = ground_colors(seed, materials)
     # The brightness differs from pixel to pixel: the weights of the weather's effects hold it.
-    record["colors"] = (PIVOT + light.contrast * (colors - PIVOT)) * light.color_gain
-    record["contrasts"] = light.contrast * contrasts
+    record["tones"][:, :3] = (PIVOT + light.contrast * (colors - PIVOT)) * light.color_gain
+    record["tones"][:, 3] = light.contrast * contrasts
     low_sun = max(0.0, 1.0 - light.to_sun[2] / 0.7) * light.direct
     record["glare"] = (90.0 + 160.0 * light.wet) * low_sun
     record["sharpness"] = 1.0 + 7.0 * light.wet

@@ -41,8 +41,8 @@ GROUND_MATERIALS = ("verge", "verge2", "road", "stone", "white", "yellow")
 
 GROUND = np.dtype(
     [
-        ("colors", "f8", (len(GROUND_MATERIALS), 3)),  # blue, green, red
-        ("contrasts", "f8", (len(GROUND_MATERIALS),)),  # standard deviation of the texture [grey levels]
+        # Blue, green, red, and standard deviation of the texture [grey levels].
+        ("tones", "f8", (len(GROUND_MATERIALS), 4)),
         ("glare", "f8"),  # brightness of the sun's mirror image on the road [grey levels]
         ("sharpness", "f8"),  # of that image: 1 dry, 8 wet
         ("lamp", "f8"),  # brightness of street lights, 0 by day
@@ -141,21 +141,29 @@ def _grain(tile: NDArray[np.int8], level: int, i: int, j: int) -> float:
     return tile[level, (i >> level) & mask, (j >> level) & mask] * (1.0 / 40.0)
 
 
-@kernel
+@inlined
+def _sum(values: Any, k: int, verge: float, second: float, road: float, stone: float, white: float, yellow: float) -> Any:
+    """One channel of a mixture. Written out: a loop over the shares would look each of them up in memory."""
+    return (
+        verge * values[0, k] + second * values[1, k] + road * values[2, k]
+        + stone * values[3, k] + white * values[4, k] + yellow * values[5, k]
+    )  # fmt: skip
+
+
+@inlined
 def _mixed(ground: Any, road: int, stone: int, bright: int, yellow: int, coarse: float) -> Any:
     """Blue, green, red and contrast of a mixture of materials; ``coarse`` chooses between the verge's tones."""
-    blue = green = red = strength = 0.0
-    white = (bright - NEUTRAL) * (1.0 / (255.0 - NEUTRAL)) if bright > NEUTRAL else 0.0
+    white = max((bright - NEUTRAL) * (1.0 / (255.0 - NEUTRAL)), 0.0)
     verge = max(1.0 - (road + stone + yellow) * (1.0 / 255.0) - white, 0.0)
     second = verge * min(max(0.5 + 0.6 * coarse, 0.0), 1.0)
-    shares = (verge - second, second, road * (1.0 / 255.0), stone * (1.0 / 255.0), white, yellow * (1.0 / 255.0))
-    for k in range(6):
-        if shares[k] > 0.0:
-            blue += shares[k] * ground.colors[k, 0]
-            green += shares[k] * ground.colors[k, 1]
-            red += shares[k] * ground.colors[k, 2]
-            strength += shares[k] * ground.contrasts[k]
-    return blue, green, red, strength
+    first, asphalt, kerb, paint = verge - second, road * (1.0 / 255.0), stone * (1.0 / 255.0), yellow * (1.0 / 255.0)
+    tones = ground.tones
+    return (
+        _sum(tones, 0, first, second, asphalt, kerb, white, paint),
+        _sum(tones, 1, first, second, asphalt, kerb, white, paint),
+        _sum(tones, 2, first, second, asphalt, kerb, white, paint),
+        _sum(tones, 3, first, second, asphalt, kerb, white, paint),
+    )
 
 
 @inlined
@@ -185,8 +193,7 @@ def shade_ground(
     coarse = tile[1, (i >> COARSE) & 255, (j >> COARSE) & 255] * (1.0 / 40.0)
     light = 1.0 + 0.06 * coarse
     if road == 255 and bright == NEUTRAL:  # most of the picture
-        blue, green, red = ground.colors[2, 0], ground.colors[2, 1], ground.colors[2, 2]
-        strength = ground.contrasts[2]
+        blue, green, red, strength = ground.tones[2, 0], ground.tones[2, 1], ground.tones[2, 2], ground.tones[2, 3]
     else:
         blue, green, red, strength = _mixed(ground, road, stone, bright, yellow, coarse)
         if bright < NEUTRAL:
