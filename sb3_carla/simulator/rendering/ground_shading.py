@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering.rasteriser import inlined, kernel
+from sb3_carla.simulator.rendering.rasteriser import inlined
 
 __all__ = [
     "FRAME", "GROUND", "GROUND_MATERIALS", "NEUTRAL", "NO_GROUND", "grain_levels", "ground_colors", "noise_tile",
@@ -142,7 +142,9 @@ def _grain(tile: NDArray[np.int8], level: int, i: int, j: int) -> float:
 
 
 @inlined
-def _sum(values: Any, k: int, verge: float, second: float, road: float, stone: float, white: float, yellow: float) -> Any:
+def _sum(
+    values: Any, k: int, verge: float, second: float, road: float, stone: float, white: float, yellow: float
+) -> Any:
     """One channel of a mixture. Written out: a loop over the shares would look each of them up in memory."""
     return (
         verge * values[0, k] + second * values[1, k] + road * values[2, k]

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sb3_carla.simulator.rendering.mesh import Pattern, Shape
 
 __all__ = [
-    "COLORS", "FACET", "LENS", "MEAN", "SAMPLE", "clear", "clip_near", "darken", "fill", "inlined", "is_coarse", "kernel",
-    "make_canvas", "project",
+    "COLORS", "FACET", "LENS", "MEAN", "SAMPLE", "clear", "clip_near", "darken", "fill", "inlined", "is_coarse",
+    "kernel", "make_canvas", "project",
 ]  # fmt: skip
 
 NEAR = 0.1

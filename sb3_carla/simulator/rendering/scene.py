@@ -8,24 +8,15 @@ Heights are over the road plane under the car, in which the whole town is drawn.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering.mesh import Mesh, Pattern, Shape
-from sb3_carla.simulator.rendering.rasteriser import (
-    COLORS,
-    MEAN,
-    clear,
-    clip_near,
-    darken,
-    fill,
-    inlined,
-    is_coarse,
-    kernel,
-    project,
-)
+from sb3_carla.simulator.rendering.mesh import Mesh
+from sb3_carla.simulator.rendering.rasteriser import clear, kernel
+from sb3_carla.simulator.rendering.scene_drawing import darken_below, draw_face, draw_sprite
+from sb3_carla.simulator.rendering.visibility import in_sight, meet_body_face, meet_fixed_face, meet_sprite
 
 __all__ = ["BODY", "FACE", "LIGHTING", "SPRITE", "TAGS", "StaticScene", "draw_scene", "records", "static_scene"]
 
@@ -35,27 +26,10 @@ REACH = 150.0
 """What stands farther away is not drawn [m]."""
 MARGIN = 0.75 * CELL + 8.0
 """Things in a cell reach so far from its centre [m]."""
-SMALLEST = 1.2
-"""What is smaller is not drawn [samples]."""
 SHADOW_REACH = 60.0
 """Shadows of what stands farther away are not drawn [m]."""
-STOREY = 4.0
-"""What stands on a road that is so far above or below the camera's road plane is hidden [m]."""
-CONTACT = 0.15
-"""How far the dark ground below a body reaches beyond it [m]."""
-CONTACT_DARKNESS = 170
-"""Darkness of the ground below a body, 0 to 255."""
-HEADLIGHT_REACH = 30.0
-"""Distance at which a car's headlights have fallen to 1/e [m]."""
-SEEN, SHADED = 1, 2
-"""Bits: a face or a sprite is to be drawn; its shadow is."""
 TAGS = 32
 """More than any ``carla.CityObjectLabel``."""
-_BARS, _RAILS, _WINDOWS, _STRIPES = (int(p) for p in (Pattern.BARS, Pattern.RAILS, Pattern.WINDOWS, Pattern.STRIPES))
-_PLAIN, _COURSES, _PLANKS, _FOLIAGE = (
-    int(p) for p in (Pattern.PLAIN, Pattern.COURSES, Pattern.PLANKS, Pattern.FOLIAGE)
-)
-_RECTANGLE, _ELLIPSE = int(Shape.RECTANGLE), int(Shape.ELLIPSE)
 
 _LOOK = [("scale", "f4"), ("color", "f4", (3,)), ("color2", "f4", (3,)), ("glow", "f4"), ("tag", "i4"), ("layer", "i4")]
 _BALL = [("centre", "f4", (3,)), ("radius", "f4"), ("normal", "f4", (3,))]
@@ -215,16 +189,16 @@ def draw_scene(
     home_column, home_row = math.floor((x - grid.low[0]) / CELL), math.floor((y - grid.low[1]) / CELL)
     for k in range(len(bodies)):
         body = bodies[k]
-        if shadow.size > 0 and _in_sight(lens, body.place[0], body.place[1], body.place[2], body.radius):
-            _contact(shadow, shade, facet, body)
+        if shadow.size > 0 and in_sight(lens, body.place[0], body.place[1], body.place[2], body.radius):
+            darken_below(shadow, shade, facet, body)
         dx, dy = body.place[0] - x, body.place[1] - y
         shaded = throws and dx * dx + dy * dy < SHADOW_REACH * SHADOW_REACH
-        if shaded or _in_sight(lens, body.place[0], body.place[1], body.place[2], body.radius):
+        if shaded or in_sight(lens, body.place[0], body.place[1], body.place[2], body.radius):
             for number in range(body.first, body.last):
                 face = models[number]
-                what = _meet_body_face(lens, facet, body, face, lighting, slant if shaded else -1.0)
+                what = meet_body_face(lens, facet, body, face, lighting, slant if shaded else -1.0)
                 if what > 0:
-                    _draw_face(samples, spans, shadow, lens, shade, facet, lighting, face, what)
+                    draw_face(samples, spans, shadow, lens, shade, facet, lighting, face, what)
     # Rings of cells around the camera, the nearest first: what is hidden then costs little.
     for ring in range(math.ceil(REACH / CELL) + 1):
         for column in range(max(home_column - ring, 0), min(home_column + ring, grid.columns - 1) + 1):
@@ -246,341 +220,12 @@ def draw_scene(
                 for number in range(starts[0, cell], starts[0, cell + 1]):
                     face = faces[number]
                     if not face.layer & hidden_layers:
-                        what = _meet_fixed_face(lens, facet, face, lighting, slant if shaded else -1.0)
+                        what = meet_fixed_face(lens, facet, face, lighting, slant if shaded else -1.0)
                         if what > 0:
-                            _draw_face(samples, spans, shadow, lens, shade, facet, lighting, face, what)
+                            draw_face(samples, spans, shadow, lens, shade, facet, lighting, face, what)
                 for number in range(starts[1, cell], starts[1, cell + 1]):
                     sprite = sprites[number]
                     if not sprite.layer & hidden_layers:
-                        what = _meet_sprite(lens, sprite, lighting, slant if shaded else -1.0)
+                        what = meet_sprite(lens, sprite, lighting, slant if shaded else -1.0)
                         if what > 0:
-                            _draw_sprite(samples, spans, shadow, lens, shade, facet, lighting, sprite, what)
-
-
-@inlined
-def _ground(lens: Any, x: float, y: float) -> float:
-    """Height of the road plane at a point [m]."""
-    return lens.plane[0] + lens.plane[1] * (x - lens.place[0]) + lens.plane[2] * (y - lens.place[1])
-
-
-@inlined
-def _see(lens: Any, facet: Any, corner: int, x: float, y: float, z: float) -> None:
-    """A point of the world as a corner in camera axes."""
-    dx, dy, dz = x - lens.place[0], y - lens.place[1], z - lens.place[2]
-    for k in range(3):
-        facet.seen[corner, k] = lens.axes[k, 0] * dx + lens.axes[k, 1] * dy + lens.axes[k, 2] * dz
-
-
-@inlined
-def _large(lens: Any, dx: float, dy: float, size: float) -> bool:
-    """Whether something of this size [m], so far away from the camera, is larger than ``SMALLEST``."""
-    size *= lens.focal
-    return (dx * dx + dy * dy) * (SMALLEST * SMALLEST) < size * size
-
-
-@inlined
-def _in_sight(lens: Any, x: float, y: float, z: float, radius: float) -> bool:
-    """Whether a ball is at least partly in the camera's sight, seen over a corner also if it is not."""
-    dx, dy, dz = x - lens.place[0], y - lens.place[1], z - lens.place[2]
-    ahead = lens.axes[0, 0] * dx + lens.axes[0, 1] * dy + lens.axes[0, 2] * dz
-    right = lens.axes[1, 0] * dx + lens.axes[1, 1] * dy + lens.axes[1, 2] * dz
-    up = lens.axes[2, 0] * dx + lens.axes[2, 1] * dy + lens.axes[2, 2] * dz
-    return (
-        ahead > -radius
-        and abs(right) < lens.spread[0] * ahead + lens.stretch[0] * radius
-        and abs(up) < lens.spread[1] * ahead + lens.stretch[1] * radius
-    )
-
-
-@inlined
-def _sides(lens: Any, facet: Any, face: Any, lighting: Any, slant: float, ball: Any, normal: Any) -> int:
-    """
-    Whether a face is to be drawn (``SEEN``), and its shadow (``SHADED``).
-
-    :param slant: length of the shadow of something one metre high [m]; negative if there is none
-    :param ball: centre in the world, its height over the ground [m]
-    :param normal: unit vector that points out of the face's front
-    """
-    x, y, z, height = ball
-    normal_x, normal_y, normal_z = normal
-    thin = face.pattern == _BARS or face.pattern == _RAILS
-    facing = normal_x * (lens.place[0] - x) + normal_y * (lens.place[1] - y) + normal_z * (lens.place[2] - z)
-    towards_sun = normal_x * lighting.to_sun[0] + normal_y * lighting.to_sun[1] + normal_z * lighting.to_sun[2]
-    facet.towards_sun = max(towards_sun, 0.0)
-    what = 0
-    if (facing > 0.0 or thin) and _in_sight(lens, x, y, z, face.radius):
-        what = SEEN
-    if slant >= 0.0 and (towards_sun > 0.0 or thin):
-        reach = max(height, 0.0)
-        x, y = x + lighting.shadow[0] * reach, y + lighting.shadow[1] * reach
-        if _in_sight(lens, x, y, _ground(lens, x, y), face.radius * (1.0 + slant)):
-            what |= SHADED
-    return what
-
-
-@inlined
-def _meet_fixed_face(lens: Any, facet: Any, face: Any, lighting: Any, slant: float) -> int:
-    """As :func:`_sides`, and corners of the face in the world; nothing of it if it stands on another storey."""
-    x, y = face.centre[0], face.centre[1]
-    if not _large(lens, x - lens.place[0], y - lens.place[1], max(face.extent[0], face.extent[1])):
-        return 0
-    ground = _ground(lens, x, y)
-    if abs(ground - face.foot) > STOREY:
-        return 0
-    # The face is moved up and down with the road plane, which shears its normal.
-    up = face.normal[2]
-    normal = face.normal[0] - lens.plane[1] * up, face.normal[1] - lens.plane[2] * up, up
-    ball = x, y, ground + face.centre[2], face.centre[2]
-    what = _sides(lens, facet, face, lighting, slant, ball, normal)
-    if what > 0:
-        for i in range(4):
-            x, y = face.corners[i, 0], face.corners[i, 1]
-            facet.world[i, 0], facet.world[i, 1] = x, y
-            facet.world[i, 2] = _ground(lens, x, y) + face.corners[i, 2]
-    return what
-
-
-@inlined
-def _turned(axes: Any, vector: Any, k: int) -> float:
-    """Component k in the world of a vector in a body's axes."""
-    return axes[0, k] * vector[0] + axes[1, k] * vector[1] + axes[2, k] * vector[2]
-
-
-@inlined
-def _meet_body_face(lens: Any, facet: Any, body: Any, face: Any, lighting: Any, slant: float) -> int:
-    """As :func:`_sides`, and corners of the body's face in the world."""
-    axes, place = body.axes, body.place
-    x, y = place[0] + _turned(axes, face.centre, 0), place[1] + _turned(axes, face.centre, 1)
-    z = place[2] + _turned(axes, face.centre, 2)
-    if not _large(lens, x - lens.place[0], y - lens.place[1], max(face.extent[0], face.extent[1])):
-        return 0
-    normal = _turned(axes, face.normal, 0), _turned(axes, face.normal, 1), _turned(axes, face.normal, 2)
-    what = _sides(lens, facet, face, lighting, slant, (x, y, z, z - _ground(lens, x, y)), normal)
-    if what > 0:
-        for i in range(4):
-            corner = face.corners[i]
-            for k in range(3):
-                facet.world[i, k] = place[k] + _turned(axes, corner, k)
-    return what
-
-
-@inlined
-def _meet_sprite(lens: Any, sprite: Any, lighting: Any, slant: float) -> int:
-    """Whether a sprite is to be drawn, and its shadow, as :func:`_sides`."""
-    x, y, width, height = sprite.place[0], sprite.place[1], sprite.extent[0], sprite.extent[1]
-    dx, dy = x - lens.place[0], y - lens.place[1]
-    if not _large(lens, dx, dy, max(width, height)):
-        return 0
-    ground = _ground(lens, x, y)
-    if abs(ground - sprite.foot) > STOREY:
-        return 0
-    what, radius = 0, 0.5 * (width + height)
-    if dx * dx + dy * dy > 0.09 and _in_sight(lens, x, y, ground + sprite.place[2] + 0.5 * height, radius):
-        what = SEEN
-    if slant >= 0.0:
-        middle = sprite.place[2] + 0.5 * height
-        x, y = x + lighting.shadow[0] * middle, y + lighting.shadow[1] * middle
-        if _in_sight(lens, x, y, _ground(lens, x, y), radius * (1.0 + slant)):
-            what |= SHADED
-    return what
-
-
-@inlined
-def _in_view(lens: Any, facet: Any) -> bool:
-    """Whether a quadrilateral is at least partly in front of the camera, between its left and right edges."""
-    spread = (lens.column + 1.0) / lens.focal
-    behind = left = right = 0
-    for i in range(4):
-        reach = spread * facet.seen[i, 0]
-        behind += facet.seen[i, 0] < 0.1
-        left += facet.seen[i, 1] < -reach
-        right += facet.seen[i, 1] > reach
-    return behind < 4 and left < 4 and right < 4
-
-
-@inlined
-def _begin(facet: Any, width: float, height: float) -> None:
-    """Axes of a facet from its corners in camera axes, and its size [m]."""
-    facet.width, facet.height = width, height
-    for k in range(3):
-        facet.along[k] = (facet.seen[1, k] - facet.seen[0, k]) / width
-        facet.up[k] = (facet.seen[3, k] - facet.seen[0, k]) / height
-
-
-@kernel
-def _draw_face(
-    samples: NDArray[np.void],
-    spans: NDArray[np.int32],
-    shadow: NDArray[np.uint8],
-    lens: Any,
-    shade: Any,
-    facet: Any,
-    lighting: Any,
-    face: Any,
-    what: int,
-) -> None:
-    """Draw the face whose corners are in ``facet.world`` and its shadow, both if ``what`` says so."""
-    if what & SHADED:
-        _shadow_of_face(shadow, shade, facet, lighting)
-    if not what & SEEN:
-        return
-    for i in range(4):
-        _see(lens, facet, i, facet.world[i, 0], facet.world[i, 1], facet.world[i, 2])
-    if not _in_view(lens, facet) or not clip_near(facet) or not project(lens, facet, len(samples)):
-        return
-    _begin(facet, face.extent[0], face.extent[1])
-    facet.pattern, facet.is_sprite, facet.frequency = face.pattern, 0, 1.0 / face.scale
-    facet.plain = face.pattern == _PLAIN or is_coarse(lens, facet)
-    _paint(facet, lighting, face, face.pattern, facet.towards_sun)
-    fill(samples, spans, lens, facet)
-
-
-@kernel
-def _draw_sprite(
-    samples: NDArray[np.void],
-    spans: NDArray[np.int32],
-    shadow: NDArray[np.uint8],
-    lens: Any,
-    shade: Any,
-    facet: Any,
-    lighting: Any,
-    sprite: Any,
-    what: int,
-) -> None:
-    """Draw one sprite and its shadow, both if ``what`` says so."""
-    if what & SHADED:
-        _shadow_of_sprite(shadow, shade, facet, lighting, sprite)
-    if not what & SEEN:
-        return
-    x, y, width, height = sprite.place[0], sprite.place[1], sprite.extent[0], sprite.extent[1]
-    ground = _ground(lens, x, y)
-    dx, dy = x - lens.place[0], y - lens.place[1]
-    distance = math.sqrt(dx * dx + dy * dy)
-    # Half the width to the right of the line of sight.
-    side_x, side_y = -0.5 * width * dy / distance, 0.5 * width * dx / distance
-    low = ground + sprite.place[2]
-    _see(lens, facet, 0, x - side_x, y - side_y, low)
-    _see(lens, facet, 1, x + side_x, y + side_y, low)
-    _see(lens, facet, 2, x + side_x, y + side_y, low + height)
-    _see(lens, facet, 3, x - side_x, y - side_y, low + height)
-    if not _in_view(lens, facet) or not clip_near(facet) or not project(lens, facet, len(samples)):
-        return
-    _begin(facet, width, height)
-    facet.pattern, facet.is_sprite, facet.frequency = sprite.outline, 1, 1.0 / sprite.scale
-    facet.plain = sprite.outline == _RECTANGLE
-    if sprite.outline == _ELLIPSE:  # one colour
-        _paint(facet, lighting, sprite, _PLAIN, 0.5)
-        facet.colors[0] = facet.colors[MEAN]
-    else:
-        _paint(facet, lighting, sprite, _PLAIN if facet.plain else _FOLIAGE, 0.5)
-    fill(samples, spans, lens, facet)
-
-
-@kernel
-def _paint(facet: Any, lighting: Any, item: Any, pattern: int, towards_sun: float) -> None:
-    """Colours of a face or sprite in this light and at this distance, for its pattern to choose from."""
-    distance = math.sqrt(facet.seen[0, 0] ** 2 + facet.seen[0, 1] ** 2 + facet.seen[0, 2] ** 2)
-    # Koschmieder: c = transmission * c0 + (1 - transmission) * haze, with Beer and Lambert's transmission.
-    transmission = 1.0
-    if lighting.extinction > 0.0:
-        transmission = math.exp(-lighting.extinction * max(distance - lighting.fog_start, 0.0))
-    headlight = 0.0
-    if lighting.headlights > 0.0:
-        headlight = lighting.headlights * math.exp(-((distance / HEADLIGHT_REACH) ** 2))
-    if facet.plain or pattern == _PLAIN:
-        part = 0.0
-        if pattern == _WINDOWS:
-            part = 0.3
-        elif pattern == _FOLIAGE or pattern == _STRIPES:
-            part = 0.5
-        facet.colors[MEAN] = _packed(lighting, item, towards_sun, headlight, transmission, part, 1.0, False)
-        return
-    for i in range(COLORS - 1):
-        # Share of the second colour, and brightness.
-        part, bright = 0.0, 1.0
-        if pattern == _WINDOWS:
-            part, bright = (0.0, 1.0 - 0.06 * i) if i < 2 else (1.0, 1.0 + 0.5 * (i == 3))
-        elif pattern == _COURSES or pattern == _PLANKS:
-            bright = 0.88 + 0.08 * i
-        elif pattern == _FOLIAGE:
-            part = 1.0 - i / 3.0
-        elif pattern == _STRIPES:
-            part = i / 3.0
-        lit = pattern == _WINDOWS and i == 3
-        facet.colors[i] = _packed(lighting, item, towards_sun, headlight, transmission, part, bright, lit)
-
-
-@inlined
-def _packed(
-    lighting: Any,
-    item: Any,
-    towards_sun: float,
-    headlight: float,
-    transmission: float,
-    part: float,
-    bright: float,
-    lit: bool,
-) -> int:
-    """One colour as in ``SAMPLE``: ``part`` of the second one, ``bright`` times as bright, in this light and air."""
-    packed = item.tag << 24
-    for k in range(3):
-        light = min(lighting.ambient[k] + lighting.sun[k] * towards_sun + headlight, 1.5)
-        own = bright * lighting.tints[item.tag, k] * (item.color[k] + part * (item.color2[k] - item.color[k]))
-        value = own * (item.glow + (1.0 - item.glow) * light)
-        if lit:
-            value = max(value, lighting.windows[k])
-        value = lighting.haze[k] + transmission * (value - lighting.haze[k])
-        packed |= int(min(value, 255.0)) << (8 * k)
-    return packed
-
-
-@kernel
-def _shadow_of_face(shadow: NDArray[np.uint8], lens: Any, facet: Any, lighting: Any) -> None:
-    for i in range(4):
-        x, y = facet.world[i, 0], facet.world[i, 1]
-        height = max(facet.world[i, 2] - _ground(lens, x, y), 0.0)
-        x, y = x + lighting.shadow[0] * height, y + lighting.shadow[1] * height
-        _see(lens, facet, i, x, y, _ground(lens, x, y))
-    _darken_ground(shadow, lens, facet, lighting.darkness)
-
-
-@kernel
-def _contact(shadow: NDArray[np.uint8], lens: Any, facet: Any, body: Any) -> None:
-    """Dark ground below a body."""
-    length, width = body.footprint[0] + CONTACT, body.footprint[1] + CONTACT
-    for i in range(4):
-        ahead, right = length if i < 2 else -length, width if i == 1 or i == 2 else -width
-        x = body.place[0] + body.axes[0, 0] * ahead + body.axes[1, 0] * right
-        y = body.place[1] + body.axes[0, 1] * ahead + body.axes[1, 1] * right
-        _see(lens, facet, i, x, y, _ground(lens, x, y))
-    _darken_ground(shadow, lens, facet, CONTACT_DARKNESS)
-
-
-@kernel
-def _darken_ground(shadow: NDArray[np.uint8], lens: Any, facet: Any, strength: int) -> None:
-    """Darken the ground within the four corners of ``facet.seen``."""
-    if _in_view(lens, facet) and clip_near(facet):
-        facet.is_sprite = 0
-        darken(shadow, lens, facet, strength)
-
-
-@kernel
-def _shadow_of_sprite(shadow: NDArray[np.uint8], lens: Any, facet: Any, lighting: Any, sprite: Any) -> None:
-    width, height = sprite.extent[0], sprite.extent[1]
-    slant = math.sqrt(lighting.shadow[0] ** 2 + lighting.shadow[1] ** 2) + 1e-6
-    # Unit vector away from the sun.
-    away_x, away_y = lighting.shadow[0] / slant, lighting.shadow[1] / slant
-    # A crown is as deep as it is wide, so that its shadow is at least as long.
-    depth = width if sprite.outline > 1 else 0.0
-    length = height * slant + depth
-    reach = sprite.place[2] * slant - 0.5 * depth
-    for i in range(4):
-        ahead = reach if i < 2 else reach + length
-        right = 0.5 * width if i == 1 or i == 2 else -0.5 * width
-        x = sprite.place[0] + away_x * ahead - away_y * right
-        y = sprite.place[1] + away_y * ahead + away_x * right
-        _see(lens, facet, i, x, y, _ground(lens, x, y))
-    if _in_view(lens, facet) and clip_near(facet):
-        _begin(facet, width, length)
-        facet.pattern, facet.is_sprite, facet.frequency = sprite.outline, 1, 1.0 / sprite.scale
-        darken(shadow, lens, facet, lighting.darkness)
+                            draw_sprite(samples, spans, shadow, lens, shade, facet, lighting, sprite, what)
