@@ -43,7 +43,7 @@ def _large(lens: Any, dx: float, dy: float, size: float) -> bool:
 
 @inlined
 def in_sight(lens: Any, x: float, y: float, z: float, radius: float) -> bool:
-    """Whether a ball is at least partly in sight of the camera; beyond a corner of the picture it may say so wrongly."""
+    """Whether a ball is at least partly in the camera's sight; beside a corner of the picture also if it is not."""
     dx, dy, dz = x - lens.place[0], y - lens.place[1], z - lens.place[2]
     ahead = lens.axes[0, 0] * dx + lens.axes[0, 1] * dy + lens.axes[0, 2] * dz
     right = lens.axes[1, 0] * dx + lens.axes[1, 1] * dy + lens.axes[1, 2] * dz
