@@ -194,7 +194,8 @@ def _to_car(mount: CameraMount) -> NDArray[np.float64]:
     """Camera axes (ahead, right, up) to the car's: shape (3, 3)."""
     pitch = math.radians(mount.pitch)
     cosine, sine = math.cos(pitch), math.sin(pitch)
-    return _turn(math.radians(mount.yaw)) @ np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
+    pitched = np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
+    return np.asarray(_turn(math.radians(mount.yaw)) @ pitched)
 
 
 def _turn(angle: float) -> NDArray[np.float64]:
