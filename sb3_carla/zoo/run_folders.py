@@ -19,8 +19,11 @@ __all__ = ["changed_hyperparameters", "environment_settings", "find_model", "lat
 logger = logging.getLogger(__name__)
 
 ENV_ID = "CarlaLane-v0"
+OTHER_ENV_ID = "CarlaRecorded-v0"
+"""Its policies drive in ``ENV_ID`` too."""
 NOT_TASK_KEYS = (
     "town", "scenario", "host", "port", "render_mode", "timeout", "start_curriculum", "server", "randomize",
+    "recording",
 )  # fmt: skip
 """Arguments of the environment that do not change the task: observations, actions and rewards mean the same."""
 WRAPPERS = ("env_wrapper", "frame_stack", "normalize", "vec_env_wrapper")
@@ -87,7 +90,8 @@ def environment_settings(model: Path) -> dict[str, Any]:
     :return: for example ``{"action_repeat": 2}``; empty, with a warning, if the run's ``config.yml`` is missing
     :raises ValueError: if the model was trained with wrappers that change its observations
     """
-    run = next((folder for folder in model.parents[:3] if (folder / ENV_ID / "config.yml").is_file()), None)
+    settings = (folder / env_id for env_id in (ENV_ID, OTHER_ENV_ID) for folder in model.parents[:3])
+    run = next((folder for folder in settings if (folder / "config.yml").is_file()), None)
     if run is None:
         # With other arguments the spaces are the same, but their numbers mean something else.
         logger.warning(
@@ -95,13 +99,13 @@ def environment_settings(model: Path) -> dict[str, Any]:
             "those of the default training. Pass its arguments with --env-kwargs", model, ENV_ID,
         )  # fmt: skip
         return {}
-    config = _read(run / ENV_ID / "config.yml")
+    config = _read(run / "config.yml")
     wrapped = [key for key in WRAPPERS if config.get(key)]
     if wrapped:
         raise ValueError(f"{model} was trained with {', '.join(wrapped)} around the environment: use rl_zoo3.enjoy")
-    arguments = _read(run / ENV_ID / "args.yml")
-    settings = merge_env_kwargs(config.get("env_kwargs") or {}, arguments.get("env_kwargs") or {})
-    return {key: value for key, value in settings.items() if key not in NOT_TASK_KEYS}
+    arguments = _read(run / "args.yml")
+    env_kwargs = merge_env_kwargs(config.get("env_kwargs") or {}, arguments.get("env_kwargs") or {})
+    return {key: value for key, value in env_kwargs.items() if key not in NOT_TASK_KEYS}
 
 
 def changed_hyperparameters(run: Path, requested: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
