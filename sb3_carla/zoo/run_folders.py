@@ -10,17 +10,20 @@ from typing import Any
 
 import yaml
 
+import sb3_carla
 from sb3_carla.errors import ModelError
 from sb3_carla.zoo import algorithms
 from sb3_carla.zoo.hyperparameters import merge_env_kwargs
 
-__all__ = ["changed_hyperparameters", "environment_settings", "find_model", "latest_model", "load_model"]
+__all__ = ["PRETRAINED", "changed_hyperparameters", "environment_settings", "find_model", "latest_model", "load_model"]
 
 logger = logging.getLogger(__name__)
 
 ENV_ID = "CarlaLane-v0"
 OTHER_ENV_ID = "CarlaRecorded-v0"
 """Its policies drive in ``ENV_ID`` too."""
+PRETRAINED = Path(sb3_carla.__file__).parent / "pretrained" / "td3" / f"{ENV_ID}_1" / f"{ENV_ID}.zip"
+"""The trained default, which ships with the package."""
 NOT_TASK_KEYS = (
     "town", "scenario", "host", "port", "render_mode", "timeout", "start_curriculum", "server", "randomize",
     "recording",
@@ -48,15 +51,24 @@ _DataLoader.add_multi_constructor("tag:yaml.org,2002:python/", _construct_plain)
 
 def find_model(path: str | None, logs: Path, *, algo: str = "td3", best: bool = False) -> Path:
     """
-    :param path: path of a ``.zip``; None for the last run in ``logs``
+    :param path: path of a ``.zip``; "pretrained" for the one that ships with the package; None for the last run in
+        ``logs``, or the pretrained one if there is no run
     :param logs: log folder (``--log-folder`` of rl-zoo3)
     :param algo: rl-zoo3's name of the algorithm
     :param best: see :func:`latest_model`
     :return: path of a ``.zip``
     :raises FileNotFoundError: if there is no such model
     """
+    if path == "pretrained":
+        return PRETRAINED
     if path is None:
-        return latest_model(logs, algo=algo, best=best)
+        try:
+            return latest_model(logs, algo=algo, best=best)
+        except FileNotFoundError:
+            if algo != "td3" or best or any((logs / algo).glob(f"{ENV_ID}_*")) or not PRETRAINED.is_file():
+                raise
+            logger.warning("No run in %s: taking the pretrained model, %s", logs, PRETRAINED)
+            return PRETRAINED
     if not Path(path).is_file():
         raise FileNotFoundError(f"No model at {Path(path).resolve()}")
     return Path(path)
