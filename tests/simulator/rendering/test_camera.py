@@ -12,9 +12,9 @@ from small_towns import furnished, overpass_town, straight_town
 
 from sb3_carla.simulator.geometry import Pose, compose
 from sb3_carla.simulator.physics.dynamics import Ground
+from sb3_carla.simulator.rendering.bodies import Body
 from sb3_carla.simulator.rendering.camera import Camera
 from sb3_carla.simulator.rendering.ground_polygons import ROAD_LINES, ROADS, TERRAIN
-from sb3_carla.simulator.rendering.bodies import Body
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.town import Town
 

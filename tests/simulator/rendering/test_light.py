@@ -51,7 +51,7 @@ def screen(height: float) -> Mesh:
 
 
 def changed(camera: Camera, town: Town, mesh: Mesh | None, weather: Weather, *bodies: Body) -> NDArray[np.bool_]:
-    """Pixels of ground that are darker with the mesh and the bodies than without; the things themselves are left out."""
+    """Pixels of ground that are darker with the mesh and the bodies than without, where neither is seen."""
     bare = camera.render(furnished(town), ABOVE, FLAT, weather).astype(int)
     full = camera.render(furnished(town, mesh), ABOVE, FLAT, weather, bodies).astype(int)
     things = camera.render_depth(town, ABOVE, FLAT, bodies) != camera.render_depth(furnished(town), ABOVE, FLAT)

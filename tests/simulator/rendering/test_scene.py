@@ -173,7 +173,7 @@ def test_windows_are_where_the_pattern_says(straight: Town) -> None:
     height = 2.0 - 10.0 * (rows - 209.5) / 210.0
     along = (6.0 + 10.0 * (columns - 209.5) / 210.0) / 3.0
     part, level = along % 1.0, height / 3.0 % 1.0
-    window = ((0.3 < level) & (level < 0.78))[:, None] & ((0.22 < part) & (part < 0.78))
+    window = ((level > 0.3) & (level < 0.78))[:, None] & ((part > 0.22) & (part < 0.78))
     np.testing.assert_array_equal(grey[np.ix_(rows, columns)] < 60, window)
 
 

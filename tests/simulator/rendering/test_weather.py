@@ -12,8 +12,8 @@ from small_towns import furnished, straight_town
 
 from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.physics.dynamics import Ground
-from sb3_carla.simulator.rendering.camera import Camera
 from sb3_carla.simulator.rendering.bodies import Body
+from sb3_carla.simulator.rendering.camera import Camera
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.town import Town
 
