@@ -228,8 +228,11 @@ def test_collision_reports_both_cars(world: Any) -> None:
 
 def free_front(town: Town) -> list[float]:
     """A building with nothing in the 9.5 m before its front: x, y, z [m], yaw [rad], half length [m]."""
-    for solid in town.scenery.solids[town.scenery.solid_tag == int(carla.CityObjectLabel.Buildings)].tolist():
-        x, y, z, yaw, half_length = solid[:5]
+    for number in range(len(town.obstacles)):
+        solid = town.obstacles[number]
+        if solid.tag != int(carla.CityObjectLabel.Buildings):
+            continue
+        x, y, z, yaw, half_length = solid.pose.x, solid.pose.y, solid.pose.z, solid.pose.yaw, solid.half_extents[0]
         away = half_length + 5.0
         before = Pose(x + away * math.cos(yaw), y + away * math.sin(yaw), z, yaw=yaw)
         if not town.obstacles.touching(before, (4.5, 1.3, 1.0)):

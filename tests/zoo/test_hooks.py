@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import carla
 import pytest
 from outside_repository import run_python
 
 from sb3_carla.zoo import algorithms
-from sb3_carla.zoo.hyperparameters import read_hyperparameters
 
 PROBE = Path(__file__).with_name("zoo_probe.py")
 OURS, STOCK = "sb3_carla.td3.td3.TD3", "stable_baselines3.td3.td3.TD3"
