@@ -82,7 +82,10 @@ def _look_at_ground(
     start, rows, columns = levels[level, 0], levels[level, 1], levels[level, 2]
     scale = frame.cells * PARTS / (1 << level)
     # World x, y = foot + ahead * ahead axis + right * right axis; OpenCV's centre of a cell has whole coordinates.
-    x, y = (frame.foot[0] - frame.corner[0]) * scale - 0.5 * PARTS, (frame.foot[1] - frame.corner[1]) * scale - 0.5 * PARTS
+    x, y = (
+        (frame.foot[0] - frame.corner[0]) * scale - 0.5 * PARTS,
+        (frame.foot[1] - frame.corner[1]) * scale - 0.5 * PARTS,
+    )
     ahead_x, ahead_y = frame.ahead[0] * scale, frame.ahead[1] * scale
     total = _NO_SAMPLES
     for k in range(span[0], span[0] + span[1]):
