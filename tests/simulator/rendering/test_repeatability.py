@@ -107,10 +107,7 @@ def test_other_cameras_do_no_harm(town: Town) -> None:
 
 def test_another_process_draws_the_same(town: Town, fd: int) -> None:
     """It shares the town's memory, finds the kernels on disk, and draws in another order."""
-    code = (
-        "from test_repeatability import *\n"
-        f"print(*all_digests(Town.load(TOWN, SharedRasters({fd})), reverse=True))"
-    )
+    code = f"from test_repeatability import *\nprint(*all_digests(Town.load(TOWN, SharedRasters({fd})), reverse=True))"
     here = os.path.dirname(__file__)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((here, str(TESTS)))}
     run = subprocess.run(
