@@ -7,8 +7,9 @@ from typing import Any
 
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from sb3_carla.callbacks.probes import PreDumpHook, ProbeCallback, networks
-from sb3_carla.diagnostics.charts import CATEGORIES, FEATURE_LIMITS
+from sb3_carla.callbacks.probes import PreDumpHook, ProbeCallback, encoders, networks
+from sb3_carla.diagnostics.charts import CATEGORIES
+from sb3_carla.diagnostics.limits import FEATURE_LIMITS, feature_norm_limits
 
 __all__ = ["DashboardCallback", "layout"]
 
@@ -41,7 +42,9 @@ class DashboardCallback(ProbeCallback):
             if limit is not None and f"debug/{name}_grad_norm_BEFORE_clip" in written:
                 self.logger.record(f"limits/{name}_grad_norm", limit, exclude=NOT_TENSORBOARD)
         if "debug/cnn_feature_l2_norm" in written:
-            for tag, limit in FEATURE_LIMITS.items():
+            found = (encoders(network) for network in networks(self.model).values())
+            dims: list[Any] = [encoder.features_dim for each in found for encoder in each.values()]
+            for tag, limit in zip(FEATURE_LIMITS, feature_norm_limits(max(dims)), strict=True):
                 self.logger.record(tag, limit, exclude=NOT_TENSORBOARD)
 
 

@@ -48,7 +48,8 @@ def insert_docstrings(app: Any, name: str, source: list[str]) -> None:
 def tables_to_rest(app: Any, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """A reST docstring may hold a Markdown table; a docstring with Markdown headings has a page of its own."""
     if any(line.startswith("## ") for line in lines):
-        lines[:] = ["Its class docstring is the :doc:`manual of the environment </environment>`.", ""]
+        page = "carla-recorded" if "Recorded" in name else "environment"
+        lines[:] = [f"Its class docstring is the :doc:`manual of the environment </{page}>`.", ""]
     rest: list[str] = []
     for is_table, block in groupby(lines, key=lambda line: line.startswith("|")):
         rows = list(block)

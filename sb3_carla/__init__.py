@@ -2,7 +2,8 @@
 Lane keeping from a camera in CARLA, learnt with Stable-Baselines3's TD3.
 
 Importing this package registers ``CarlaLane-v0`` and ``CarlaRecorded-v0`` with Gymnasium, sets ``HOME`` if it is not
-set, and hooks into rl-zoo3 if that is loaded (:mod:`sb3_carla.zoo.hooks`). PyTorch, CARLA and OpenCV are imported only when they are used.
+set, and hooks into rl-zoo3 if that is loaded (:mod:`sb3_carla.zoo.hooks`). PyTorch, CARLA and OpenCV are imported only
+when they are used.
 """
 
 from __future__ import annotations

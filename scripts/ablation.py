@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--decisions", type=int, help="of each training (default: what the variant says)")
     parser.add_argument("--episodes", type=int, default=20, help="of each evaluation (default: 20)")
+    parser.add_argument("--recordings", type=Path, nargs="+", default=[], help="recorded drives, to drive on as well")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one thread each (default: 2)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no training is begun after them")
     options = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> None:
         load_variant(name)  # a mistake in a file is found before hours of training
     left = run_all(
         options.variants, options.seeds, options.folder, episodes=options.episodes, decisions=options.decisions,
-        jobs=options.jobs, minutes=options.minutes,
+        recordings=options.recordings, jobs=options.jobs, minutes=options.minutes,
     )  # fmt: skip
     runs = read_runs(options.folder)
     text = table(runs)

@@ -6,9 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sb3_carla.simulator.town import Town
+import numpy as np
 
-__all__ = ["Road", "overpass_town", "straight_town", "town"]
+from sb3_carla.simulator.rendering.mesh import Mesh
+from sb3_carla.simulator.rendering.scene import records, static_scene
+from sb3_carla.simulator.scenery.shapes import empty_mesh
+from sb3_carla.simulator.town import Town
+from sb3_carla.simulator.town_scene import TownScene
+
+__all__ = ["Road", "furnished", "overpass_town", "straight_town", "town"]
 
 LANE_WIDTH = 3.5
 
@@ -81,6 +87,28 @@ def town(*roads: Road, name: str = "Test") -> Town:
     )
     body = "".join(road.xml(number) for number, road in enumerate(roads, start=1))
     return Town.from_opendrive(name, f'<?xml version="1.0"?><OpenDRIVE>{header}{body}</OpenDRIVE>')
+
+
+def furnished(
+    town: Town,
+    mesh: Mesh | None = None,
+    *,
+    layers: Sequence[int] | None = None,
+    lamps: Sequence[tuple[float, float, float]] = (),
+) -> Town:
+    """
+    :param town: any town
+    :param mesh: in world axes; None: nothing stands there
+    :param layers: ``carla.MapLayer`` of each of its faces
+    :param lamps: street lights: x, y, height [m]
+    :return: the same town, with nothing but this beside its roads
+    """
+    faces, sprites = records(mesh or empty_mesh(), None if layers is None else np.array(layers, np.uint16))
+    nothing = np.zeros(0, np.int64)
+    town._scene = TownScene(
+        static_scene(faces, sprites), np.array(lamps, np.float64).reshape(-1, 3), np.zeros((0, 7)), nothing, nothing
+    )
+    return town
 
 
 def straight_town(**details: object) -> Town:

@@ -17,6 +17,13 @@ from sb3_carla.diagnostics.html import markdown_table
 
 __all__ = ["draw", "families", "table"]
 
+RECORDED = {
+    "completed": "recorded drives completed",
+    "metres_a_departure": "m a departure",
+    "right_at_10_deg": "right at 10 deg",
+    "steering_on_a_straight": "steering on a straight",
+}
+"""Scores on recordings, and their headings; only in the table of runs that have them."""
 LOGARITHMIC_LIMIT = 200.0
 """A chart is logarithmic if a value exceeds this."""
 
@@ -29,13 +36,17 @@ def table(runs: dict[str, list[Run]]) -> str:
     :return: the table
     """
     heads = ["variant", "seeds", "success", "route completion", "lateral mean [m]"]
-    rows = [heads + [curve.head for curve in CURVES.values()]]
+    recorded = any("recorded" in run.result for members in runs.values() for run in members)
+    rows = [heads + (list(RECORDED.values()) if recorded else []) + [curve.head for curve in CURVES.values()]]
     for members in sorted(runs.values(), key=lambda found: -_median(_scores(found, "success_rate"))):
         diverged = sum(run.diverged for run in members)
         seeds = str(len(members)) + (f", {diverged} to NaN" if diverged else "")
         cells = [members[0].result["title"], seeds]
         cells += [_range(100.0 * _scores(members, name), " %") for name in ("success_rate", "route_completion")]
         cells.append(_range(_scores(members, "lateral_mean_m")))
+        if recorded:
+            drives = [run.result["recorded"] for run in members if "recorded" in run.result]
+            cells += [_range(np.array([each[name] for each in drives])) if drives else "" for name in RECORDED]
         cells += [_range(np.array([run.tail(name) for run in members])) for name in CURVES]
         rows.append(cells)
     return markdown_table(rows)
@@ -46,13 +57,14 @@ def families(runs: dict[str, list[Run]]) -> dict[str, dict[str, list[Run]]]:
     Group the variants for one figure each, because more than ten curves cannot be told apart.
 
     :param runs: result of :func:`sb3_carla.ablation.records.read_runs`
-    :return: family -> variant -> runs; the families are variants of ours ("ours"), of SB3's TD3 with our settings
-        ("sb3"), and all others ("published"); a family without runs is left out
+    :return: family -> variant -> runs; the families are variants of ours ("ours"), random episodes without some
+        groups ("random"), SB3's TD3 with our settings ("sb3"), and all others ("published"); a family without runs is
+        left out
     """
     found: dict[str, dict[str, list[Run]]] = {}
     for name, members in runs.items():
         family = name.split("-")[0]
-        found.setdefault(family if family in ("ours", "sb3") else "published", {})[name] = members
+        found.setdefault(family if family in ("ours", "random", "sb3") else "published", {})[name] = members
     return found
 
 

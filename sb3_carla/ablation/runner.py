@@ -27,6 +27,8 @@ from sb3_carla.ablation.variants import ENV_ID, Variant, load_variant
 from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.diagnostics.event_logs import read_run
 from sb3_carla.envs.towns import HELD_OUT_TOWNS
+from sb3_carla.evaluation.recorded import evaluate_recordings
+from sb3_carla.evaluation.recorded_command import recorded_arguments
 from sb3_carla.td3.noise import exploration_noise
 from sb3_carla.td3.td3 import TD3
 from sb3_carla.zoo.hyperparameters import constructor_arguments
@@ -58,6 +60,7 @@ def run_all(
     *,
     episodes: int,
     decisions: int | None = None,
+    recordings: Sequence[Path] = (),
     jobs: int = 1,
     minutes: float = float("inf"),
     report: Callable[[str], object] = print,
@@ -72,13 +75,14 @@ def run_all(
     :param folder: results go to ``folder / name / seed_N``
     :param episodes: number of episodes of each evaluation, on the held-out towns
     :param decisions: environment steps of each training; None for the variant's ``n_timesteps``
+    :param recordings: folders of recorded drives, on which the models drive too
     :param jobs: number of parallel processes, with one thread each
     :param minutes: no run begins later than this [min]
     :param report: called with a line when a run begins or ends, and for each result with other settings
     :return: number of runs that are still missing
     :raises Exception: an error of a run; the other running ones finish first
     """
-    requested = {name: _settings(load_variant(name), episodes, decisions) for name in names}
+    requested = {name: _settings(load_variant(name), episodes, decisions, recordings) for name in names}
     todo = [
         (name, seed)
         for seed in seeds
@@ -94,20 +98,23 @@ def run_all(
                 name, seed = todo.pop(0)
                 report(f"{name} seed {seed}: begins, {len(todo)} more to do")
                 target = folder / name / f"seed_{seed}"
-                running[pool.submit(train_and_evaluate, name, seed, target, episodes, decisions)] = (name, seed)
+                job = pool.submit(train_and_evaluate, name, seed, target, episodes, decisions, recordings)
+                running[job] = (name, seed)
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 name, seed = running.pop(done)
                 report(f"{name} seed {seed}: done in {done.result() / 60.0:.1f} min")
     return len(todo)
 
 
-def _settings(variant: Variant, episodes: int, decisions: int | None) -> dict[str, Any]:
+def _settings(variant: Variant, episodes: int, decisions: int | None, recordings: Sequence[Path]) -> dict[str, Any]:
     """The settings that a result depends on beside the seed, as ``result.json`` has them."""
     found = {
         "decisions": int(variant.hyperparameters["n_timesteps"]) if decisions is None else decisions,
         "episodes": episodes,
         "hyperparameters": variant.hyperparameters,
     }
+    if recordings:
+        found["recordings"] = [folder.name for folder in recordings]
     return dict(json.loads(json.dumps(found, default=str)))  # JSON has a class as text
 
 
@@ -122,9 +129,10 @@ def _is_done(path: Path, requested: dict[str, Any], report: Callable[[str], obje
     return not other
 
 
-def _command(name: str, seed: int, episodes: int, decisions: int | None) -> str:
+def _command(name: str, seed: int, episodes: int, decisions: int | None, recordings: Sequence[Path]) -> str:
     """Command line that repeats a run."""
     length = "" if decisions is None else f" --decisions {decisions}"
+    length += f" --recordings {' '.join(folder.name for folder in recordings)}" if recordings else ""
     return f"python scripts/ablation.py --variants {name} --seeds {seed}{length} --episodes {episodes}"
 
 
@@ -140,7 +148,9 @@ def _exit_with(parent: int) -> None:
     os._exit(1)
 
 
-def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisions: int | None = None) -> float:
+def train_and_evaluate(
+    name: str, seed: int, folder: Path, episodes: int, decisions: int | None = None, recordings: Sequence[Path] = ()
+) -> float:
     """
     Train and evaluate one run; write its event files and ``result.json``.
 
@@ -149,6 +159,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
     :param folder: folder of the run; its content is deleted first
     :param episodes: number of episodes of the evaluation
     :param decisions: environment steps, all environments together; None for the variant's ``n_timesteps``
+    :param recordings: folders of recorded drives, on which the model drives too
     :return: duration [s]
     """
     began = time.monotonic()
@@ -156,7 +167,7 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
     folder.mkdir(parents=True)
     variant = load_variant(name)
     settings = variant.hyperparameters
-    recorded = _settings(variant, episodes, decisions)
+    recorded = _settings(variant, episodes, decisions, recordings)
     steps = int(recorded["decisions"])
     env = make_vec_env(ENV_ID, settings.get("n_envs", 1), seed=seed, env_kwargs=settings["env_kwargs"])
     diverged_at = None
@@ -182,10 +193,12 @@ def train_and_evaluate(name: str, seed: int, folder: Path, episodes: int, decisi
         "diverged_at": diverged_at,
         **recorded,
         **provenance(),
-        "command": _command(name, seed, episodes, decisions),
+        "command": _command(name, seed, episodes, decisions, recordings),
     }
     result["curves"] = downsampled_curves(read_run(folder))
     result["scores"] = None if diverged_at is not None else _evaluate(model, settings["env_kwargs"], episodes)
+    if recordings and diverged_at is None:
+        result["recorded"] = _drive_recordings(model, settings["env_kwargs"], recordings)
     result["seconds"] = time.monotonic() - began
     unfinished = folder / f"{RESULT}.part"  # renamed when complete
     unfinished.write_text(to_json(result), encoding="utf-8")
@@ -211,3 +224,17 @@ def _evaluate(model: Any, env_kwargs: dict[str, Any], episodes: int) -> dict[str
     finally:
         env.close()
     return {name: asdict(score) for name, score in found.scores["model"].items()}
+
+
+def _drive_recordings(model: Any, env_kwargs: dict[str, Any], recordings: Sequence[Path]) -> dict[str, float]:
+    """Numbers of the table, from all recordings together."""
+    policies = {"model": evaluation.model_policy(model)}
+    found = evaluate_recordings(policies, recordings, recorded_arguments(env_kwargs)).results[0].scores()
+    response = found["response"]
+    return {
+        "completed": found["completed"],
+        # Without a departure: all that was driven.
+        "metres_a_departure": min(found["metres_a_departure"], found["metres"]),
+        "right_at_10_deg": response.right_signs["10 deg"],
+        "steering_on_a_straight": response.straight,
+    }

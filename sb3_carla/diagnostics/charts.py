@@ -6,12 +6,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sb3_carla.diagnostics.limits import FEATURE_NORM
+from sb3_carla.diagnostics.limits import FEATURE_LIMITS
 
-__all__ = ["CATEGORIES", "FEATURE_LIMITS", "Chart"]
-
-FEATURE_LIMITS = dict(zip(("limits/cnn_feature_norm_low", "limits/cnn_feature_norm_high"), FEATURE_NORM, strict=True))
-"""Tag -> value of the limit."""
+__all__ = ["CATEGORIES", "Chart"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,7 @@ CATEGORIES: dict[str, tuple[Chart, ...]] = {
         Chart("TD error", (r"debug/td_error_q[12]",)),
         Chart("Critic loss", (r"train/critic(_[12])?_loss", "train/value_loss")),
         Chart("Actor loss", ("train/actor_loss", "train/policy_gradient_loss")),
+        Chart("Error of the predicted state", ("train/state_prediction_loss",)),
     ),
     "Networks": (
         Chart(

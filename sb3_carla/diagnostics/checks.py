@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sb3_carla.diagnostics.event_logs import RunLog, ScalarSeries
-from sb3_carla.diagnostics.limits import FEATURE_NORM, MAY_BE_NAN
+from sb3_carla.diagnostics.limits import FEATURE_LIMITS, FEATURE_NORM, MAY_BE_NAN
 from sb3_carla.diagnostics.trends import exponential_growth, trend
 
 __all__ = ["FAIL", "FIFTY_K", "FIVE_K", "GRADIENTS", "PASS", "SMOKE", "UNJUDGED", "Check", "CheckResult", "Limits"]
@@ -92,6 +92,12 @@ def _features(log: RunLog, low: float, high: float) -> Iterator[CheckResult]:
     tags = [tag for tag in log.scalars if tag.endswith("cnn_feature_l2_norm")]
     if not tags:
         yield _missing("CNN feature norm", "debug/cnn_feature_l2_norm")
+    # A log tells the limits for its number of features; without them it is held against those for 512.
+    logged = [log.scalars.get(tag) for tag in FEATURE_LIMITS]
+    low, high = (
+        limit if series is None or math.isinf(limit) else float(series.values[-1])
+        for series, limit in zip(logged, (low, high), strict=True)
+    )
     for tag in tags:
         yield _within(tag, log.scalars[tag], low, high)
 

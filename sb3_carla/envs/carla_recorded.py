@@ -79,8 +79,8 @@ class CarlaRecordedEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | ``departures`` | 1 if the car left its lane (``off_lane``), otherwise 0 |
 
     ## Start
-    At a standstill in the middle of the lane at the start of a drive. Recordings longer than `route_length` are cut into
-    drives of equal length; each is drawn in proportion to its length.
+    At a standstill in the middle of the lane at the start of a drive. Recordings longer than `route_length` are cut
+    into drives of equal length; each is drawn in proportion to its length.
 
     ## End
     | end reason | meaning | flag of `step` |
@@ -104,9 +104,9 @@ class CarlaRecordedEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     | `reward` | None | weights by term name, in place of the defaults: a mapping |
     | `render_mode` | None | "rgb_array": the re-projected picture in colour |
 
-    ``reset(options={"sequence": ..., "station": ..., "lateral_offset": ..., "heading_error": ...})`` chooses the start of
-    one episode: name of the sequence, station [m], offset [m] and heading [rad] against the lane, right positive; each may
-    be left out.
+    ``reset(options={"sequence": ..., "station": ..., "lateral_offset": ..., "heading_error": ...})`` chooses the start
+    of one episode: name of the sequence, station [m], offset [m] and heading [rad] against the lane, right positive;
+    each may be left out.
 
     ## Version history
     * v0: first version

@@ -69,7 +69,8 @@ class KinematicCar:
             push = self.speed + max(pedal, 0.0) * ACCELERATION * dt
             resistance = ROLLING_RESISTANCE + DRAG * self.speed**2 + max(-pedal, 0.0) * DECELERATION
             self.speed = max(push - resistance * dt, 0.0)
-            # beta = atan(tan(delta) / 2), as the centre is halfway between the axles; yaw rate = v cos(beta) tan(delta) / L
+            # The centre is halfway between the axles: beta = atan(tan(delta) / 2).
+            # Yaw rate = v cos(beta) tan(delta) / L
             side_slip = math.atan(0.5 * math.tan(self.wheel_angle))
             yaw_rate = self.speed * math.cos(side_slip) * math.tan(self.wheel_angle) / WHEELBASE
             course = self.heading + 0.5 * yaw_rate * dt + side_slip

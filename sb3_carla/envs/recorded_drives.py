@@ -117,7 +117,7 @@ def recorded_setup(
     unknown = sorted(options.keys() - set(OPTIONS))
     if unknown:
         raise ValueError(f"reset: unknown options {unknown}, expected {', '.join(OPTIONS)} or resume")
-    numbers = {name: options.get(name) for name in OPTIONS[1:] if options.get(name) is not None}
+    numbers: dict[str, Any] = {name: options[name] for name in OPTIONS[1:] if options.get(name) is not None}
     check_finite(**numbers)
     name = options.get("sequence")
     members = [drive for drive in drives if name is None or drive.sequence.name == name]

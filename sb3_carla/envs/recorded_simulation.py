@@ -1,4 +1,4 @@
-"""The simulation behind ``CarlaRecorded-v0``: a kinematic car that moves along a recorded lane and sees its pictures."""
+"""The simulation behind ``CarlaRecorded-v0``: a kinematic car moves along a recorded lane and sees its pictures."""
 
 from __future__ import annotations
 

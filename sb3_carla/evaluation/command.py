@@ -61,7 +61,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     :return: its options
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", help="[NAME=]PATH of .zips, or 'none' (default: the last run in --logs)")
+    parser.add_argument(
+        "--model", nargs="+", help="[NAME=]PATH of .zips, 'pretrained', or 'none' (default: the last run in --logs)"
+    )
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="rl-zoo3 log folder (default: logs)")
     parser.add_argument("--best", action="store_true", help="the run's best_model.zip instead of its last model")
     parser.add_argument("--algo", default="td3", help="rl-zoo3's name of the algorithm (default: td3)")

@@ -78,8 +78,8 @@ class RecordedResult:
     def scores(self, weather: str | None = None) -> dict[str, Any]:
         """
         :param weather: only its drives; None: all
-        :return: drives, completed (share), completed_interval, metres_a_departure (infinite without one), mean_offset_m,
-            response
+        :return: drives, completed (share), completed_interval, metres, metres_a_departure (infinite without one),
+            mean_offset_m, response
         """
         records = [record for record in self.records if weather in (None, record.weather)]
         completed = float(np.mean([record.success for record in records]))
@@ -125,9 +125,11 @@ class RecordedEvaluation:
         ]]  # fmt: skip
         groups: list[str | None] = [None, *(self.weathers if len(self.weathers) > 1 else ())]
         for weather in groups:
-            for result in self.results:
-                if any(weather in (None, record.weather) for record in result.records):
-                    rows.append([result.pictures, result.driver, weather or "all", *_cells(result.scores(weather))])
+            rows += [
+                [result.pictures, result.driver, weather or "all", *_cells(result.scores(weather))]
+                for result in self.results
+                if any(weather in (None, record.weather) for record in result.records)
+            ]
         return rows
 
     def table(self) -> str:

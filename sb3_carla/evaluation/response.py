@@ -2,8 +2,8 @@
 How a driver steers when it is put beside the lane's centre, or askew: the response to single poses.
 
 At places every ``SPACING`` metres of a recorded drive the car stands turned by ±5 and ±10 degrees, shifted by ±0.3 and
-±0.6 m, and straight in the lane's centre. The observation is that after ``reset``: all its frames are alike. Only places
-where the lane is nearly straight count, as the right answer to a disturbance is then the opposite of its sign.
+±0.6 m, and straight in the lane's centre. The observation is that after ``reset``: all its frames are alike. Only
+places where the lane is nearly straight count, as the right answer to a disturbance is then the opposite of its sign.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Lens:
 
 class PictureStore:
     """
-    Reads pictures, averages them down, and keeps the last ones.
+    Reads pictures and averages them down. All stores of a process share the pictures that they keep.
 
     :param focal: focal length that pictures are shrunk to, if theirs is longer [px]
     :param grey: shape (height, width) instead of (height, width, 3) BGR
@@ -61,35 +61,44 @@ class PictureStore:
 
     def __init__(self, focal: float, *, grey: bool) -> None:
         self._focal, self._grey = focal, grey
-        self.picture = lru_cache(maxsize=PICTURES_KEPT)(self._read)
 
     def lens(self, mount: CameraMount) -> Lens:
         """
         :param mount: of the recorded camera
         :return: size and focal lengths of its shrunk pictures
         """
-        focal = focal_length(mount)
-        share = min(1.0, self._focal / focal)
-        width, height = max(round(share * mount.width), 2), max(round(share * mount.height), 2)
-        return Lens(width, height, focal * width / mount.width, focal * height / mount.height)
+        return _lens(mount, self._focal)
 
-    def _read(self, path: Path, mount: CameraMount) -> NDArray[np.uint8]:
+    def picture(self, path: Path, mount: CameraMount) -> NDArray[np.uint8]:
         """
         :param path: of a picture
         :param mount: of its camera
         :return: shape (height, width) or (height, width, 3), uint8, read-only, of the size of :meth:`lens`
         :raises RecordingError: if it is no picture, or of another size
         """
-        picture: Any = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise RecordingError(f"{path}: expected a picture, OpenCV cannot read it")
-        if picture.shape[:2] != (mount.height, mount.width):
-            height, width = picture.shape[:2]
-            raise RecordingError(f"{path}: expected {mount.width} x {mount.height} pixels, got {width} x {height}")
-        if self._grey:
-            picture = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-        lens = self.lens(mount)
-        if picture.shape[:2] != (lens.height, lens.width):
-            picture = cv2.resize(picture, (lens.width, lens.height), interpolation=cv2.INTER_AREA)
-        picture.flags.writeable = False
-        return picture  # type: ignore[no-any-return]
+        return _read(path, mount, self._focal, self._grey)
+
+
+@lru_cache(maxsize=1000)
+def _lens(mount: CameraMount, limit: float) -> Lens:
+    focal = focal_length(mount)
+    share = min(1.0, limit / focal)
+    width, height = max(round(share * mount.width), 2), max(round(share * mount.height), 2)
+    return Lens(width, height, focal * width / mount.width, focal * height / mount.height)
+
+
+@lru_cache(maxsize=PICTURES_KEPT)
+def _read(path: Path, mount: CameraMount, limit: float, grey: bool) -> NDArray[np.uint8]:
+    picture: Any = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise RecordingError(f"{path}: expected a picture, OpenCV cannot read it")
+    if picture.shape[:2] != (mount.height, mount.width):
+        height, width = picture.shape[:2]
+        raise RecordingError(f"{path}: expected {mount.width} x {mount.height} pixels, got {width} x {height}")
+    if grey:
+        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    lens = _lens(mount, limit)
+    if picture.shape[:2] != (lens.height, lens.width):
+        picture = cv2.resize(picture, (lens.width, lens.height), interpolation=cv2.INTER_AREA)
+    picture.flags.writeable = False
+    return picture  # type: ignore[no-any-return]

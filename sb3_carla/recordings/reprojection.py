@@ -5,10 +5,9 @@ The road is a plane, so a pixel below the horizon has one place on the ground an
 is above the horizon is so far away that it is only rotated. Where no picture shows a place of the ground, the nearest
 seen place along the car's axis stands for it. Source: Amini et al., VISTA 2.0, ICRA 2022, without its depth maps.
 
-All steps are linear in a pixel's homogeneous coordinates: with the ray d of a pixel in the car's axes (ahead, right, up)
-and the camera's height z, a place of the ground is (d_ahead, d_right) * z / w with w = -d_up. Both mappings, ground and
-sky, are therefore 3 x 3 matrices, and so is the line along which an unseen place is moved: its end follows from the
-picture's four edges in closed form.
+All steps are linear in a pixel's homogeneous coordinates: with the ray d of a pixel in the car's axes (ahead, right,
+up) and the camera's height z, a place of the ground is (d_ahead, d_right) * z / w with w = -d_up. So both mappings,
+ground and sky, are 3 x 3 matrices. How far an unseen place is moved follows from the picture's four edges.
 """
 
 from __future__ import annotations
@@ -195,7 +194,8 @@ def _to_car(mount: CameraMount) -> NDArray[np.float64]:
     """Camera axes (ahead, right, up) to the car's: shape (3, 3)."""
     pitch = math.radians(mount.pitch)
     cosine, sine = math.cos(pitch), math.sin(pitch)
-    return _turn(math.radians(mount.yaw)) @ np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
+    pitched = np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
+    return np.asarray(_turn(math.radians(mount.yaw)) @ pitched)
 
 
 def _turn(angle: float) -> NDArray[np.float64]:

@@ -122,7 +122,7 @@ def read_recordings(folders: str | Path | Sequence[str | Path]) -> list[Recorded
         raise RecordingError(f"recording: expected a folder or a list of folders, got {folders!r}")
     found: list[RecordedSequence] = []
     names = set()
-    for folder in map(Path, listed):  # type: ignore[arg-type]
+    for folder in map(Path, listed):
         rows = read_rows(folder)
         for name in dict.fromkeys(row.sequence for row in rows):
             members = [row for row in rows if row.sequence == name]

@@ -11,7 +11,8 @@ The folder of a recording: pictures, and ``recording.csv`` with one row for each
 | ``camera`` | name; the first one of a sequence is the front camera |
 | ``width``, ``height`` | size of the picture [px] |
 | ``fov_deg`` | horizontal field of view [deg] |
-| ``camera_x_m``, ``camera_y_m``, ``camera_z_m`` | camera on the car: ahead of its centre, right of it, above the road [m] |
+| ``camera_x_m``, ``camera_y_m`` | camera on the car: ahead of its centre, and right of it [m] |
+| ``camera_z_m`` | camera's height over the road [m] |
 | ``camera_pitch_deg``, ``camera_yaw_deg`` | against the car, up and right positive [deg] |
 | ``yaw_deg`` | car's heading minus the lane's direction, right positive [deg] |
 | ``lateral_m`` | from the lane's centre to the car's, right positive [m] |

@@ -15,8 +15,9 @@ from sb3_carla.simulator.physics.rays import Vector, ray_to_box
 
 __all__ = ["Obstacle", "Obstacles"]
 
-CELL = 8.0
-"""Side of a cell of the search grid [m]."""
+CELL, REACH = 4.0, 4.5
+"""Side of a cell of the search grid [m]; a cell knows the solids that a body with its middle there and at most that
+radius [m] may touch: all vehicles are smaller."""
 _NAMES = {int(label): str(name).lower().removesuffix("s") for name, label in carla.CityObjectLabel.names.items()}
 
 
@@ -50,14 +51,15 @@ class Obstacles:
         x, y, _, yaw, length, width, _ = self._solids.T
         cos, sin = np.abs(np.cos(yaw)), np.abs(np.sin(yaw))
         self._radii = np.hypot(length, width)
-        reach_x, reach_y = length * cos + width * sin, length * sin + width * cos
+        reach_x, reach_y = length * cos + width * sin + REACH, length * sin + width * cos + REACH
         low = np.floor(np.stack([x - reach_x, y - reach_y], axis=1) / CELL).astype(int).tolist()
         high = np.floor(np.stack([x + reach_x, y + reach_y], axis=1) / CELL).astype(int).tolist()
-        self._cells: dict[tuple[int, int], list[int]] = {}
-        for index, ((left, upper), (right, lower)) in enumerate(zip(low, high, strict=True)):
+        self._cells: dict[tuple[int, int], list[tuple[float, float, float, int]]] = {}
+        solids = zip(x.tolist(), y.tolist(), self._radii.tolist(), range(len(x)), strict=True)
+        for solid, (left, upper), (right, lower) in zip(solids, low, high, strict=True):
             for column in range(left, right + 1):
                 for row in range(upper, lower + 1):
-                    self._cells.setdefault((column, row), []).append(index)
+                    self._cells.setdefault((column, row), []).append(solid)
 
     def __len__(self) -> int:
         return len(self._solids)
@@ -78,15 +80,19 @@ class Obstacles:
         :param half_extents: half length, half width, half height [m]
         :return: in the order of the scenery's solids
         """
-        reach = math.hypot(half_extents[0], half_extents[1])
-        left, right = int((pose.x - reach) // CELL), int((pose.x + reach) // CELL)
-        upper, lower = int((pose.y - reach) // CELL), int((pose.y + reach) // CELL)
-        cells = self._cells
-        near: set[int] = set()
-        for column in range(left, right + 1):
-            for row in range(upper, lower + 1):
-                near.update(cells.get((column, row), ()))
-        found = (self[index] for index in sorted(near))
+        reach, x, y = math.hypot(half_extents[0], half_extents[1]), pose.x, pose.y
+        if reach <= REACH:
+            candidates = self._cells.get((int(x // CELL), int(y // CELL)))
+            if candidates is None:
+                return []
+            near = [i for at_x, at_y, r, i in candidates if (at_x - x) ** 2 + (at_y - y) ** 2 <= (r + reach) ** 2]
+        else:
+            near = np.flatnonzero(
+                np.hypot(self._solids[:, 0] - x, self._solids[:, 1] - y) <= self._radii + reach
+            ).tolist()
+        if not near:
+            return []
+        found = [self[index] for index in near]
         return [o for o in found if boxes_overlap(pose, half_extents, o.pose, o.half_extents)]
 
     def along(

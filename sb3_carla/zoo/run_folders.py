@@ -10,17 +10,23 @@ from typing import Any
 
 import yaml
 
+import sb3_carla
 from sb3_carla.errors import ModelError
 from sb3_carla.zoo import algorithms
 from sb3_carla.zoo.hyperparameters import merge_env_kwargs
 
-__all__ = ["changed_hyperparameters", "environment_settings", "find_model", "latest_model", "load_model"]
+__all__ = ["PRETRAINED", "changed_hyperparameters", "environment_settings", "find_model", "latest_model", "load_model"]
 
 logger = logging.getLogger(__name__)
 
 ENV_ID = "CarlaLane-v0"
+OTHER_ENV_ID = "CarlaRecorded-v0"
+"""Its policies drive in ``ENV_ID`` too."""
+PRETRAINED = Path(sb3_carla.__file__).parent / "pretrained" / "td3" / f"{ENV_ID}_1" / f"{ENV_ID}.zip"
+"""The trained default, which ships with the package."""
 NOT_TASK_KEYS = (
     "town", "scenario", "host", "port", "render_mode", "timeout", "start_curriculum", "server", "randomize",
+    "recording",
 )  # fmt: skip
 """Arguments of the environment that do not change the task: observations, actions and rewards mean the same."""
 WRAPPERS = ("env_wrapper", "frame_stack", "normalize", "vec_env_wrapper")
@@ -45,15 +51,24 @@ _DataLoader.add_multi_constructor("tag:yaml.org,2002:python/", _construct_plain)
 
 def find_model(path: str | None, logs: Path, *, algo: str = "td3", best: bool = False) -> Path:
     """
-    :param path: path of a ``.zip``; None for the last run in ``logs``
+    :param path: path of a ``.zip``; "pretrained" for the one that ships with the package; None for the last run in
+        ``logs``, or the pretrained one if there is no run
     :param logs: log folder (``--log-folder`` of rl-zoo3)
     :param algo: rl-zoo3's name of the algorithm
     :param best: see :func:`latest_model`
     :return: path of a ``.zip``
     :raises FileNotFoundError: if there is no such model
     """
+    if path == "pretrained":
+        return PRETRAINED
     if path is None:
-        return latest_model(logs, algo=algo, best=best)
+        try:
+            return latest_model(logs, algo=algo, best=best)
+        except FileNotFoundError:
+            if algo != "td3" or best or any((logs / algo).glob(f"{ENV_ID}_*")) or not PRETRAINED.is_file():
+                raise
+            logger.warning("No run in %s: taking the pretrained model, %s", logs, PRETRAINED)
+            return PRETRAINED
     if not Path(path).is_file():
         raise FileNotFoundError(f"No model at {Path(path).resolve()}")
     return Path(path)
@@ -87,7 +102,8 @@ def environment_settings(model: Path) -> dict[str, Any]:
     :return: for example ``{"action_repeat": 2}``; empty, with a warning, if the run's ``config.yml`` is missing
     :raises ValueError: if the model was trained with wrappers that change its observations
     """
-    run = next((folder for folder in model.parents[:3] if (folder / ENV_ID / "config.yml").is_file()), None)
+    settings = (folder / env_id for env_id in (ENV_ID, OTHER_ENV_ID) for folder in model.parents[:3])
+    run = next((folder for folder in settings if (folder / "config.yml").is_file()), None)
     if run is None:
         # With other arguments the spaces are the same, but their numbers mean something else.
         logger.warning(
@@ -95,13 +111,13 @@ def environment_settings(model: Path) -> dict[str, Any]:
             "those of the default training. Pass its arguments with --env-kwargs", model, ENV_ID,
         )  # fmt: skip
         return {}
-    config = _read(run / ENV_ID / "config.yml")
+    config = _read(run / "config.yml")
     wrapped = [key for key in WRAPPERS if config.get(key)]
     if wrapped:
         raise ValueError(f"{model} was trained with {', '.join(wrapped)} around the environment: use rl_zoo3.enjoy")
-    arguments = _read(run / ENV_ID / "args.yml")
-    settings = merge_env_kwargs(config.get("env_kwargs") or {}, arguments.get("env_kwargs") or {})
-    return {key: value for key, value in settings.items() if key not in NOT_TASK_KEYS}
+    arguments = _read(run / "args.yml")
+    env_kwargs = merge_env_kwargs(config.get("env_kwargs") or {}, arguments.get("env_kwargs") or {})
+    return {key: value for key, value in env_kwargs.items() if key not in NOT_TASK_KEYS}
 
 
 def changed_hyperparameters(run: Path, requested: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tiny import BarEnv
 
 from sb3_carla.callbacks import DiagnosticsCallback
 from sb3_carla.diagnostics.event_logs import read_run
+from sb3_carla.diagnostics.limits import FEATURE_LIMITS, feature_norm_limits
 from sb3_carla.diagnostics.validation import PROFILES, Limits, Report, validate
 from sb3_carla.td3.td3 import TD3
 
@@ -125,6 +127,18 @@ def test_zeros_between_actor_updates_are_explained(tmp_path: Path) -> None:
     line = next(result for result in found.results if result.check == "actor MLP norm > 0")
     assert "0 at 40 of 80 points" in line.observed
     assert "not updated" in line.observed
+
+
+def test_limits_of_the_features_norm_scale_with_their_number(tmp_path: Path) -> None:
+    norm = np.full(len(TIMES), 5.0)
+    low, high = feature_norm_limits(64)
+    assert (low, high) == pytest.approx((10.0 / math.sqrt(8.0), 100.0 / math.sqrt(8.0)))
+    assert "debug/cnn_feature_l2_norm" in failed(report(tmp_path / "512", debug__cnn_feature_l2_norm=norm))
+    limits = {
+        tag.replace("/", "__"): np.full(len(TIMES), value)
+        for tag, value in zip(FEATURE_LIMITS, (low, high), strict=True)
+    }
+    assert not failed(report(tmp_path / "64", debug__cnn_feature_l2_norm=norm, **limits))
 
 
 def test_limits_can_be_changed(tmp_path: Path) -> None:

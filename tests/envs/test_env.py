@@ -228,7 +228,8 @@ def test_weather_is_drawn_and_chosen() -> None:
             assert session is not None
             brightness[round(session.world.get_weather().sun_altitude_angle)] = pictures.mean()
         assert len(brightness) == 3, "all of the list are drawn"
-        assert brightness[-90] < min(light for altitude, light in brightness.items() if altitude != -90)
+        # A dry road in the light of headlights may be as bright as a wet one under clouds.
+        assert brightness[-90] < 0.9 * brightness[45]
         env.reset(options={"weather": "CloudyNight", "town": "Village01"})
         assert session.world.get_weather().sun_altitude_angle < 0.0
         env.reset(options={"weather": "ClearNoon", "town": "Circuit02"})

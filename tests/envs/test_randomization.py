@@ -84,8 +84,8 @@ def test_weather_is_within_carlas_ranges_and_goes_together() -> None:
         values = found[f"weather/{name}"]
         assert low <= values.min() <= values.max() <= high, name
     sun, rain = found["weather/sun_altitude_angle"], found["weather/precipitation"]
-    assert np.mean(sun > 10.0) == pytest.approx(0.6, abs=0.05)
-    assert np.mean(sun < -6.0) == pytest.approx(0.25, abs=0.05)
+    assert np.mean(sun > 10.0) == pytest.approx(0.66, abs=0.05)
+    assert np.mean(sun < -6.0) == pytest.approx(0.18, abs=0.05)
     assert np.mean(rain > 0.0) == pytest.approx(0.2, abs=0.05)
     assert found["weather/wetness"][rain > 0.0].min() > 30.0
     assert np.mean(found["weather/cloudiness"] < 30.0) > 0.3
@@ -244,7 +244,7 @@ def curve(env: CarlaLaneEnv) -> tuple[float, float]:
         env.simulation.advance(0.0, 1.0)
     before = env.simulation.vehicle_state
     env.simulation.advance(1.0, 0.2)
-    for _ in range(5):
+    for _ in range(2):  # one more, and it hits what stands beside the road
         env.simulation.advance(1.0, 0.2)
     after = env.simulation.vehicle_state
     turned = (after.heading - before.heading + math.pi) % (2.0 * math.pi) - math.pi

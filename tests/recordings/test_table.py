@@ -99,7 +99,7 @@ def test_a_picture_of_another_size(tmp_path: Path) -> None:
         store.picture(path, CameraMount(41, 30))
     path.write_bytes(b"no picture")
     with pytest.raises(RecordingError, match="expected a picture, OpenCV cannot read it"):
-        PictureStore(10.0, grey=True).picture(path, MOUNT)
+        PictureStore(11.0, grey=True).picture(path, MOUNT)
 
 
 def test_lane_of_a_quarter_circle(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from harness import TOWN, Inbox, ServerProcess, run_client, running_server, spawn_car, spawn_sensor, synchronous
 
+from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.town import Town
 
 
@@ -225,12 +226,24 @@ def test_collision_reports_both_cars(world: Any) -> None:
     assert other_place.distance(wall.location) > 0.1, "the other one is pushed"
 
 
+def free_front(town: Town) -> list[float]:
+    """A building with nothing in the 9.5 m before its front: x, y, z [m], yaw [rad], half length [m]."""
+    for number in range(len(town.obstacles)):
+        solid = town.obstacles[number]
+        if solid.tag != int(carla.CityObjectLabel.Buildings):
+            continue
+        x, y, z, yaw, half_length = solid.pose.x, solid.pose.y, solid.pose.z, solid.pose.yaw, solid.half_extents[0]
+        away = half_length + 5.0
+        before = Pose(x + away * math.cos(yaw), y + away * math.sin(yaw), z, yaw=yaw)
+        if not town.obstacles.touching(before, (4.5, 1.3, 1.0)):
+            return [x, y, z, yaw, half_length]
+    raise AssertionError("no building has a free front")
+
+
 def test_a_car_that_leaves_the_road_hits_the_scenery(world: Any) -> None:
-    solids = Town.load(TOWN).scenery.solids
-    solid = solids[np.argmax(solids[:, 4] * solids[:, 5])]  # a building, or the largest wall
-    x, y, z, yaw, half_length = (float(value) for value in solid[:5])
+    x, y, z, yaw, half_length = free_front(Town.load(TOWN))
+    # Buildings face the road: a car in front of one looks at it.
     towards = carla.Rotation(yaw=math.degrees(yaw) + 180.0)
-    # Buildings face the road: a car 4 m in front of it looks at it.
     away = half_length + 6.5
     start = carla.Location(x + away * math.cos(yaw), y + away * math.sin(yaw), z)
     hits = world.cast_ray(start + carla.Location(z=1.0), carla.Location(x, y, z + 1.0))

@@ -14,8 +14,6 @@ from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.obstacles import Obstacle, Obstacles
 from sb3_carla.simulator.physics.collision import boxes_overlap
 from sb3_carla.simulator.physics.dynamics import VEHICLE_MODELS, VehicleControl
-from sb3_carla.simulator.scenery.scenery import Scenery
-from sb3_carla.simulator.scenery.shapes import empty_mesh
 from sb3_carla.simulator.sensors import ObstacleSensor
 from sb3_carla.simulator.town import Town
 from sb3_carla.simulator.world import World
@@ -27,19 +25,15 @@ WALL = (20.0, 0.0, 0.0, 0.5 * math.pi, 4.0, 0.2, 1.0)
 DT = 0.05
 
 
-def scenery(*solids: tuple[float, ...], tag: carla.CityObjectLabel = carla.CityObjectLabel.Walls) -> Scenery:
-    nothing = np.empty(0, np.uint16)
-    boxes = np.array(solids, np.float32).reshape(-1, 7)
-    tags = np.full(len(boxes), int(tag), np.uint8)
-    layers = np.zeros(len(boxes), np.uint16)
-    return Scenery(empty_mesh(), nothing, nothing, boxes, layers, tags, np.empty((0, 3), np.float32))
+def obstacles(*solids: tuple[float, ...], tag: carla.CityObjectLabel = carla.CityObjectLabel.Walls) -> Obstacles:
+    return Obstacles(np.array(solids, np.float64).reshape(-1, 7), np.full(len(solids), int(tag), np.int64))
 
 
 @pytest.fixture
 def world() -> World:
     """A flat town with one wall, and nothing else beside the road."""
     town = Town.load("Circuit01")
-    town.scenery = scenery(WALL)
+    town.obstacles = obstacles(WALL)
     return World(town)
 
 
@@ -110,16 +104,16 @@ def test_search_finds_what_testing_all_finds() -> None:
         ],
         axis=1,
     )
-    obstacles = Obstacles(scenery(*map(tuple, solids)))
-    every = Obstacles.touching(obstacles, Pose(), (500.0, 500.0, 50.0))
-    assert len(every) == len(obstacles) == count
+    some = obstacles(*map(tuple, solids))
+    every = some.touching(Pose(), (500.0, 500.0, 50.0))
+    assert len(every) == len(some) == count
     for x, y, yaw in random.uniform(-50.0, 50.0, (50, 3)).tolist():
         pose, half = Pose(x, y, yaw=yaw), (2.4, 1.1, 0.75)
         one_by_one = [o for o in every if obstacles_overlap(pose, half, o)]
-        assert obstacles.touching(pose, half) == one_by_one
+        assert some.touching(pose, half) == one_by_one
         # Level rays at 0.05 m meet every solid in their way.
         direction = (math.cos(yaw), math.sin(yaw), 0.0)
-        found = obstacles.along((x, y, 0.05), direction, 40.0)
+        found = some.along((x, y, 0.05), direction, 40.0)
         assert [distance for distance, _ in found] == sorted(distance for distance, _ in found)
         thin = (20.0, 1e-6, 0.01)
         middle = Pose(x + 20.0 * direction[0], y + 20.0 * direction[1], 0.04, yaw=yaw)

@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import carla
 import pytest
 from outside_repository import run_python
 
 from sb3_carla.zoo import algorithms
-from sb3_carla.zoo.hyperparameters import read_hyperparameters
 
 PROBE = Path(__file__).with_name("zoo_probe.py")
 OURS, STOCK = "sb3_carla.td3.td3.TD3", "stable_baselines3.td3.td3.TD3"
@@ -120,27 +118,15 @@ def test_mistakes_are_told_with_their_file(probed: list[dict[str, Any]]) -> None
     assert probed[5]["refused"] == "user.yml: CarlaLane-v0: n_stepz: no hyperparameter of TD3; n_steps?"
     assert probed[6]["refused"].startswith("list.yml: expected a mapping of environments to their hyperparameters")
     for found, word in zip(probed[7:9], ("drqv3", "missing.yml"), strict=True):
-        assert found["refused"].endswith(f"or one of drqv2, paper, sb3, spinningup, traffic, got {word!r}")
+        assert found["refused"].endswith(f"or one of drqv2, paper, sb3, spinningup, got {word!r}")
 
 
 RATES = {"drqv2": 1e-4, "paper": 3e-4, "sb3": 1e-3, "spinningup": 1e-3}
 
 
-def test_the_traffic_preset_is_the_default_among_cars_and_in_weather() -> None:
-    default = read_hyperparameters(algorithms.default_config("td3"), "CarlaLane-v0")
-    traffic = read_hyperparameters(algorithms.presets("td3")["traffic"], "CarlaLane-v0")
-    assert traffic["env_kwargs"]["n_npcs"] > 0
-    assert not {"HardRainNoon", "ClearSunset"} & set(traffic["env_kwargs"]["weather"])  # left for evaluation
-    assert set(traffic["env_kwargs"]["weather"]) <= {name for name in dir(carla.WeatherParameters) if name[0].isupper()}
-    changed = {"env_kwargs": 0}
-    assert {**traffic, **changed} == {**default, **changed}
-    beside = {"n_npcs": 0, "weather": 0}
-    assert {**traffic["env_kwargs"], **beside} == {**default["env_kwargs"], **beside}
-
-
 @pytest.mark.long
 def test_every_preset_trains_by_its_word(tmp_path: Path) -> None:
-    assert sorted(algorithms.presets("td3")) == sorted([*RATES, "traffic"])
+    assert sorted(algorithms.presets("td3")) == sorted(RATES)
     small = {"buffer_size": 100, "n_envs": 1, "learning_starts": 20, "batch_size": 8}
     cases = [{"env_id": "CarlaLane-v0", "config": word, "steps": 64, "hyperparams": small} for word in RATES]
     found = json.loads(run_python(tmp_path, str(PROBE), json.dumps(cases)).splitlines()[-1])

@@ -19,7 +19,7 @@ class Weather:
     :param precipitation: rain, 0 to 100 [%]
     :param precipitation_deposits: puddles, 0 to 100 [%]
     :param wind_intensity: 0 to 100 [%]; slants the rain
-    :param sun_azimuth_angle: [deg]; stored, no effect on the picture (no cast shadows)
+    :param sun_azimuth_angle: direction to the sun, from x towards y [deg]: shadows, lit sides, glare and the sun itself
     :param sun_altitude_angle: -90 (midnight) to 90 (noon) [deg]
     :param fog_density: 0 to 100 [%]
     :param fog_distance: where the fog begins [m]

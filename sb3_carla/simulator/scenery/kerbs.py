@@ -70,7 +70,8 @@ def _pieces(strip: LaneStrip) -> NDArray[np.float64]:
     points = line[kept]
     ends = np.stack([points[:-1], points[1:]], axis=1)
     # Right of the direction in which the road sees the pavement; the axes are left-handed.
-    outwards = strip.outer[len(line) // 2] - strip.inner[len(line) // 2]
-    along = points[-1, :2] - points[0, :2]
+    middle = len(line) // 2
+    outwards = strip.outer[middle] - strip.inner[middle]
+    along = line[middle, :2] - line[middle - 1, :2]
     to_the_right = along[0] * -outwards[1] + along[1] * outwards[0] > 0.0
     return ends if to_the_right else ends[:, ::-1]

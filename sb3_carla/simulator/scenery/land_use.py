@@ -65,7 +65,7 @@ def divide(grid: LaneGrid, random: np.random.Generator) -> Zones:
     number = np.zeros(grid.shape, np.uint16)
     uses: list[int] = [int(LandUse.COUNTRY)]  # zone 0 has no cells
     for contour in contours:
-        pixels = contour[:, 0]
+        pixels = contour[:, 0].astype(np.int32)
         for part in _parts(len(pixels) * grid.cell, grid.cell, random):
             columns, rows = pixels[part, 0], pixels[part, 1]
             if len(columns) == 0 or len(uses) >= np.iinfo(np.uint16).max:

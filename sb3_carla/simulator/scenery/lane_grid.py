@@ -15,15 +15,14 @@ from sb3_carla.simulator.rendering.lane_strips import LaneStrip
 __all__ = ["Curve", "LaneGrid"]
 
 CELL = 0.5
-"""Side of a cell [m]; larger in towns of more than ``MAX_CELLS``."""
-MAX_CELLS = 16_000_000
+"""Side of a cell [m]; larger in towns with more than ``MAX_CELLS`` or ``MAX_SIDE``."""
+MAX_CELLS, MAX_SIDE = 16_000_000, 32_000
 MARGIN = 52.0
 """How far the grid reaches beyond the lanes [m]."""
 CHUNK = 8
 """Cross-sections in one polygon."""
 FOOTWAYS = ("sidewalk", "walking")
 """Kinds of lanes on which poles, bins and trees may stand; all others are kept clear."""
-PARKING = "parking"
 COARSE = 4.0
 """Cell size of the search for lanes that lie above each other [m]."""
 STOREY, NEIGHBOURHOOD = 2.5, 20.0
@@ -55,7 +54,7 @@ class LaneGrid:
         high = np.max([edge.max(axis=0) for edge in edges], axis=0) + MARGIN
         width, height = (high - low).tolist()
         self.origin = low
-        self.cell = max(CELL, math.sqrt(width * height / MAX_CELLS))
+        self.cell = max(CELL, math.sqrt(width * height / MAX_CELLS), max(width, height) / MAX_SIDE)
         self.far = high
         self.shape = (math.ceil(height / self.cell), math.ceil(width / self.cell))
         road, lane, junction = (np.zeros(self.shape, np.uint8) for _ in range(3))
@@ -91,8 +90,9 @@ class LaneGrid:
     def _distance(self, mask: NDArray[np.uint8], method: int = cv2.DIST_MASK_PRECISE) -> NDArray[np.float32]:
         if not mask.any():
             return np.full(self.shape, 1e6, np.float32)
-        distance = cv2.distanceTransform(1 - mask, cv2.DIST_L2, method)
-        return (distance * np.float32(self.cell)).astype(np.float32)
+        distance = np.asarray(cv2.distanceTransform(1 - mask, cv2.DIST_L2, method), np.float32)
+        distance *= np.float32(self.cell)
+        return distance
 
     def _road_width(self, road: NDArray[np.uint8], junction: NDArray[np.uint8]) -> NDArray[np.float32]:
         inside = cv2.distanceTransform(road & (1 - junction), cv2.DIST_L2, 3) * np.float32(2.0 * self.cell)
@@ -104,16 +104,17 @@ class LaneGrid:
     def _blocked(self) -> NDArray[np.bool_]:
         if float(np.ptp(self._heights)) <= STOREY:
             return np.zeros(self.shape, np.bool_)
-        rows, columns = (math.ceil(side * self.cell / COARSE) + 1 for side in self.shape)
-        cells = ((self._places - self.origin) / COARSE).astype(np.int64)
+        coarse = max(COARSE, self.cell)
+        rows, columns = (math.ceil(side * self.cell / coarse) + 1 for side in self.shape)
+        cells = ((self._places - self.origin) / coarse).astype(np.int64)
         bottom, top = (np.full((rows, columns), value, np.float32) for value in (np.inf, -np.inf))
         np.minimum.at(bottom, (cells[:, 1], cells[:, 0]), self._heights.astype(np.float32))
         np.maximum.at(top, (cells[:, 1], cells[:, 0]), self._heights.astype(np.float32))
-        radius = round(NEIGHBOURHOOD / COARSE)
+        radius = max(1, round(NEIGHBOURHOOD / coarse))
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         edge = cv2.BORDER_REPLICATE
         over = cv2.dilate(top, disc, borderType=edge) - cv2.erode(bottom, disc, borderType=edge) > STOREY
-        whole = cv2.resize(over.astype(np.uint8), None, fx=COARSE / self.cell, fy=COARSE / self.cell, interpolation=0)
+        whole = cv2.resize(over.astype(np.uint8), None, fx=coarse / self.cell, fy=coarse / self.cell, interpolation=0)
         return whole[: self.shape[0], : self.shape[1]].astype(np.bool_)
 
     def indices(self, places: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -125,8 +126,9 @@ class LaneGrid:
         """
         cells = ((places - self.origin) / self.cell).astype(np.int64)
         columns = np.maximum(np.minimum(cells[..., 0], self.shape[1] - 1), 0)
-        rows: NDArray[np.int64] = np.maximum(np.minimum(cells[..., 1], self.shape[0] - 1), 0)
-        return rows * self.shape[1] + columns
+        rows = np.maximum(np.minimum(cells[..., 1], self.shape[0] - 1), 0)
+        flat: NDArray[np.int64] = rows * self.shape[1] + columns
+        return flat
 
     def sample(self, field: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float64]:
         """
@@ -149,7 +151,8 @@ class LaneGrid:
     def centres(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """Places of the centres of cells: shape (n,) to (n, 2) [m]."""
         rows, columns = np.divmod(indices, self.shape[1])
-        return (np.stack([columns, rows], axis=1) + 0.5) * self.cell + self.origin
+        places: NDArray[np.float64] = (np.stack([columns, rows], axis=1) + 0.5) * self.cell + self.origin
+        return places
 
     def height(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
         """
@@ -204,7 +207,8 @@ def _smoothed(line: Curve) -> Curve:
     """Running average along a closed curve."""
     half = SMOOTHING // 2
     sums = np.cumsum(np.concatenate([np.zeros((1, 2)), line[-half:], line, line[:half]]), axis=0)
-    return (sums[SMOOTHING:] - sums[:-SMOOTHING]) / SMOOTHING
+    smooth: Curve = (sums[SMOOTHING:] - sums[:-SMOOTHING]) / SMOOTHING
+    return smooth
 
 
 def _resampled(line: Curve, step: float) -> Curve:

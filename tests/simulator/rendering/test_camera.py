@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from paths import REAL_MAPS
-from small_towns import overpass_town, straight_town
+from small_towns import furnished, overpass_town, straight_town
 
 from sb3_carla.simulator.geometry import Pose, compose
 from sb3_carla.simulator.physics.dynamics import Ground
+from sb3_carla.simulator.rendering.bodies import Body
 from sb3_carla.simulator.rendering.camera import Camera
 from sb3_carla.simulator.rendering.ground_polygons import ROAD_LINES, ROADS, TERRAIN
-from sb3_carla.simulator.rendering.scene import Box
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.town import Town
 
@@ -26,7 +26,7 @@ CAR, SKY = 14, 11
 
 @pytest.fixture(scope="module")
 def straight() -> Town:
-    return straight_town()
+    return furnished(straight_town())
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def camera() -> Camera:
     return Camera(84, 84, math.pi / 2.0)
 
 
-def labels(camera: Camera, town: Town, pose: Pose, boxes: tuple[Box, ...] = ()) -> NDArray[np.uint8]:
+def labels(camera: Camera, town: Town, pose: Pose, boxes: tuple[Body, ...] = ()) -> NDArray[np.uint8]:
     return camera.render_semantic(town, pose, FLAT, boxes)[:, :, 2]
 
 
@@ -70,7 +70,7 @@ def test_depth_of_the_ground_follows_from_its_row(camera: Camera, straight: Town
 
 
 def test_box_covers_the_rectangle_that_its_corners_project_to(camera: Camera, straight: Town) -> None:
-    box = Box(Pose(x=50.0 + 10.0 + 2.0, y=1.75, z=1.0), (2.0, 1.0, 1.0))  # its back is 10 m ahead
+    box = Body(Pose(x=50.0 + 10.0 + 2.0, y=1.75, z=1.0), (2.0, 1.0, 1.0))  # its back is 10 m ahead
     rows, columns = np.nonzero(labels(camera, straight, ON_LANE, (box,)) == CAR)
     assert abs(columns.min() - column_of(-1.0, 10.0)) <= 1.0
     assert abs(columns.max() - column_of(1.0, 10.0)) <= 1.0
@@ -79,8 +79,8 @@ def test_box_covers_the_rectangle_that_its_corners_project_to(camera: Camera, st
 
 
 def test_nearer_box_hides_the_farther_one_whatever_their_order(camera: Camera, straight: Town) -> None:
-    near = Box(Pose(x=60.0, y=1.75, z=1.0), (1.0, 1.0, 1.0), tag=14)
-    far = Box(Pose(x=75.0, y=1.75, z=1.0), (1.0, 3.0, 2.0), tag=15)
+    near = Body(Pose(x=60.0, y=1.75, z=1.0), (1.0, 1.0, 1.0), tag=14)
+    far = Body(Pose(x=75.0, y=1.75, z=1.0), (1.0, 3.0, 2.0), tag=15)
     first, second = labels(camera, straight, ON_LANE, (near, far)), labels(camera, straight, ON_LANE, (far, near))
     np.testing.assert_array_equal(first, second)
     assert first[44, 41] == 14
@@ -88,7 +88,7 @@ def test_nearer_box_hides_the_farther_one_whatever_their_order(camera: Camera, s
 
 
 def test_depth_of_a_box_is_that_of_its_back(camera: Camera, straight: Town) -> None:
-    box = Box(Pose(x=62.0, y=1.75, z=1.0), (2.0, 1.0, 1.0))
+    box = Body(Pose(x=62.0, y=1.75, z=1.0), (2.0, 1.0, 1.0))
     image = camera.render_depth(straight, ON_LANE, FLAT, (box,)).astype(np.float64)
     depth = (image[44, 41, 2] + 256.0 * image[44, 41, 1] + 65536.0 * image[44, 41, 0]) / (2**24 - 1) * 1000.0
     assert depth == pytest.approx(10.0, abs=0.01)
@@ -96,7 +96,7 @@ def test_depth_of_a_box_is_that_of_its_back(camera: Camera, straight: Town) -> N
 
 @pytest.mark.parametrize("offset", [-1.0, 0.0, 0.5, 3.0])
 def test_box_around_or_behind_the_camera_does_no_harm(camera: Camera, straight: Town, offset: float) -> None:
-    box = Box(Pose(x=50.0 + offset, y=1.75, z=1.0), (2.0, 1.0, 1.5))
+    box = Body(Pose(x=50.0 + offset, y=1.75, z=1.0), (2.0, 1.0, 1.5))
     camera.render(straight, ON_LANE, FLAT, CLEAR, (box,))
     assert (labels(camera, straight, Pose(x=58.0, y=1.75, z=HEIGHT), (box,)) != CAR).all()
 
@@ -124,7 +124,7 @@ def test_far_broken_marking_does_not_flicker(camera: Camera, straight: Town) -> 
 def test_road_on_a_slope_looks_like_a_level_one(camera: Camera) -> None:
     slope = 0.06
     mount = Pose(x=1.2, z=2.0, pitch=-0.25)
-    level_town = straight_town()
+    level_town = furnished(straight_town())
     level = camera.render(level_town, compose(Pose(x=50.0, y=1.75), mount), FLAT, CLEAR)
     ground = Ground(3.0, slope_x=slope)
     car = Pose(x=50.0, y=1.75, z=3.0, pitch=math.atan(slope))
@@ -135,8 +135,8 @@ def test_road_on_a_slope_looks_like_a_level_one(camera: Camera) -> None:
 
 def test_long_lorry_is_painted_in_the_right_order(camera: Camera, straight: Town) -> None:
     """A lorry's middle is nearer than the car's, but the car stands between it and the camera."""
-    lorry = Box(Pose(x=64.0, y=-1.0, z=1.5), (9.0, 1.2, 1.5), tag=15)
-    car = Box(Pose(x=66.0, y=1.75, z=0.75), (2.0, 1.0, 0.75), tag=14)
+    lorry = Body(Pose(x=64.0, y=-1.0, z=1.5), (9.0, 1.2, 1.5), tag=15)
+    car = Body(Pose(x=66.0, y=1.75, z=0.75), (2.0, 1.0, 0.75), tag=14)
     both = labels(camera, straight, ON_LANE, (car, lorry))
     alone = labels(camera, straight, ON_LANE, (car,))
     np.testing.assert_array_equal(both[alone == CAR], CAR)
@@ -172,13 +172,13 @@ def test_camera_on_a_car_works_its_view_out_once(camera: Camera, straight: Town)
         eye = compose(car, mount)
         plane = Ground(1.0 + slope_x * (eye.x - car.x) + slope_y * (eye.y - car.y), slope_x, slope_y)
         fresh.render(straight, eye, plane, CLEAR)
-    assert len(fresh._ground_views) <= 4  # neighbours in the rounding
+    assert len(fresh._views) <= 4  # neighbours in the rounding
 
 
 def test_car_on_the_road_below_a_bridge_is_not_seen_through_it(camera: Camera) -> None:
-    overpass = overpass_town()
-    below = Box(Pose(x=151.75, y=1.75, z=0.75), (2.0, 1.0, 0.75))
-    above = Box(Pose(x=151.75, y=1.75, z=8.75), (1.0, 2.0, 0.75))
+    overpass = furnished(overpass_town())
+    below = Body(Pose(x=151.75, y=1.75, z=0.75), (2.0, 1.0, 0.75))
+    above = Body(Pose(x=151.75, y=1.75, z=8.75), (1.0, 2.0, 0.75))
     on_bridge = Pose(x=151.75, y=20.0, z=8.0 + HEIGHT, yaw=-math.pi / 2.0)
     for box, seen in ((below, False), (above, True)):
         picture = camera.render_semantic(overpass, on_bridge, Ground(8.0), (box,))[:, :, 2]
@@ -188,7 +188,7 @@ def test_car_on_the_road_below_a_bridge_is_not_seen_through_it(camera: Camera) -
 @pytest.mark.parametrize("distance", [100.0, 165.0])
 def test_pictures_do_not_depend_on_those_before(distance: float) -> None:
     """An overpass that is far away, but in sight, does not stay as another camera left it."""
-    overpass, narrow = overpass_town(), Camera(84, 84, math.radians(6.0))
+    overpass, narrow = furnished(overpass_town()), Camera(84, 84, math.radians(6.0))
     rectangle = overpass.raster.overpasses[0]
     here = Pose(x=rectangle.low[0] - distance, y=1.75, z=HEIGHT)
     pictures = []

@@ -8,12 +8,12 @@ import carla
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from small_towns import straight_town
+from small_towns import furnished, straight_town
 
 from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.physics.dynamics import Ground
+from sb3_carla.simulator.rendering.bodies import Body
 from sb3_carla.simulator.rendering.camera import Camera
-from sb3_carla.simulator.rendering.scene import Box
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.town import Town
 
@@ -24,7 +24,7 @@ FAR, NEAR = slice(43, 47), slice(60, 84)  # rows that see 15 m to 56 m, and 2 m 
 
 @pytest.fixture(scope="module")
 def straight() -> Town:
-    return straight_town()
+    return furnished(straight_town())
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,8 @@ def test_fog_follows_beers_law(camera: Camera, straight: Town) -> None:
     """Twice as far, the share of light that comes through is squared."""
     straight_line = Weather(fog_density=100.0, fog_distance=0.0)
     camera.render(straight, ON_LANE, FLAT, straight_line)
-    effects = next(found for key, found in camera._weather_effects.items() if key[-1] == straight_line)  # type: ignore[index]
-    rows = {distance: round(41.5 + 84.0 / distance) - effects.horizon for distance in (12.0, 24.0)}
-    through = {distance: effects.ground_weight[row, 41] for distance, row in rows.items()}
+    effects = next(found for key, found in camera._effects.items() if key[-1] == straight_line)  # type: ignore[index]
+    through = {distance: effects.weight[round(41.5 + 84.0 / distance), 41] for distance in (12.0, 24.0)}
     assert through[24.0] == pytest.approx(through[12.0] ** 2, abs=0.08)
 
 
@@ -99,7 +98,7 @@ def test_clouds_take_contrast_away(camera: Camera, straight: Town) -> None:
 
 
 def test_a_car_fades_in_fog_like_the_road_beside_it(camera: Camera, straight: Town) -> None:
-    box = Box(Pose(x=92.0, y=1.75, z=0.75), (2.0, 1.0, 0.75), color=(0, 0, 0))
+    box = Body(Pose(x=92.0, y=1.75, z=0.75), (2.0, 1.0, 0.75), color=(0, 0, 0))
     fog = Weather(fog_density=100.0)
     picture = camera.render(straight, ON_LANE, FLAT, fog, [box])[:, :, :3].astype(float)
     assert np.abs(picture[42, 41] - picture[30, 41]).max() < 30.0
