@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -36,17 +37,19 @@ STOREY_HEIGHT = 3.0
 """Of ``Pattern.WINDOWS`` [m]."""
 
 
-def kernel(function: Any) -> Any:
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function) -> Function:
     """
     Compile a function at its first call. The result is kept on disk, where a folder for it can be written to.
 
-    :param function: divisions by zero give infinity in it, as in numpy
+    :param function: to compile; divisions by zero give infinity in it, as in numpy
     """
     try:
-        return njit(cache=True, error_model="numpy")(function)
+        return cast(Function, njit(cache=True, error_model="numpy")(function))
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to
-        return njit(error_model="numpy")(function)
-
+        return cast(Function, njit(error_model="numpy")(function))
 
 
 PLAIN, WINDOWS, COURSES, PLANKS = (int(p) for p in (Pattern.PLAIN, Pattern.WINDOWS, Pattern.COURSES, Pattern.PLANKS))
