@@ -10,10 +10,11 @@ from stable_baselines3.common.policies import BaseModel, ContinuousCritic
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.td3.policies import Actor, TD3Policy
+from torch import nn
 
 from sb3_carla.policies.extractor import LayerNormNatureCNN
 
-__all__ = ["ENCODERS", "DetachedActor", "LayerNormCnnPolicy", "StateCritic"]
+__all__ = ["ENCODERS", "DetachedActor", "LayerNormCnnPolicy", "PredictingActor", "StateCritic"]
 
 ENCODERS = ("separate", "critic", "actor")
 
@@ -40,6 +41,14 @@ class DetachedActor(Actor):
         """
         with th.no_grad():
             return super().extract_features(obs, features_extractor)
+
+
+class PredictingActor(Actor):
+    """An actor whose features also predict the simulator's state, which trains its encoder (see ``TD3``)."""
+
+    def __init__(self, *args: Any, state_size: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.state_head = nn.Linear(self.features_dim, state_size)
 
 
 class StateCritic(ContinuousCritic):
@@ -94,6 +103,8 @@ class LayerNormCnnPolicy(TD3Policy):
     :param net_arch: hidden layers of actor and critic
     :param encoder: "separate" (one for the actor, one for the critic), "critic" or "actor"
     :param state_size: numbers in the state that the critics see with ``encoder="actor"``
+    :param predict_state: the actor's features also predict the state (``state_prediction`` of
+        :class:`sb3_carla.TD3`); only with ``encoder="actor"``
     :param features_extractor_class: network from image to features
     :param kwargs: further arguments of ``stable_baselines3.td3.policies.TD3Policy``
     :raises ValueError: if ``encoder`` is none of these, or ``state_size`` does not go with it
@@ -108,6 +119,7 @@ class LayerNormCnnPolicy(TD3Policy):
         *,
         encoder: str = "separate",
         state_size: int = 0,
+        predict_state: bool = False,
         features_extractor_class: type[BaseFeaturesExtractor] = LayerNormNatureCNN,
         **kwargs: Any,
     ) -> None:
@@ -118,7 +130,9 @@ class LayerNormCnnPolicy(TD3Policy):
         if not isinstance(state_size, int) or (state_size > 0) != (encoder == "actor"):
             wanted = "a whole number of at least 1" if encoder == "actor" else "0"
             raise ValueError(f"state_size: expected {wanted} with encoder={encoder!r}, got {state_size!r}")
-        self.encoder, self.state_size = encoder, state_size
+        if predict_state and encoder != "actor":
+            raise ValueError(f"predict_state: expected only with encoder='actor', got encoder={encoder!r}")
+        self.encoder, self.state_size, self.predict_state = encoder, state_size, predict_state
         if not kwargs.get("normalize_images", True) and issubclass(features_extractor_class, LayerNormNatureCNN):
             # As SB3 does for NatureCNN: images that are not to be scaled are scaled already.
             given = kwargs.get("features_extractor_kwargs") or {}
@@ -143,6 +157,16 @@ class LayerNormCnnPolicy(TD3Policy):
         rate = lr_schedule(1.0)
         self.actor.optimizer = self._optimizer(self.actor, rate, own_encoder=self.encoder != "critic")
         self.critic.optimizer = self._optimizer(self.critic, rate, own_encoder=not self.share_features_extractor)
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
+        """
+        :param features_extractor: to use; None makes one
+        :return: an actor that sees images
+        """
+        if not self.predict_state:
+            return super().make_actor(features_extractor)
+        arguments = self._update_features_extractor(self.actor_kwargs, features_extractor)
+        return PredictingActor(**arguments, state_size=self.state_size).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> ContinuousCritic:
         """
@@ -171,5 +195,5 @@ class LayerNormCnnPolicy(TD3Policy):
         return self.optimizer_class(groups, lr=rate, **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"encoder": self.encoder, "state_size": self.state_size}
+        own = {"encoder": self.encoder, "state_size": self.state_size, "predict_state": self.predict_state}
         return {**super()._get_constructor_parameters(), **own}

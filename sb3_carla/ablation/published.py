@@ -19,7 +19,7 @@ import torch as th
 from torch import nn
 
 from sb3_carla.td3.td3 import TD3
-from sb3_carla.td3.types import Batch, Networks
+from sb3_carla.td3.types import Batch, Metrics, Networks
 from sb3_carla.td3.update import encode
 
 __all__ = ["CLIPPING", "POLICY_LOSSES", "PublishedTD3"]
@@ -67,15 +67,16 @@ class PublishedTD3(TD3):
                 nn.utils.clip_grad_norm_(parts["cnn"], limit, foreach=True)
 
 
-def actor_features_loss(networks: Networks, batch: Batch, features: th.Tensor) -> th.Tensor:
+def actor_features_loss(networks: Networks, batch: Batch, features: th.Tensor) -> tuple[th.Tensor, Metrics]:
     """
     The published policy loss: the critic's head on the features of the actor's CNN.
 
     :param networks: of the update
     :param batch: transitions
     :param features: of the critic's CNN, not used
-    :return: minus the first critic's mean value
+    :return: minus the first critic's mean value; metrics
     """
     own = encode(networks, networks.actor, batch.observations)  # (n, features_dim)
     values: th.Tensor = networks.critic.q_networks[0](th.cat([own, networks.actor.mu(own)], dim=1))  # (n, 1)
-    return -values.mean()
+    loss = -values.mean()
+    return loss, {"train/actor_loss": loss.detach()}

@@ -57,7 +57,7 @@ def families(runs: dict[str, list[Run]]) -> dict[str, dict[str, list[Run]]]:
     Group the variants for one figure each, because more than ten curves cannot be told apart.
 
     :param runs: result of :func:`sb3_carla.ablation.records.read_runs`
-    :return: family -> variant -> runs; the families are variants of ours ("ours"), random episodes without some of their
+    :return: family -> variant -> runs; the families are variants of ours ("ours"), random episodes without some
         groups ("random"), SB3's TD3 with our settings ("sb3"), and all others ("published"); a family without runs is
         left out
     """

@@ -72,6 +72,7 @@ CATEGORIES: dict[str, tuple[Chart, ...]] = {
         Chart("TD error", (r"debug/td_error_q[12]",)),
         Chart("Critic loss", (r"train/critic(_[12])?_loss", "train/value_loss")),
         Chart("Actor loss", ("train/actor_loss", "train/policy_gradient_loss")),
+        Chart("Error of the predicted state", ("train/state_prediction_loss",)),
     ),
     "Networks": (
         Chart(

@@ -75,7 +75,7 @@ def compare_with_environment(
     found = evaluate_recordings(policies, [folder], recorded_arguments(kwargs), starts=((0.0, 0.0),)).results
     env = gym.make("CarlaLane-v0", disable_env_checker=True, **{**kwargs, "town": list(towns)})
     try:
-        to_drive = cases(towns, routes * len(towns))
+        to_drive = [case for town in towns for case in cases([town], routes)]  # in the recording's order
         return [
             Validity(
                 result.driver, result.records, [run_episode(env, case, policies[result.driver]) for case in to_drive]

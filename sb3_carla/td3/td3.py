@@ -25,6 +25,7 @@ robot learning, RSS 2018.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,10 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
         takes several times as long as float32
     :param critic_state: key of the infos under which the environment tells its state, of about unit size: what the
         critics see with ``policy_kwargs={"encoder": "actor", "state_size": ...}``. Needs ``deduplicate_frames``
+    :param state_prediction: weight of an auxiliary loss of the actor: the squared error of the state that a linear head
+        on its features predicts. It trains the encoder to see where the car is. Needs ``critic_state``. Source:
+        Toromanoff et al., End-to-end model-free reinforcement learning for urban driving using implicit affordances,
+        CVPR 2020; differs: at the same time as the policy's loss, not before it
     :param compile_step: have PyTorch compile the passes through the networks at the first update, which takes a minute
         and, on a processor, a C++ compiler; the same arithmetic in another order
     :param concurrent_updates: see :class:`sb3_carla.td3.concurrent_updates.ConcurrentUpdates`; pays where the
@@ -105,6 +110,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
         exploration_noise: Sequence[float] | None = None,
         autocast: bool | None = None,
         critic_state: str | None = None,
+        state_prediction: float = 0.0,
         compile_step: bool = False,
         concurrent_updates: bool = False,
         deduplicate_frames: bool = False,
@@ -117,6 +123,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
         self.exploration_noise = exploration_noise
         self.autocast = autocast
         self.critic_state = critic_state
+        self.state_prediction = state_prediction
         self.compile_step = compile_step
         self.concurrent_updates = concurrent_updates
         self.deduplicate_frames = deduplicate_frames
@@ -132,6 +139,8 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
         for key, argument in {"n_steps": "n_steps", "gamma": "gamma", "seed": "seed", "state": "critic_state"}.items():
             if key in self._frame_buffer_kwargs:
                 raise ValueError(f"replay_buffer_kwargs: expected no {key!r}: TD3 sets it, by its argument {argument}")
+        if state_prediction > 0.0:
+            kwargs["policy_kwargs"] = {**(kwargs.get("policy_kwargs") or {}), "predict_state": True}
         super().__init__(policy, env, learning_rate, **kwargs)
 
     # --- set-up ------------------------------------------------------------------------------------------------
@@ -219,6 +228,10 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
         check_random_shift(self.random_shift, self.observation_space, normalized_image=scaled)
         if self.exploration_noise is not None:
             check_noise("exploration_noise", self.exploration_noise)
+        if not (isinstance(self.state_prediction, (int, float)) and 0.0 <= self.state_prediction < math.inf):
+            raise ValueError(f"state_prediction: expected a number of at least 0, got {self.state_prediction!r}")
+        if self.state_prediction > 0.0 and self.critic_state is None:
+            raise ValueError("state_prediction: expected critic_state, which names the state to predict")
         if self.critic_state is not None and not self.deduplicate_frames:
             raise ValueError("critic_state: expected deduplicate_frames=True, whose replay buffer keeps the states")
 
@@ -252,7 +265,7 @@ class TD3(ConcurrentUpdates, GroupLearningRates, stable_baselines3.TD3):
         return Networks(
             self.actor, self.critic, self.actor_target, self.critic_target, self._online, self._targets,
             tau=self.tau, noise=self.target_policy_noise, noise_clip=self.target_noise_clip, autocast=self._autocast,
-            freeze_critic_encoder=self.policy.share_features_extractor,
+            state_prediction=self.state_prediction, freeze_critic_encoder=self.policy.share_features_extractor,
         )  # fmt: skip
 
     def _sample(self, batch_size: int) -> Batch:

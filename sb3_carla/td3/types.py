@@ -53,6 +53,7 @@ class Networks:
     :param noise: standard deviation of the target policy's noise [action units]
     :param noise_clip: largest magnitude of that noise [action units]
     :param autocast: the encoders compute in bfloat16
+    :param state_prediction: weight of the actor's error in predicting the state, 0: it does not predict it [-]
     :param freeze_critic_encoder: the critic's loss does not train its encoder (SB3's ``share_features_extractor=True``)
     """
 
@@ -66,4 +67,5 @@ class Networks:
     noise: float
     noise_clip: float
     autocast: bool
+    state_prediction: float
     freeze_critic_encoder: bool

@@ -6,7 +6,8 @@ functions are pure but for the networks that they train. Losses and metrics are 
 In shapes, n is the batch size.
 
 What differs from the paper: encoders may compute in bfloat16, gradients may be clipped (``descend``), an actor may look
-through the critic's encoder, and critics may see the simulator's state instead of the observation.
+through the critic's encoder, critics may see the simulator's state instead of the observation, and the actor's
+features may be trained to predict that state.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch as th
 from stable_baselines3.common.policies import BaseModel
 from torch.nn import functional as F
 
-from sb3_carla.policies.td3 import DetachedActor
+from sb3_carla.policies.td3 import DetachedActor, PredictingActor
 from sb3_carla.td3.tensors import frozen
 from sb3_carla.td3.types import Batch, Metrics, Networks
 
@@ -77,12 +78,13 @@ def critic_loss(networks: Networks, batch: Batch, target: th.Tensor) -> tuple[th
     return loss, features.detach(), metrics
 
 
-def actor_loss(networks: Networks, batch: Batch, features: th.Tensor) -> th.Tensor:
+def actor_loss(networks: Networks, batch: Batch, features: th.Tensor) -> tuple[th.Tensor, Metrics]:
     """
     :param networks: of the update
     :param batch: transitions
     :param features: of :func:`critic_loss`
-    :return: minus the first critic's mean value of the actor's actions
+    :return: minus the first critic's mean value of the actor's actions; plus, if asked for, the weighted error of the
+        state that the actor's features predict; metrics
     """
     actor_features = critic_features = features
     if not isinstance(networks.actor, DetachedActor):
@@ -91,7 +93,14 @@ def actor_loss(networks: Networks, batch: Batch, features: th.Tensor) -> th.Tens
             critic_features = encode(networks, networks.critic, batch.states)
     actions = networks.actor.mu(actor_features)  # (n, action_dim)
     values: th.Tensor = networks.critic.q_networks[0](th.cat([critic_features, actions], dim=1))  # (n, 1)
-    return -values.mean()
+    loss = -values.mean()
+    metrics = {"train/actor_loss": loss.detach()}
+    if networks.state_prediction > 0.0:
+        assert isinstance(networks.actor, PredictingActor)
+        error = F.mse_loss(networks.actor.state_head(actor_features), batch.states)  # of shape (n, state_size)
+        metrics["train/state_prediction_loss"] = error.detach()
+        loss = loss + networks.state_prediction * error
+    return loss, metrics
 
 
 class Losses(NamedTuple):
@@ -99,7 +108,7 @@ class Losses(NamedTuple):
 
     td_target: Callable[[Networks, Batch], th.Tensor] = td_target
     critic: Callable[[Networks, Batch, th.Tensor], tuple[th.Tensor, th.Tensor, Metrics]] = critic_loss
-    actor: Callable[[Networks, Batch, th.Tensor], th.Tensor] = actor_loss
+    actor: Callable[[Networks, Batch, th.Tensor], tuple[th.Tensor, Metrics]] = actor_loss
 
 
 def update(
@@ -126,9 +135,9 @@ def update(
     descend("critic", loss)  # line 9
     if train_actor:
         with frozen(networks.critic.q_networks[0]):
-            loss = losses.actor(networks, batch, features)
+            loss, more = losses.actor(networks, batch, features)
             descend("actor", loss)  # line 11
-        metrics["train/actor_loss"] = loss.detach()
+        metrics |= more
         soft_update(networks)  # line 12
     return metrics
 

@@ -418,3 +418,28 @@ def test_memory_of_a_train_step_is_kept_for_the_next(variables: dict[str, str]) 
     ).stdout.split()
     pages = 10 * 40 * 2**20 // resource.getpagesize()
     assert (int(done), int(faults) < 0.05 * pages) == ((0, False) if variables else (1, True))
+
+
+def test_features_learn_to_predict_the_state(tmp_path: Path) -> None:
+    model = TD3(
+        "LayerNormCnnPolicy", ToldBar(), **STATE_CRITIC, state_prediction=1.0, buffer_size=1000, learning_starts=200,
+        batch_size=64, seed=3, device="cpu",
+    )  # fmt: skip
+    model.learn(200)
+
+    def error() -> float:
+        data, states, _ = model.replay_buffer.sample_with_states(256)  # type: ignore[union-attr]
+        with th.no_grad():
+            features = model.actor.extract_features(data.observations, model.actor.features_extractor)
+            return float(th.nn.functional.mse_loss(model.actor.state_head(features), states))
+
+    before, weights = error(), model.critic.state_dict()["qf0.0.weight"].clone()
+    model.run_updates(60, 64)
+    assert error() < 0.3 * before
+    assert not th.equal(weights, model.critic.state_dict()["qf0.0.weight"])
+    model.dump_logs()
+    model.save(tmp_path / "model.zip")
+    picture = ToldBar().reset(seed=1)[0]
+    action = model.predict(picture, deterministic=True)[0]
+    for loaded in (TD3.load, stable_baselines3.TD3.load, load_policy):
+        np.testing.assert_array_equal(loaded(tmp_path / "model.zip").predict(picture, deterministic=True)[0], action)

@@ -35,6 +35,8 @@ from sb3_carla.td3.td3 import TD3
             "expected no 'gamma': TD3 sets it, by its",
         ),
         ({"policy_kwargs": {"encoder": "both"}}, "encoder: expected one of separate, critic, actor, got 'both'"),
+        ({"state_prediction": 1.0}, "state_prediction: expected critic_state"),
+        ({"state_prediction": -1.0}, "state_prediction: expected a number of at least 0, got -1.0"),
         ({"critic_state": "bar"}, "critic_state: expected deduplicate_frames=True"),
         ({"critic_state": "bar", "deduplicate_frames": True}, "critic_state: expected with policy_kwargs={'encoder'"),
         ({"policy_kwargs": STATE_CRITIC["policy_kwargs"]}, "critic_state: expected with policy_kwargs={'encoder'"),

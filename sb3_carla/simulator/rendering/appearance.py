@@ -8,7 +8,7 @@ import carla
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering.ground_shading import GROUND, LAMP_REACH, ground_colors
+from sb3_carla.simulator.rendering.ground_shading import FRAME, GROUND, LAMP_REACH, ground_colors
 from sb3_carla.simulator.rendering.inverse_perspective import PlanePose
 from sb3_carla.simulator.rendering.light import Color, Light, read_weather
 from sb3_carla.simulator.rendering.look import Look
@@ -47,7 +47,7 @@ class Appearance:
     :param light: the weather in numbers
     :param sky: picture of :func:`sb3_carla.simulator.rendering.sky.paint_sky`
     :param lighting: shape (1,), a record of type ``LIGHTING``
-    :param ground: shape (1,), a record of type ``GROUND``, without what depends on the camera
+    :param ground: shape (1,), a record of type ``GROUND``
     """
 
     light: Light
@@ -55,21 +55,29 @@ class Appearance:
     lighting: NDArray[np.void]
     ground: NDArray[np.void]
 
-    def ground_record(self, plane_pose: PlanePose, focal: float) -> NDArray[np.void]:
+    @property
+    def sky_words(self) -> NDArray[np.uint32]:
+        """The sky, a pixel in a word, row by row: shape (ROWS * (COLUMNS + 1),), uint32."""
+        words: NDArray[np.uint32] = self.sky.view(np.uint32).reshape(-1)
+        return words
+
+    def frame(
+        self, plane_pose: PlanePose, corner: tuple[float, float], cell: float, heading: float
+    ) -> NDArray[np.void]:
         """
-        Tones and light of the ground in front of a camera.
+        Where the camera of one picture is, for the ground and the sky.
 
         :param plane_pose: of the camera
-        :param focal: its focal length [px]
-        :return: shape (1,), the record ``ground``, changed in place
+        :param corner: world x and y of the raster's first corner [m]
+        :param cell: size of the raster's finest cells [m]
+        :param heading: of :func:`sb3_carla.simulator.rendering.sky.sky_heading`
+        :return: shape (1,), a record of type ``FRAME``
         """
-        record = self.ground[0]
         x, y, z = self.light.to_sun
         ahead, right = plane_pose.ahead, plane_pose.right
-        record["sun"] = x * ahead[0] + y * ahead[1], x * right[0] + y * right[1], z
-        record["origin"], record["ahead"] = plane_pose.foot, ahead
-        record["height"], record["pixel"] = plane_pose.height_pitch_roll[0], 1.0 / focal
-        return self.ground
+        sun = x * ahead[0] + y * ahead[1], x * right[0] + y * right[1], z
+        height = plane_pose.height_pitch_roll[0]
+        return np.array([(plane_pose.foot, ahead, height, sun, corner, 1.0 / cell, heading)], FRAME)
 
     def lamps_near(self, plane_pose: PlanePose, lamps: NDArray[np.float64]) -> NDArray[np.float64]:
         """

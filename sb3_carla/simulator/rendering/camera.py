@@ -36,9 +36,10 @@ from sb3_carla.simulator.rendering.inverse_perspective import (
     pose_over_plane,
 )
 from sb3_carla.simulator.rendering.look import Look
+from sb3_carla.simulator.rendering.picture import compose_picture
 from sb3_carla.simulator.rendering.raster import LEVELS, Raster
 from sb3_carla.simulator.rendering.scene import StaticScene, draw_scene
-from sb3_carla.simulator.rendering.sky import SkyView, draw_sky
+from sb3_carla.simulator.rendering.sky import SkyView, sky_heading
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.rendering.weather_effects import WeatherEffects, build_weather_effects
 
@@ -96,6 +97,7 @@ class Terrain(Protocol):
 class _View(NamedTuple):
     ground: GroundView
     sky: SkyView
+    grain: NDArray[np.uint8]
 
 
 class Camera:
@@ -163,43 +165,21 @@ class Camera:
             (geometry, raster.cell, weather),
             lambda: build_weather_effects(view.ground, weather, appearance.light),
         )
-        image: Image = np.empty((self.height, self.width, 4), np.uint8)
-        heading = math.atan2(plane_pose.ahead[1], plane_pose.ahead[0])
-        self._draw_materials(image, view.ground, raster, _plane_to_cells(plane_pose, raster))
+        heading = sky_heading(math.atan2(plane_pose.ahead[1], plane_pose.ahead[0]))
         self._shadow[:] = 0
         samples, spans = self._draw(
             town, pose, ground, bodies, appearance.lighting, self._factor, self._shadow, hidden_layers
         )
-        ground_shading.shade_ground(
-            image, view.ground.points, view.ground.depth, self._shadow, effects.weight, effects.added,
-            ground_shading.noise_tile(), appearance.ground_record(plane_pose, self.intrinsics.focal),
-            appearance.lamps_near(plane_pose, town.lamps), view.ground.horizon,
+        words: NDArray[np.uint32] = np.empty((self.height, self.width), np.uint32)
+        compose_picture(
+            words, samples, spans, self._shadow, raster.texels, raster.levels, view.ground.samples, view.ground.rows,
+            view.ground.points, view.grain, effects.weight, effects.added, ground_shading.noise_tile(),
+            appearance.frame(plane_pose, raster.origin, raster.cell, heading), appearance.ground,
+            appearance.lamps_near(plane_pose, town.lamps), view.sky.columns, view.sky.rows, appearance.sky_words,
         )  # fmt: skip
-        draw_sky(image, view.sky, appearance.sky, heading)
-        ground_shading.resolve(image, samples, spans, self._factor)
+        image: Image = words.view(np.uint8).reshape(self.height, self.width, 4)
         effects.add_rain(image, pose)
         return image
-
-    def _draw_materials(self, image: Image, view: GroundView, raster: Raster, to_cells: NDArray[np.float64]) -> None:
-        """Shares of materials, from the raster, in all rows that show some ground."""
-        for group in view.groups:
-            target = image[group.first : group.last]
-            samples = target
-            if group.subrows > 1:
-                samples = np.empty((group.subrows * (group.last - group.first), self.width, 4), np.uint8)
-            for band in group.bands:
-                cv2.remap(  # type: ignore[call-overload]  # the stubs do not know that the second map may be None
-                    raster.pyramid[band.level],
-                    cv2.transform(band.points, to_cells[band.level]),  # (rows, width, 2): column, row in that level
-                    None,
-                    cv2.INTER_LINEAR,
-                    dst=samples[band.first : band.last],
-                    borderMode=cv2.BORDER_CONSTANT,
-                    borderValue=raster.verge,
-                )
-            if group.subrows > 1:
-                # Same width: the average of the sub-rows of each row.
-                cv2.resize(samples, target.shape[1::-1], dst=target, interpolation=cv2.INTER_AREA)
 
     def _draw(
         self,
@@ -300,7 +280,7 @@ class Camera:
 
         def build() -> _View:
             ground = build_ground_view(self.intrinsics, geometry, cell=raster.cell, levels=LEVELS)
-            return _View(ground, SkyView(ground))
+            return _View(ground, SkyView(ground), ground_shading.grain_levels(ground.depth, self.intrinsics.focal))
 
         return _cached(self._views, (geometry, raster.cell), build)
 

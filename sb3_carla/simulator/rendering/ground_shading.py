@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from sb3_carla.simulator.rendering.rasteriser import kernel
 
-__all__ = ["GROUND", "GROUND_MATERIALS", "NEUTRAL", "ground_colors", "noise_tile", "shade_ground"]
+__all__ = [
+    "FRAME", "GROUND", "GROUND_MATERIALS", "NEUTRAL", "NO_GROUND", "grain_levels", "ground_colors", "noise_tile",
+    "shade_ground",
+]  # fmt: skip
 
 NEUTRAL = 64
 """Value of the raster's third channel for ground that is neither painted white (more) nor dark with tar (less)."""
@@ -28,6 +31,8 @@ TEXEL = 0.05
 LEVELS = 7
 COARSE = 5
 """Blotches of the verge are the same noise, 2^COARSE times as large."""
+NO_GROUND = 255
+"""Level of the noise tile in pixels of sky."""
 LAMP_REACH = 45.0
 """Street lights farther away do not light the ground [m]."""
 
@@ -40,15 +45,22 @@ GROUND = np.dtype(
         ("contrasts", "f8", (len(GROUND_MATERIALS),)),  # standard deviation of the texture [grey levels]
         ("glare", "f8"),  # brightness of the sun's mirror image on the road [grey levels]
         ("sharpness", "f8"),  # of that image: 1 dry, 8 wet
-        ("sun", "f8", (3,)),  # unit vector to the sun in the plane's axes: ahead, right, up
-        ("origin", "f8", (2,)),  # world x and y of the plane's origin [m]
-        ("ahead", "f8", (2,)),  # world axis of the plane's first coordinate
-        ("height", "f8"),  # of the camera over the plane [m]
         ("lamp", "f8"),  # brightness of street lights, 0 by day
-        ("pixel", "f8"),  # angle of a pixel [rad]
     ]
 )
 """Record: tones of the ground, and light on it."""
+FRAME = np.dtype(
+    [
+        ("foot", "f8", (2,)),  # world x and y of the plane's origin [m]
+        ("ahead", "f8", (2,)),  # world axis of the plane's first coordinate
+        ("height", "f8"),  # of the camera over the plane [m]
+        ("sun", "f8", (3,)),  # unit vector to the sun in the plane's axes: ahead, right, up
+        ("corner", "f8", (2,)),  # world x and y of the raster's first corner [m]
+        ("cells", "f8"),  # of the raster's finest level in a metre [1/m]
+        ("heading", "f8"),  # where the camera looks: columns of the sky's picture
+    ]
+)
+"""Record: where the camera of one picture is."""
 _DEFAULT_COLORS: dict[str, tuple[tuple[float, float, float], float]] = {
     "verge": ((58.0, 132.0, 104.0), 20.0),
     "verge2": ((66.0, 116.0, 118.0), 20.0),
@@ -107,125 +119,90 @@ def noise_tile() -> NDArray[np.int8]:
     return tile
 
 
+def grain_levels(depth: NDArray[np.float32], focal: float) -> NDArray[np.uint8]:
+    """
+    :param depth: shape (height, width), float32 [m]; infinite where there is no ground
+    :param focal: focal length [px]
+    :return: shape (height, width), uint8: the level of the noise tile whose texels are as wide as the pixel;
+        ``NO_GROUND`` where there is none
+    """
+    wide = depth / (focal * TEXEL)  # texels of level 0 in a pixel
+    levels = np.zeros(depth.shape, np.uint8)
+    for k in range(LEVELS - 1):
+        levels += wide > 1.4 * 2**k
+    levels[np.isinf(depth)] = NO_GROUND
+    return levels
+
+
+@kernel
+def _grain(tile: NDArray[np.int8], level: int, i: int, j: int) -> float:
+    """Noise of one level of the tile; i and j are texels of level 0."""
+    mask = (TILE >> level) - 1
+    return tile[level, (i >> level) & mask, (j >> level) & mask] * (1.0 / 40.0)
+
+
+@kernel
+def _mixed(ground: Any, road: int, stone: int, bright: int, yellow: int, coarse: float) -> Any:
+    """Blue, green, red and contrast of a mixture of materials; ``coarse`` chooses between the verge's tones."""
+    blue = green = red = strength = 0.0
+    white = (bright - NEUTRAL) * (1.0 / (255.0 - NEUTRAL)) if bright > NEUTRAL else 0.0
+    verge = max(1.0 - (road + stone + yellow) * (1.0 / 255.0) - white, 0.0)
+    second = verge * min(max(0.5 + 0.6 * coarse, 0.0), 1.0)
+    shares = (verge - second, second, road * (1.0 / 255.0), stone * (1.0 / 255.0), white, yellow * (1.0 / 255.0))
+    for k in range(6):
+        if shares[k] > 0.0:
+            blue += shares[k] * ground.colors[k, 0]
+            green += shares[k] * ground.colors[k, 1]
+            red += shares[k] * ground.colors[k, 2]
+            strength += shares[k] * ground.contrasts[k]
+    return blue, green, red, strength
+
+
 @kernel
 def shade_ground(
-    image: NDArray[np.uint8],
-    points: NDArray[np.float32],
-    depth: NDArray[np.float32],
-    shadow: NDArray[np.uint8],
-    weight: NDArray[np.float32],
-    added: NDArray[np.float32],
-    tile: NDArray[np.int8],
-    grounds: NDArray[np.void],
+    materials: Any, place: Any, level: int, dark: int, weight: float, tile: NDArray[np.int8], frame: Any, ground: Any,
     lamps: NDArray[np.float64],
-    first: int,
-) -> None:
+) -> Any:  # fmt: skip
     """
-    Turn shares of materials into colours.
+    From the shares of materials in a pixel to its colour.
 
-    :param image: shape (height, width, 4), uint8: shares of road, stone, white (see ``NEUTRAL``) and yellow in the
-        pixels of ground; receives blue, green, red, 255
-    :param points: shape (height, width, 2), float32: where the pixels meet the ground: ahead and right [m]
-    :param depth: shape (height, width), float32; infinite where there is no ground
-    :param shadow: shape (height, width), uint8: darkness
-    :param weight: shape (height, width), float32: share of the ground's colour that is seen
-    :param added: shape (height, width, 3), float32: fog and reflections
+    :param materials: shares of road, stone, white (see ``NEUTRAL``) and yellow, 0 to 255
+    :param place: where the pixel meets the ground: ahead and right [m]
+    :param level: of :func:`grain_levels`
+    :param dark: shadow, 0 to 255
+    :param weight: share of the ground's colour that is seen
     :param tile: of :func:`noise_tile`
-    :param grounds: shape (1,), a record of type ``GROUND``
+    :param frame: a record of type ``FRAME``
+    :param ground: a record of type ``GROUND``
     :param lamps: shape (k, 3), float64: street lights: ahead, right, height [m]
-    :param first: row with which the ground begins
+    :return: blue, green, red, before fog and reflections
     """
-    ground = grounds[0]
-    rows, columns = depth.shape
-    colors, contrasts = ground.colors, ground.contrasts
-    origin_x, origin_y, ahead_x, ahead_y = ground.origin[0], ground.origin[1], ground.ahead[0], ground.ahead[1]
-    width = ground.pixel / TEXEL
-    for row in range(first, rows):
-        for column in range(columns):
-            distance = depth[row, column]
-            if distance > 1e8:
-                continue
-            ahead, right = points[row, column, 0], points[row, column, 1]
-            j = math.floor((origin_x + ahead_x * ahead - ahead_y * right) * (1.0 / TEXEL))
-            i = math.floor((origin_y + ahead_y * ahead + ahead_x * right) * (1.0 / TEXEL))
-            # The level whose texels are as wide as the pixel.
-            wide, level = distance * width, 0
-            while wide > 1.4 and level < LEVELS - 1:
-                wide, level = 0.5 * wide, level + 1
-            mask = (TILE >> level) - 1
-            grain = tile[level, (i >> level) & mask, (j >> level) & mask] * (1.0 / 40.0)
-            coarse = tile[1, (i >> COARSE) & 255, (j >> COARSE) & 255] * (1.0 / 40.0)
-            road, stone = image[row, column, 0], image[row, column, 1]
-            bright, yellow = image[row, column, 2], image[row, column, 3]
-            light = 1.0 + 0.06 * coarse
-            if road == 255 and bright == NEUTRAL:  # most of the picture
-                blue, green, red, strength = colors[2, 0], colors[2, 1], colors[2, 2], contrasts[2]
-            else:
-                blue = green = red = strength = 0.0
-                white = (bright - NEUTRAL) * (1.0 / (255.0 - NEUTRAL)) if bright > NEUTRAL else 0.0
-                if bright < NEUTRAL:
-                    light *= 1.0 - (NEUTRAL - bright) * (0.8 / NEUTRAL)
-                verge = max(1.0 - (road + stone + yellow) * (1.0 / 255.0) - white, 0.0)
-                second = verge * min(max(0.5 + 0.6 * coarse, 0.0), 1.0)
-                shares = (verge - second, second, road * (1.0 / 255.0), stone * (1.0 / 255.0), white,
-                          yellow * (1.0 / 255.0))  # fmt: skip
-                for k in range(6):
-                    if shares[k] > 0.0:
-                        blue += shares[k] * colors[k, 0]
-                        green += shares[k] * colors[k, 1]
-                        red += shares[k] * colors[k, 2]
-                        strength += shares[k] * contrasts[k]
-            grain *= strength
-            light *= 1.0 - shadow[row, column] * (1.0 / 255.0)
-            lit = light * weight[row, column]
-            for k in range(len(lamps)):
-                da, dr, height = ahead - lamps[k, 0], right - lamps[k, 1], lamps[k, 2]
-                apart = 1.0 + (da * da + dr * dr) / (height * height)
-                lit += ground.lamp / (apart * math.sqrt(apart))
-            glare = 0.0
-            if ground.glare > 0.0:
-                away = 1.0 / math.sqrt(ahead * ahead + right * right + ground.height * ground.height)
-                # Cosine between the mirrored line of sight and the sun.
-                cosine = (ahead * ground.sun[0] + right * ground.sun[1] + ground.height * ground.sun[2]) * away
-                if cosine > 0.5:
-                    glare = ground.glare * light * cosine ** (8.0 * ground.sharpness)
-            glare += 0.5
-            image[row, column, 0] = int(min(max((blue + grain) * lit + glare + added[row, column, 0], 0.0), 255.0))
-            image[row, column, 1] = int(min(max((green + grain) * lit + glare + added[row, column, 1], 0.0), 255.0))
-            image[row, column, 2] = int(min(max((red + grain) * lit + glare + added[row, column, 2], 0.0), 255.0))
-            image[row, column, 3] = 255
-
-
-@kernel
-def resolve(image: NDArray[np.uint8], samples: Any, spans: NDArray[np.int32], factor: int) -> None:
-    """
-    Put what was drawn into the picture: a pixel is the mean of its samples.
-
-    :param image: shape (height, width, 4), uint8 BGRA: the ground and the sky; changed
-    :param samples: of a canvas, ``factor`` times as wide and as high as the picture
-    :param spans: of that canvas
-    :param factor: samples along a side of a pixel
-    """
-    rows, columns, _ = image.shape
-    share = 1.0 / (factor * factor)
-    for row in range(rows):
-        first, last = columns, -1
-        for k in range(factor):
-            if spans[row * factor + k, 1] >= 0:
-                first = min(first, spans[row * factor + k, 0] // factor)
-                last = max(last, spans[row * factor + k, 1] // factor)
-        for column in range(first, last + 1):
-            count = blue = green = red = 0
-            for i in range(row * factor, (row + 1) * factor):
-                for j in range(column * factor, (column + 1) * factor):
-                    sample = samples[i, j]
-                    if sample.nearness > 0.0:
-                        count += 1
-                        blue += sample.color & 255
-                        green += (sample.color >> 8) & 255
-                        red += (sample.color >> 16) & 255
-            if count > 0:
-                rest = 1.0 - count * share
-                image[row, column, 0] = int(image[row, column, 0] * rest + blue * share)
-                image[row, column, 1] = int(image[row, column, 1] * rest + green * share)
-                image[row, column, 2] = int(image[row, column, 2] * rest + red * share)
+    road, stone, bright, yellow = materials
+    ahead, right = place
+    ahead_x, ahead_y = frame.ahead[0], frame.ahead[1]
+    j = math.floor((frame.foot[0] + ahead_x * ahead - ahead_y * right) * (1.0 / TEXEL))
+    i = math.floor((frame.foot[1] + ahead_y * ahead + ahead_x * right) * (1.0 / TEXEL))
+    coarse = tile[1, (i >> COARSE) & 255, (j >> COARSE) & 255] * (1.0 / 40.0)
+    light = 1.0 + 0.06 * coarse
+    if road == 255 and bright == NEUTRAL:  # most of the picture
+        blue, green, red = ground.colors[2, 0], ground.colors[2, 1], ground.colors[2, 2]
+        strength = ground.contrasts[2]
+    else:
+        blue, green, red, strength = _mixed(ground, road, stone, bright, yellow, coarse)
+        if bright < NEUTRAL:
+            light *= 1.0 - (NEUTRAL - bright) * (0.8 / NEUTRAL)
+    grain = strength * _grain(tile, level, i, j)
+    light *= 1.0 - dark * (1.0 / 255.0)
+    lit = light * weight
+    for k in range(len(lamps)):
+        da, dr, height = ahead - lamps[k, 0], right - lamps[k, 1], lamps[k, 2]
+        apart = 1.0 + (da * da + dr * dr) / (height * height)
+        lit += ground.lamp / (apart * math.sqrt(apart))
+    glare = 0.0
+    if ground.glare > 0.0:
+        away = 1.0 / math.sqrt(ahead * ahead + right * right + frame.height * frame.height)
+        # Cosine between the mirrored line of sight and the sun.
+        cosine = (ahead * frame.sun[0] + right * frame.sun[1] + frame.height * frame.sun[2]) * away
+        if cosine > 0.5:
+            glare = ground.glare * light * cosine ** (8.0 * ground.sharpness)
+    return (blue + grain) * lit + glare, (green + grain) * lit + glare, (red + grain) * lit + glare

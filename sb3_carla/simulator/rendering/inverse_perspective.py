@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from sb3_carla.simulator.geometry import Pose, rotation_matrix
 from sb3_carla.simulator.physics.dynamics import Ground
 
-__all__ = ["GroundView", "Intrinsics", "PlanePose", "RowBand", "RowGroup", "build_ground_view", "pose_over_plane"]
+__all__ = ["GroundView", "Intrinsics", "PlanePose", "build_ground_view", "pose_over_plane"]
 
 FAR = 200.0
 """Ground farther away than this is drawn as sky [m]."""
@@ -75,60 +74,26 @@ class Intrinsics:
 
 
 @dataclass(frozen=True, slots=True)
-class RowBand:
-    """
-    Neighbouring rows of samples that read the same level of the raster.
-
-    :param first: row of samples, counted from the first one of its group
-    :param last: row after the last one
-    :param level: of the raster
-    :param points: shape (last - first, width, 2), float32, on the ground: ahead and right [m]
-    """
-
-    first: int
-    last: int
-    level: int
-    points: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    """
-    Neighbouring rows of the picture with the same number of sub-rows.
-
-    :param first: row of the picture
-    :param last: row after the last one
-    :param subrows: rows of samples that are averaged into one row of the picture
-    :param bands: their samples
-    """
-
-    first: int
-    last: int
-    subrows: int
-    bands: tuple[RowBand, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class GroundView:
     """
     What each pixel of a camera above a plane sees. Points are in the plane's axes.
 
-    :param groups: rows with ground in them
+    :param samples: shape (sub-rows, width, 2), float32: where samples of the ground lie: ahead and right [m]
+    :param rows: shape (height, 3), int64: first sub-row, number of sub-rows (0 in the sky) and level of the raster
     :param points: shape (height, width, 2), float32, where the pixels' centres meet the ground: ahead and right [m]
     :param depth: shape (height, width), float32, along the camera's axis [m]; infinite in the sky
     :param distance: shape (height, width), float32, from the camera [m]; infinite in the sky
     :param elevation: shape (height, width), float32, of the line of sight over the plane [rad]
     :param azimuth: shape (height, width), float32, of the line of sight, right of straight ahead [rad]
-    :param horizon: first row with ground in it
     """
 
-    groups: tuple[RowGroup, ...]
+    samples: NDArray[np.float32]
+    rows: NDArray[np.int64]
     points: NDArray[np.float32]
     depth: NDArray[np.float32]
     distance: NDArray[np.float32]
     elevation: NDArray[np.float32]
     azimuth: NDArray[np.float32]
-    horizon: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,39 +183,21 @@ def build_ground_view(
     sky = np.isinf(depth)
     level, subrows = _levels_and_subrows(intrinsics, to_plane, height, sky, cell)
     level = np.clip(level, 0, levels - 1)
-    groups = tuple(
-        _row_group(intrinsics, to_plane, height, (first, last), int(subrows[first]), level)
-        for first, last in _runs(subrows)
-        if subrows[first] > 0
-    )
-    horizon = groups[0].first if groups else intrinsics.height
+    # Sub-row k of row r lies at r - 1/2 + (k + 1/2) / subrows: the sub-rows divide the row evenly.
+    starts = np.cumsum(subrows) - subrows
+    row_of = np.repeat(np.arange(intrinsics.height), subrows)  # (sub-rows,)
+    within = np.arange(len(row_of)) - starts[row_of]
+    fine = row_of - 0.5 + (within + 0.5) / subrows[row_of]
+    samples, _ = _meet_ground(intrinsics.rays(fine) @ to_plane, height)
     return GroundView(
-        groups,
+        samples.astype(np.float32),
+        np.ascontiguousarray(np.stack([starts, subrows, level], axis=1), np.int64),
         points.astype(np.float32),
         depth.astype(np.float32),
         distance.astype(np.float32),
         elevation.astype(np.float32),
         np.arctan2(directions[..., 1], directions[..., 0]).astype(np.float32),
-        horizon,
     )
-
-
-def _row_group(
-    intrinsics: Intrinsics,
-    to_plane: NDArray[np.float64],
-    height: float,
-    rows: tuple[int, int],
-    subrows: int,
-    level: NDArray[np.int64],
-) -> RowGroup:
-    """Rows of the picture (first, after the last) as bands of equal level, with the ground points of their sub-rows."""
-    bands = []
-    for low, high in _runs(level[slice(*rows)]):
-        # Sub-row k of row r lies at r - 1/2 + (k + 1/2) / subrows: the sub-rows divide the row evenly.
-        fine = np.arange((rows[0] + low) * subrows, (rows[0] + high) * subrows)
-        points, _ = _meet_ground(intrinsics.rays((fine + 0.5) / subrows - 0.5) @ to_plane, height)
-        bands.append(RowBand(low * subrows, high * subrows, int(level[rows[0] + low]), points.astype(np.float32)))
-    return RowGroup(*rows, subrows, tuple(bands))
 
 
 def _levels_and_subrows(
@@ -262,12 +209,6 @@ def _levels_and_subrows(
     level = np.floor(np.log2(across / cell) + 0.5).astype(np.int64)
     stretched = along > STRETCH * np.maximum(across, cell)
     return level, np.where(sky.all(axis=1), 0, np.where(stretched, SUBROWS, 1))
-
-
-def _runs(values: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Runs of equal values: first index, index after the last one."""
-    edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
-    return list(pairwise(edges))
 
 
 def _meet_ground(directions: NDArray[np.float64], height: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -113,6 +113,12 @@ class Raster:
         whole = allocate(sum(map(math.prod, shapes)), lambda buffer: self._paint(_split(buffer, shapes)))
         self.pyramid = _split(whole, shapes)
         """Level k (0 is the finest): shape (rows >> k, columns >> k, 4), uint8: shares of ``MATERIALS``."""
+        self.texels: NDArray[np.uint32] = whole.view(np.uint32)
+        """All levels one after the other, four shares in a word, the first one in its lowest byte."""
+        sizes = [(level.shape[0], level.shape[1]) for level in self.pyramid]
+        starts = np.cumsum([0, *map(math.prod, sizes[:-1])])
+        self.levels = np.column_stack([starts, sizes]).astype(np.int64)
+        """Shape (LEVELS, 3), int64: where a level begins in ``texels``, its rows and columns."""
         found = find_overpasses(self._strips) if overpasses else []
         self._patches = [self._paint_overpass(overpass) for overpass in found]
 

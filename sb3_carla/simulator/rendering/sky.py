@@ -9,14 +9,13 @@ from __future__ import annotations
 import functools
 import math
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.simulator.rendering.inverse_perspective import GroundView
 from sb3_carla.simulator.rendering.light import Light
 
-__all__ = ["SkyView", "draw_sky", "paint_sky"]
+__all__ = ["COLUMNS", "ROWS", "SkyView", "paint_sky", "sky_heading"]
 
 COLUMNS = 720
 """Columns of the picture for 360 degrees."""
@@ -40,30 +39,18 @@ class SkyView:
     """
 
     def __init__(self, view: GroundView) -> None:
-        is_sky = np.isinf(view.depth)
-        self.last = int(np.flatnonzero(is_sky.any(axis=1))[-1]) + 1 if is_sky.any() else 0
-        """Row after the last one with sky in it."""
-        self.mask = None if is_sky[: self.last].all() else is_sky[: self.last]
-        """Shape (last, width), bool: pixels of sky; None if all are."""
-        self.columns = (view.azimuth[: self.last] * (COLUMNS / (2.0 * math.pi))).astype(np.float32)
-        self.rows = ((HIGH - view.elevation[: self.last]) * ((ROWS - 1) / (HIGH - LOW))).astype(np.float32)
+        self.columns = (view.azimuth * (COLUMNS / (2.0 * math.pi))).astype(np.float32)
+        """Shape (height, width), float32."""
+        self.rows = ((HIGH - view.elevation) * ((ROWS - 1) / (HIGH - LOW))).astype(np.float32)
+        """Shape (height, width), float32."""
 
 
-def draw_sky(image: Image, view: SkyView, sky: Image, yaw: float) -> None:
+def sky_heading(yaw: float) -> float:
     """
-    Draw the sky into the upper rows of a picture. Pixels of ground in these rows are drawn over later.
-
-    :param image: shape (height, width, 4), uint8 BGRA, changed in place
-    :param view: of the camera
-    :param sky: of :func:`paint_sky`
-    :param yaw: direction of the camera's line of sight in the world [rad]
+    :param yaw: direction of a camera's line of sight in the world [rad]
+    :return: the column of the sky's picture that it looks at
     """
-    if view.last > 0:
-        # The picture covers one and a half turns, so that no line of sight leaves it.
-        shift = (yaw / (2.0 * math.pi)) % 1.0 * COLUMNS + 0.25 * COLUMNS
-        columns = view.columns + np.float32(shift)
-        np.remainder(columns, np.float32(COLUMNS), out=columns)
-        cv2.remap(sky, columns, view.rows, cv2.INTER_LINEAR, dst=image[: view.last], borderMode=cv2.BORDER_REPLICATE)
+    return (yaw / (2.0 * math.pi) + 0.25) % 1.0 * COLUMNS
 
 
 def paint_sky(light: Light, seed: int) -> Image:

@@ -10,6 +10,20 @@ import numpy as np
 
 from sb3_carla.simulator.rendering.mesh import Mesh, Pattern, Shape
 from sb3_carla.simulator.scenery import models
+from sb3_carla.simulator.scenery.palettes import (
+    BRICK,
+    CONCRETE,
+    LEAVES,
+    METALS,
+    NEEDLES,
+    PAINTS,
+    PANES,
+    PLASTER,
+    ROOFS,
+    SIGNALS,
+    SOILS,
+    WOODS,
+)
 from sb3_carla.simulator.scenery.shapes import Color, Look
 
 __all__ = ["Model", "catalogue"]
@@ -27,42 +41,6 @@ IN_BUILDINGS, IN_FOLIAGE, IN_PROPS, IN_WALLS, IN_LIGHTS, IN_PARKED, IN_GROUND = 
         _LAYER.Ground,
     )
 )  # fmt: skip
-
-# Blue, green, red.
-PLASTER: tuple[Color, ...] = (
-    (206, 218, 224), (176, 198, 210), (150, 178, 206), (140, 160, 176), (184, 190, 188), (196, 186, 160),
-    (120, 150, 190), (160, 200, 214), (228, 232, 234), (110, 120, 128),
-)  # fmt: skip
-BRICK: tuple[Color, ...] = ((58, 72, 138), (46, 56, 112), (84, 110, 158), (70, 84, 104), (52, 60, 84), (96, 120, 142))
-CONCRETE: tuple[Color, ...] = ((150, 154, 156), (124, 128, 130), (176, 178, 178), (98, 100, 102), (190, 196, 200))
-ROOFS: tuple[Color, ...] = ((52, 60, 118), (70, 66, 64), (48, 48, 50), (62, 78, 104), (96, 98, 100), (60, 84, 140))
-METALS: tuple[Color, ...] = (
-    (150, 152, 154),
-    (110, 112, 114),
-    (78, 80, 80),
-    (52, 54, 54),
-    (60, 84, 60),
-    (180, 184, 186),
-)
-WOODS: tuple[Color, ...] = ((60, 84, 112), (44, 62, 84), (92, 118, 142), (70, 76, 82), (206, 212, 214), (30, 40, 56))
-PANES: tuple[Color, ...] = ((60, 52, 44), (88, 78, 64), (40, 36, 34), (120, 108, 92), (70, 80, 84))
-SIGNALS: tuple[Color, ...] = (
-    (40, 40, 190),
-    (170, 90, 30),
-    (40, 190, 230),
-    (60, 130, 40),
-    (220, 224, 226),
-    (40, 110, 230),
-)
-LEAVES: tuple[Color, ...] = (
-    (34, 92, 60), (40, 110, 84), (30, 74, 52), (48, 128, 112), (36, 84, 92), (44, 70, 116), (28, 58, 44), (60, 120, 96),
-)  # fmt: skip
-NEEDLES: tuple[Color, ...] = ((30, 62, 38), (38, 78, 54), (26, 48, 34), (48, 84, 60))
-PAINTS: tuple[Color, ...] = (
-    (228, 230, 230), (30, 30, 32), (120, 122, 124), (170, 174, 176), (36, 32, 140), (120, 60, 30), (60, 62, 64),
-    (60, 96, 50), (50, 160, 210), (150, 170, 186),
-)  # fmt: skip
-SOILS: tuple[Color, ...] = ((96, 116, 132), (70, 92, 106), (120, 132, 138), (52, 94, 78))
 
 
 @dataclass(frozen=True, slots=True)
