@@ -20,10 +20,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering import mesh
 from sb3_carla.simulator.rendering.mesh import Pattern, Shape
 
-__all__ = ["COLORS", "FACET", "LENS", "SAMPLE", "clear", "clip_near", "darken", "fill", "kernel", "make_canvas"]
+__all__ = [
+    "COLORS", "FACET", "LENS", "SAMPLE", "VERSION", "clear", "clip_near", "darken", "fill", "kernel", "make_canvas",
+]  # fmt: skip
 
 NEAR = 0.1
 """Depth of the near plane [m]."""
@@ -76,12 +77,16 @@ LENS = np.dtype(
 """Record: the camera of a canvas."""
 
 # What numba keeps on disk is thrown away when the function's own file changes, not when a function that it calls does.
-# The kernels of the scene call those of this file: a name that changes with it makes their compiled form another one.
-_VERSION = zlib.crc32(b"".join(Path(path).read_bytes() for path in (__file__, mesh.__file__)))
+_SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+VERSION = f"version_{zlib.crc32(_SOURCES):08x}", "i8"
+"""
+Field without use. Its name changes with any file of this folder: a kernel that gets a record with it is compiled anew.
+Kernels that call those of another file must have one.
+"""
 
 FACET = np.dtype(
     [
-        (f"version_{_VERSION:08x}", "i8"),  # not used
+        VERSION,
         ("world", "f8", (4, 3)),  # corners in the world
         ("seen", "f8", (4, 3)),  # corners in camera axes; u = v = 0 at the first one
         ("clipped", "f8", (MAX_CORNERS, 3)),  # those in front of the near plane

@@ -33,8 +33,8 @@ def warm_up() -> None:
             fcntl.flock(source, fcntl.LOCK_EX)  # given back with the file
         nothing = static_scene(np.zeros(0, FACE), np.zeros(0, SPRITE))
         raster = SimpleNamespace(
-            pyramid=[np.zeros((1, 1, 4), np.uint8)] * LEVELS, verge=(0, 0, 0, 0), origin=(0.0, 0.0), cell=0.1,
-            select_roads=lambda *_: None,
+            texels=np.zeros(LEVELS, np.uint32), levels=np.array([(k, 1, 1) for k in range(LEVELS)], np.int64),
+            origin=(0.0, 0.0), cell=0.1, select_roads=lambda *_: None,
         )  # fmt: skip
         nowhere = SimpleNamespace(raster=raster, scene=nothing, lamps=np.zeros((0, 3)), seed=0, is_flat=True)
         body = Body(Pose(x=5.0), (1.0, 1.0, 1.0))

@@ -14,7 +14,7 @@ from small_towns import straight_town
 
 from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.physics.dynamics import Ground
-from sb3_carla.simulator.rendering import ground_shading, rasteriser, scene
+from sb3_carla.simulator.rendering import ground_shading, picture, rasteriser, scene
 from sb3_carla.simulator.rendering.bodies import Body
 from sb3_carla.simulator.rendering.camera import Camera
 from sb3_carla.simulator.rendering.warm_up import warm_up
@@ -25,7 +25,7 @@ def signatures() -> dict[str, int]:
     """Number of compiled forms of each kernel."""
     return {
         f"{module.__name__}.{name}": len(found.nopython_signatures)
-        for module in (rasteriser, scene, ground_shading)
+        for module in (rasteriser, scene, ground_shading, picture)
         for name, found in vars(module).items()
         if hasattr(found, "nopython_signatures")
     }
@@ -35,6 +35,7 @@ def test_nothing_is_left_to_compile() -> None:
     warm_up()
     before = signatures()
     assert before["sb3_carla.simulator.rendering.scene.draw_scene"] == 1
+    assert before["sb3_carla.simulator.rendering.picture.compose_picture"] == 1
     town, eye, flat = straight_town(outer=("sidewalk",)), Pose(x=50.0, y=1.75, z=2.0), Ground(0.0)
     body = Body(Pose(x=60.0, y=1.75, z=1.0), (1.0, 1.0, 1.0))
     for camera in (Camera(84, 84, 0.5 * math.pi), Camera(200, 150, 0.5 * math.pi)):
