@@ -139,7 +139,8 @@ def grain_levels(depth: NDArray[np.float32], focal: float) -> NDArray[np.uint8]:
 def _grain(tile: NDArray[np.int8], level: int, i: int, j: int) -> float:
     """Noise of one level of the tile; i and j are texels of level 0."""
     mask = (TILE >> level) - 1
-    return tile[level, (i >> level) & mask, (j >> level) & mask] * (1.0 / 40.0)
+    grain: float = tile[level, (i >> level) & mask, (j >> level) & mask] * (1.0 / 40.0)
+    return grain
 
 
 @kernel
