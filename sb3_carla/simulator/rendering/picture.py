@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sb3_carla.simulator.rendering.ground_shading import NEUTRAL, NO_GROUND, shade_ground
 from sb3_carla.simulator.rendering.inverse_perspective import SUBROWS
-from sb3_carla.simulator.rendering.rasteriser import inlined, kernel
+from sb3_carla.simulator.rendering.kernels import inlined, kernel
 from sb3_carla.simulator.rendering.sky import COLUMNS, ROWS
 
 __all__ = ["compose_picture"]

@@ -11,20 +11,17 @@ Camera axes are forward, right, up. A sample's line of sight is (1, (column - ce
 from __future__ import annotations
 
 import math
-import zlib
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering import mesh
+from sb3_carla.simulator.rendering.kernels import VERSION, inlined, kernel
 from sb3_carla.simulator.rendering.mesh import Pattern, Shape
 
 __all__ = [
-    "COLORS", "FACET", "LENS", "MEAN", "SAMPLE", "clear", "clip_near", "darken", "fill", "inlined", "is_coarse",
-    "kernel", "make_canvas", "project",
+    "COLORS", "FACET", "LENS", "MEAN", "SAMPLE", "clear", "clip_near", "darken", "fill", "is_coarse", "make_canvas",
+    "project",
 ]  # fmt: skip
 
 NEAR = 0.1
@@ -38,38 +35,6 @@ MAX_CORNERS = 5
 """A quadrilateral that is cut by the near plane has up to five corners."""
 STOREY_HEIGHT = 3.0
 """Of ``Pattern.WINDOWS`` [m]."""
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def kernel(function: Function) -> Function:
-    """
-    Compile a function at its first call. The result is kept on disk, where a folder for it can be written to.
-
-    Arrays are not counted as used while they are read (``_nrt``): kernels make none, and the counting takes a tenth of
-    the time.
-
-    :param function: to compile; divisions by zero give infinity in it, as in numpy
-    """
-    return _compiled(function)
-
-
-def inlined(function: Function) -> Function:
-    """
-    As :func:`kernel`, for small parts of other kernels: a call would pass every array as seven words on the stack.
-
-    :param function: to compile into those that call it
-    """
-    return _compiled(function, forceinline=True)
-
-
-def _compiled(function: Function, **options: bool) -> Function:
-    try:
-        return cast(Function, njit(cache=True, error_model="numpy", _nrt=False, **options)(function))
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written to
-        return cast(Function, njit(error_model="numpy", _nrt=False, **options)(function))
-
 
 PLAIN, WINDOWS, COURSES, PLANKS = (int(p) for p in (Pattern.PLAIN, Pattern.WINDOWS, Pattern.COURSES, Pattern.PLANKS))
 FOLIAGE, BARS, RAILS, STRIPES = (int(p) for p in (Pattern.FOLIAGE, Pattern.BARS, Pattern.RAILS, Pattern.STRIPES))
@@ -96,13 +61,9 @@ LENS = np.dtype(
 )
 """Record: the camera of a canvas."""
 
-# What numba keeps on disk is thrown away when the function's own file changes, not when a function that it calls does.
-# The kernels of the scene call those of this file: a name that changes with it makes their compiled form another one.
-_VERSION = zlib.crc32(b"".join(Path(path).read_bytes() for path in (__file__, mesh.__file__)))
-
 FACET = np.dtype(
     [
-        (f"version_{_VERSION:08x}", "i8"),  # not used
+        VERSION,
         ("world", "f8", (4, 3)),  # corners in the world
         ("seen", "f8", (4, 3)),  # corners in camera axes; u = v = 0 at the first one
         ("clipped", "f8", (MAX_CORNERS, 3)),  # those in front of the near plane

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_carla.simulator.rendering.kernels import kernel
 from sb3_carla.simulator.rendering.mesh import Mesh
-from sb3_carla.simulator.rendering.rasteriser import clear, kernel
+from sb3_carla.simulator.rendering.rasteriser import clear
 from sb3_carla.simulator.rendering.scene_drawing import darken_below, draw_face, draw_sprite
 from sb3_carla.simulator.rendering.visibility import in_sight, meet_body_face, meet_fixed_face, meet_sprite
 

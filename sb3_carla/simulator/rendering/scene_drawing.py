@@ -8,18 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_carla.simulator.rendering.kernels import inlined, kernel
 from sb3_carla.simulator.rendering.mesh import Pattern, Shape
-from sb3_carla.simulator.rendering.rasteriser import (
-    COLORS,
-    MEAN,
-    clip_near,
-    darken,
-    fill,
-    inlined,
-    is_coarse,
-    kernel,
-    project,
-)
+from sb3_carla.simulator.rendering.rasteriser import COLORS, MEAN, clip_near, darken, fill, is_coarse, project
 from sb3_carla.simulator.rendering.visibility import SEEN, SHADED, ground_height, in_view, see
 
 __all__ = ["darken_below", "draw_face", "draw_sprite"]
@@ -161,7 +152,7 @@ def _packed(
     lit: bool,
 ) -> int:
     """One colour as in ``SAMPLE``: ``part`` of the second one, ``bright`` times as bright, in this light and air."""
-    packed = item.tag << 24
+    packed: int = item.tag << 24
     for k in range(3):
         light = min(lighting.ambient[k] + lighting.sun[k] * towards_sun + headlight, 1.5)
         own = bright * lighting.tints[item.tag, k] * (item.color[k] + part * (item.color2[k] - item.color[k]))

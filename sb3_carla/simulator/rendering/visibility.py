@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sb3_carla.simulator.rendering.kernels import inlined
 from sb3_carla.simulator.rendering.mesh import Pattern
-from sb3_carla.simulator.rendering.rasteriser import inlined
 
 __all__ = [
     "SEEN", "SHADED", "ground_height", "in_sight", "in_view", "meet_body_face", "meet_fixed_face", "meet_sprite", "see",
@@ -23,7 +23,8 @@ _BARS, _RAILS = int(Pattern.BARS), int(Pattern.RAILS)
 @inlined
 def ground_height(lens: Any, x: float, y: float) -> float:
     """Height of the road plane at a point [m]."""
-    return lens.plane[0] + lens.plane[1] * (x - lens.place[0]) + lens.plane[2] * (y - lens.place[1])
+    height: float = lens.plane[0] + lens.plane[1] * (x - lens.place[0]) + lens.plane[2] * (y - lens.place[1])
+    return height
 
 
 @inlined
@@ -38,7 +39,8 @@ def see(lens: Any, facet: Any, corner: int, x: float, y: float, z: float) -> Non
 def _large(lens: Any, dx: float, dy: float, size: float) -> bool:
     """Whether something of this size [m], so far away from the camera, is larger than ``SMALLEST``."""
     size *= lens.focal
-    return (dx * dx + dy * dy) * (SMALLEST * SMALLEST) < size * size
+    large: bool = (dx * dx + dy * dy) * (SMALLEST * SMALLEST) < size * size
+    return large
 
 
 @inlined
@@ -48,7 +50,7 @@ def in_sight(lens: Any, x: float, y: float, z: float, radius: float) -> bool:
     ahead = lens.axes[0, 0] * dx + lens.axes[0, 1] * dy + lens.axes[0, 2] * dz
     right = lens.axes[1, 0] * dx + lens.axes[1, 1] * dy + lens.axes[1, 2] * dz
     up = lens.axes[2, 0] * dx + lens.axes[2, 1] * dy + lens.axes[2, 2] * dz
-    return (
+    return bool(
         ahead > -radius
         and abs(right) < lens.spread[0] * ahead + lens.stretch[0] * radius
         and abs(up) < lens.spread[1] * ahead + lens.stretch[1] * radius
@@ -106,7 +108,8 @@ def meet_fixed_face(lens: Any, facet: Any, face: Any, lighting: Any, slant: floa
 @inlined
 def _turned(axes: Any, vector: Any, k: int) -> float:
     """Component k in the world of a vector in a body's axes."""
-    return axes[0, k] * vector[0] + axes[1, k] * vector[1] + axes[2, k] * vector[2]
+    turned: float = axes[0, k] * vector[0] + axes[1, k] * vector[1] + axes[2, k] * vector[2]
+    return turned
 
 
 @inlined

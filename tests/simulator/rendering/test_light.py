@@ -120,7 +120,7 @@ PAINTED = Look(
 
 
 def test_looks_are_the_grounds_colours_in_clear_daylight() -> None:
-    colors = build_appearance(Weather(), PAINTED, 7).ground[0]["colors"]
+    colors = build_appearance(Weather(), PAINTED, 7).ground[0]["tones"][:, :3]
     found = dict(zip(GROUND_MATERIALS, colors.tolist(), strict=True))
     assert found["road"] == pytest.approx([200.0, 190.0, 180.0])
     assert found["verge"] == found["verge2"] == pytest.approx([10.0, 20.0, 30.0])
