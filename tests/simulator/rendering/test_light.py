@@ -125,7 +125,7 @@ def test_looks_are_the_grounds_colours_in_clear_daylight() -> None:
     assert found["road"] == pytest.approx([200.0, 190.0, 180.0])
     assert found["verge"] == found["verge2"] == pytest.approx([10.0, 20.0, 30.0])
     assert found["white"] == pytest.approx([40.0, 50.0, 60.0])
-    own = build_appearance(Weather(), Look(), 7).ground[0]["colors"]
+    own = build_appearance(Weather(), Look(), 7).ground[0]["tones"][:, :3]
     np.testing.assert_array_equal(colors[3], own[3])  # pavements keep the town's own stone
 
 
