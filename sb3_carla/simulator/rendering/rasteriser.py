@@ -48,7 +48,6 @@ def kernel(function: Any) -> Any:
         return njit(error_model="numpy")(function)
 
 
-
 PLAIN, WINDOWS, COURSES, PLANKS = (int(p) for p in (Pattern.PLAIN, Pattern.WINDOWS, Pattern.COURSES, Pattern.PLANKS))
 FOLIAGE, BARS, RAILS, STRIPES = (int(p) for p in (Pattern.FOLIAGE, Pattern.BARS, Pattern.RAILS, Pattern.STRIPES))
 RECTANGLE, ELLIPSE, CROWN, CONE = (int(s) for s in (Shape.RECTANGLE, Shape.ELLIPSE, Shape.CROWN, Shape.CONE))
