@@ -47,7 +47,7 @@ class EmbeddedServer(ServerProcess):
     It watches its parent: it ends within a second after this process was killed.
 
     :param town: built-in town, or path of an OpenDRIVE file
-    :param timeout: how long the server may take to start [s]
+    :param timeout: how long the server may take to start [s]; the first one ever compiles for some twelve seconds
     :raises TownNotFoundError: if there is no such town
     :raises MapError: if the map cannot be used
     :raises ServerStartError: if the server ends, or is not ready in time
@@ -55,7 +55,7 @@ class EmbeddedServer(ServerProcess):
 
     packaged = True
 
-    def __init__(self, town: str, *, timeout: float = 30.0) -> None:
+    def __init__(self, town: str, *, timeout: float = 120.0) -> None:
         self._rasters: RasterMemory | None = RasterMemory.of_this_process()
         command = [sys.executable, "-c", START_SCRIPT, "--port", "0", "--town", town]
         command += ["--parent-pid", str(os.getpid()), "--shared-rasters", str(self._rasters.fd)]

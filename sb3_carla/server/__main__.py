@@ -13,6 +13,7 @@ import cv2
 from sb3_carla.errors import CarlaLaneError
 from sb3_carla.server.server import Server
 from sb3_carla.simulator.rendering.shared_rasters import SharedRasters
+from sb3_carla.simulator.rendering.warm_up import warm_up
 from sb3_carla.simulator.roads.built_in_towns import BUILT_IN_TOWNS
 
 EXIT_CANNOT_START = 1
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cv2.setNumThreads(1)
     if options.parent_pid is not None:
         _continue_when_the_parent_dies()
+    warm_up()
     try:
         server = Server(
             options.town,

@@ -55,8 +55,8 @@ class Obstacles:
         low = np.floor(np.stack([x - reach_x, y - reach_y], axis=1) / CELL).astype(int).tolist()
         high = np.floor(np.stack([x + reach_x, y + reach_y], axis=1) / CELL).astype(int).tolist()
         self._cells: dict[tuple[int, int], list[tuple[float, float, float, int]]] = {}
-        solids = zip(x.tolist(), y.tolist(), self._radii.tolist(), range(len(x)), strict=True)
-        for solid, (left, upper), (right, lower) in zip(solids, low, high, strict=True):
+        places = zip(x.tolist(), y.tolist(), self._radii.tolist(), range(len(x)), strict=True)
+        for solid, (left, upper), (right, lower) in zip(places, low, high, strict=True):
             for column in range(left, right + 1):
                 for row in range(upper, lower + 1):
                     self._cells.setdefault((column, row), []).append(solid)

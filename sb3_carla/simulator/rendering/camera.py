@@ -1,10 +1,10 @@
 """
 The camera: sky, ground, and what stands on it, in perspective.
 
-To draw a frame, the sky is looked up in its picture. The ground points that the pixels see are rotated and shifted into
-the town (one affine map for each band of rows); ``cv2.remap`` looks up their materials, which become colours in this
-light and these shadows. What stands is rasterised over both. Equal arguments give equal pictures, bit for bit, whatever
-was rendered before: each cached entry is computed from its (rounded) key.
+To draw a frame, what stands is rasterised. Where it hides nothing, the ground points that the pixels see are rotated
+and shifted into the town, whose raster tells their materials, which become colours in this light and these shadows. The
+sky is looked up in its picture. Equal arguments give equal pictures, bit for bit, whatever was rendered before: each
+cached entry is computed from its (rounded) key.
 
 At these sizes OpenCV's threads only cost time: processes that render should call ``cv2.setNumThreads(1)``.
 """

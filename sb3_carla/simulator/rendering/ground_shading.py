@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering.rasteriser import kernel
+from sb3_carla.simulator.rendering.rasteriser import VERSION, kernel
 
 __all__ = [
     "FRAME", "GROUND", "GROUND_MATERIALS", "NEUTRAL", "NO_GROUND", "grain_levels", "ground_colors", "noise_tile",
@@ -41,6 +41,7 @@ GROUND_MATERIALS = ("verge", "verge2", "road", "stone", "white", "yellow")
 
 GROUND = np.dtype(
     [
+        VERSION,
         ("colors", "f8", (len(GROUND_MATERIALS), 3)),  # blue, green, red
         ("contrasts", "f8", (len(GROUND_MATERIALS),)),  # standard deviation of the texture [grey levels]
         ("glare", "f8"),  # brightness of the sun's mirror image on the road [grey levels]
@@ -138,7 +139,8 @@ def grain_levels(depth: NDArray[np.float32], focal: float) -> NDArray[np.uint8]:
 def _grain(tile: NDArray[np.int8], level: int, i: int, j: int) -> float:
     """Noise of one level of the tile; i and j are texels of level 0."""
     mask = (TILE >> level) - 1
-    return tile[level, (i >> level) & mask, (j >> level) & mask] * (1.0 / 40.0)
+    grain: float = tile[level, (i >> level) & mask, (j >> level) & mask] * (1.0 / 40.0)
+    return grain
 
 
 @kernel

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering import mesh
 from sb3_carla.simulator.rendering.mesh import Pattern, Shape
 
-__all__ = ["COLORS", "FACET", "LENS", "SAMPLE", "clear", "clip_near", "darken", "fill", "kernel", "make_canvas"]
+__all__ = [
+    "COLORS", "FACET", "LENS", "SAMPLE", "VERSION", "clear", "clip_near", "darken", "fill", "kernel", "make_canvas",
+]  # fmt: skip
 
 NEAR = 0.1
 """Depth of the near plane [m]."""
@@ -36,17 +38,19 @@ STOREY_HEIGHT = 3.0
 """Of ``Pattern.WINDOWS`` [m]."""
 
 
-def kernel(function: Any) -> Any:
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function) -> Function:
     """
     Compile a function at its first call. The result is kept on disk, where a folder for it can be written to.
 
-    :param function: divisions by zero give infinity in it, as in numpy
+    :param function: to compile; divisions by zero give infinity in it, as in numpy
     """
     try:
-        return njit(cache=True, error_model="numpy")(function)
+        return cast(Function, njit(cache=True, error_model="numpy")(function))
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to
-        return njit(error_model="numpy")(function)
-
+        return cast(Function, njit(error_model="numpy")(function))
 
 PLAIN, WINDOWS, COURSES, PLANKS = (int(p) for p in (Pattern.PLAIN, Pattern.WINDOWS, Pattern.COURSES, Pattern.PLANKS))
 FOLIAGE, BARS, RAILS, STRIPES = (int(p) for p in (Pattern.FOLIAGE, Pattern.BARS, Pattern.RAILS, Pattern.STRIPES))
@@ -72,12 +76,16 @@ LENS = np.dtype(
 """Record: the camera of a canvas."""
 
 # What numba keeps on disk is thrown away when the function's own file changes, not when a function that it calls does.
-# The kernels of the scene call those of this file: a name that changes with it makes their compiled form another one.
-_VERSION = zlib.crc32(b"".join(Path(path).read_bytes() for path in (__file__, mesh.__file__)))
+_SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+VERSION = f"version_{zlib.crc32(_SOURCES):08x}", "i8"
+"""
+Field without use. Its name changes with any file of this folder: a kernel that gets a record with it is compiled anew.
+Kernels that call those of another file must have one.
+"""
 
 FACET = np.dtype(
     [
-        (f"version_{_VERSION:08x}", "i8"),  # not used
+        VERSION,
         ("world", "f8", (4, 3)),  # corners in the world
         ("seen", "f8", (4, 3)),  # corners in camera axes; u = v = 0 at the first one
         ("clipped", "f8", (MAX_CORNERS, 3)),  # those in front of the near plane

@@ -96,10 +96,10 @@ def _worn_lane(strip: LaneStrip, rng: np.random.Generator, wear: float) -> Itera
         reach = 0.12 if across else rng.uniform(3.0, 20.0)
         yield lane.polygon(lane.patch(begin, begin + reach, low, high), Surface.TAR, ROADWAY_ORDER)
     for _ in range(rng.poisson(length / 90.0)):
-        middle = lane.points(np.array([rng.uniform(lane.start, lane.end)]), rng.uniform(0.25, 0.75))
+        centre = lane.points(np.array([rng.uniform(lane.start, lane.end)]), rng.uniform(0.25, 0.75))
         angles = np.arange(8) * (np.pi / 4.0)
         yield lane.polygon(
-            middle + 0.35 * np.stack([np.cos(angles), np.sin(angles)], axis=1), Surface.IRON, ROADWAY_ORDER
+            centre + 0.35 * np.stack([np.cos(angles), np.sin(angles)], axis=1), Surface.IRON, ROADWAY_ORDER
         )
     for _ in range(rng.poisson(max(wear - 0.2, 0.0) * length / 2.5)):  # paint that is gone
         begin, edge = rng.uniform(lane.start, lane.end), rng.choice((0.0, 1.0))

@@ -230,7 +230,8 @@ def draw_scene(
 @kernel
 def _ground(lens: Any, x: float, y: float) -> float:
     """Height of the road plane at a point [m]."""
-    return lens.plane[0] + lens.plane[1] * (x - lens.place[0]) + lens.plane[2] * (y - lens.place[1])
+    height: float = lens.plane[0] + lens.plane[1] * (x - lens.place[0]) + lens.plane[2] * (y - lens.place[1])
+    return height
 
 
 @kernel
@@ -245,7 +246,8 @@ def _see(lens: Any, facet: Any, corner: int, x: float, y: float, z: float) -> No
 def _large(lens: Any, x: float, y: float, width: float, height: float) -> bool:
     """Whether something of this size at a point is larger than ``SMALLEST``."""
     dx, dy, size = x - lens.place[0], y - lens.place[1], lens.focal * max(width, height)
-    return (dx * dx + dy * dy) * (SMALLEST * SMALLEST) < size * size
+    large: bool = (dx * dx + dy * dy) * (SMALLEST * SMALLEST) < size * size
+    return large
 
 
 @kernel
@@ -413,7 +415,7 @@ def _packed(
     lit: bool,
 ) -> int:
     """One colour as in ``SAMPLE``: ``part`` of the second one, ``bright`` times as bright, in this light and air."""
-    packed = item.tag << 24
+    packed: int = item.tag << 24
     for k in range(3):
         light = min(lighting.ambient[k] + lighting.sun[k] * towards_sun + headlight, 1.5)
         own = bright * lighting.tints[item.tag, k] * (item.color[k] + part * (item.color2[k] - item.color[k]))

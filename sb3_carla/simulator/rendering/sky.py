@@ -108,7 +108,7 @@ def _ridge(seed: int) -> NDArray[np.float64]:
     frequency = np.arange(COLUMNS // 2 + 1)
     amplitude = np.where((frequency > 0) & (frequency < 150), np.maximum(frequency, 1.0) ** -1.3, 0.0)
     hills = np.fft.irfft(np.fft.rfft(rng.standard_normal(COLUMNS)) * amplitude)
-    ridge = math.radians(rng.uniform(0.3, 2.5)) * np.maximum(0.6 + hills / hills.std(), 0.0)
+    ridge: NDArray[np.float64] = math.radians(rng.uniform(0.3, 2.5)) * np.maximum(0.6 + hills / hills.std(), 0.0)
     for _ in range(rng.integers(0, 60)):  # houses
         first, width = rng.integers(0, COLUMNS), rng.integers(2, 10)
         part = slice(first, first + width)

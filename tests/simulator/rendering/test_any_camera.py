@@ -59,7 +59,7 @@ def check(name: str, size: tuple[int, int], fov: float, pose: Pose, weather: Wea
 
 
 @pytest.mark.parametrize("name", ["street", "slope"])
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.tuples(st.integers(1, 200), st.integers(1, 200)), st.floats(0.01, 3.1), poses, weathers, bodies)
 def test_small_towns(
     name: str, size: tuple[int, int], fov: float, pose: Pose, weather: Weather, others: list[Body]

@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 from paths import ROOT, TESTS
 
+from sb3_carla.simulator.rendering import picture, scene
+from sb3_carla.simulator.rendering.ground_shading import GROUND
+from sb3_carla.simulator.rendering.rasteriser import FACET, VERSION
+from sb3_carla.simulator.rendering.warm_up import warm_up
+
 RENDER = """
 import math, small_towns
 from sb3_carla.simulator.geometry import Pose
@@ -39,6 +44,14 @@ def pixels_of_a_car(package: Path, **variables: str) -> int:
 def package(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "sb3_carla", tmp_path / "sb3_carla", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
+
+
+def test_kernels_that_call_those_of_another_file_get_a_record_that_changes_with_it() -> None:
+    warm_up()
+    for function, record in ((scene.draw_scene, FACET), (picture.compose_picture, GROUND)):
+        (signature,) = function.nopython_signatures
+        assert VERSION[0] in record.names
+        assert VERSION[0] in str(signature)
 
 
 @pytest.mark.long

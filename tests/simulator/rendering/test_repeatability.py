@@ -34,11 +34,11 @@ Picture = NDArray[np.uint8]
 def episode(
     town: Town, spawn: int, weather: str, look: Look | None = None, hidden: int = 0
 ) -> Callable[[Camera], list[Picture]]:
-    """A drive of four frames behind another car, in all three kinds of picture."""
+    """A drive of two frames behind another car, in all three kinds of picture."""
 
     def draw(camera: Camera) -> list[Picture]:
         pictures = []
-        for step in range(4):
+        for step in range(2):
             car = compose(town.spawn_points[spawn], Pose(x=2.0 * step, yaw=0.02 * step))
             eye = compose(car, MOUNT)
             ground = town.ground(eye.x, eye.y, car.z)
