@@ -1,8 +1,9 @@
-"""Make a small file of a trained model to give away: weights in half precision, without what only training needs."""
+"""Make a small file of a trained model to give away: weights in bfloat16, without what only a training needs."""
 
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ import torch as th
 
 __all__ = ["export_model"]
 
-WEIGHTS = "policy.pth"
+DATA, WEIGHTS = "data", "policy.pth"
+OF_THE_TRAINING = ("_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer", "ep_success_buffer")
+"""Attributes of a model that say where its training was."""
 
 
 def export_model(source: Path, target: Path) -> None:
     """
-    Write a smaller copy of a model. ``TD3.load`` and ``load_policy`` read it like any other; weights are rounded to
-    half precision (11 bits), target networks are copies of the networks, and the optimizers forget their moments.
+    Write a smaller copy of a model. ``TD3.load`` and ``load_policy`` read it like any other. Weights are rounded to
+    bfloat16 (8 bits and an exponent), target networks become copies of the networks, and the optimizers forget their
+    moments.
 
     :param source: ``.zip`` that :class:`sb3_carla.TD3` saved
     :param target: ``.zip`` to write
@@ -28,27 +32,29 @@ def export_model(source: Path, target: Path) -> None:
     ):
         for name in archive.namelist():
             data = archive.read(name)
-            if name == WEIGHTS:
-                data = _written(_halved(_read(data)))
+            if name == DATA:
+                data = json.dumps({**json.loads(data), **dict.fromkeys(OF_THE_TRAINING)}).encode()
+            elif name == WEIGHTS:
+                data = _written(_rounded(_read(data)))
             elif name.endswith(".optimizer.pth"):
                 data = _written({**_read(data), "state": {}})
             small.writestr(name, data)
 
 
-def _halved(weights: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
-    """Half precision; a target network's tensors are those of its network, which are then written once."""
-    halves: dict[str, th.Tensor] = {}
+def _rounded(weights: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
+    """Rounded; a target network's tensors are those of its network, which are then written once."""
+    rounded: dict[str, th.Tensor] = {}
     for name, tensor in weights.items():
         network = name.replace("_target.", ".", 1)
         if network != name and network in weights:
-            halves[name] = halves.setdefault(network, _half(weights[network]))
+            rounded[name] = rounded.setdefault(network, _round(weights[network]))
         else:
-            halves.setdefault(name, _half(tensor))
-    return halves
+            rounded.setdefault(name, _round(tensor))
+    return rounded
 
 
-def _half(tensor: th.Tensor) -> th.Tensor:
-    return tensor.half() if tensor.is_floating_point() else tensor
+def _round(tensor: th.Tensor) -> th.Tensor:
+    return tensor.bfloat16() if tensor.is_floating_point() else tensor
 
 
 def _read(data: bytes) -> Any:
