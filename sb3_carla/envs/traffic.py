@@ -256,11 +256,12 @@ class Traffic:
             return
         self._ticks += 1
         x, y, dt = agent.x, agent.y, self._session.delta_seconds
-        everyone = np.array([*self._positions, _row(x, y, agent.heading, agent.speed)])  # (n + 1, 4)
+        everyone = np.empty((len(self._cars) + 1, 4))
+        everyone[:-1], everyone[-1] = self._positions, _row(x, y, agent.heading, agent.speed)
         moved = []
-        for index, car in enumerate(self._cars):
+        for index, (car, (car_x, car_y, *_)) in enumerate(zip(self._cars, self._positions.tolist(), strict=True)):
             its_turn = (self._ticks + index) % PERIOD == 0
-            distance = max(abs(everyone[index, 0] - x), abs(everyone[index, 1] - y))
+            distance = max(abs(car_x - x), abs(car_y - y))
             ticks = PERIOD if distance > FAR else 2 if distance > AWAY else 1
             if its_turn:
                 self._decide(car, index, everyone)
