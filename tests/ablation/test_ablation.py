@@ -71,7 +71,7 @@ def test_only_the_published_policy_loss_lets_the_actors_cnn_raise_q(policy_loss:
     features = encode(networks, model.critic, batch.observations).detach()
     losses = []
     for _ in range(30):
-        loss = model._losses.actor(networks, batch, features)
+        loss, _ = model._losses.actor(networks, batch, features)
         losses.append(float(loss.detach()))
         model._descend("actor", loss)
     gradient = norm(model.actor.features_extractor.parameters())
@@ -253,7 +253,11 @@ def test_results_of_other_settings_are_made_anew(tmp_path: Path) -> None:
     told: list[str] = []
     path = tmp_path / "published" / "seed_1" / RESULT
     path.parent.mkdir(parents=True)
-    done = {"variant": "published", "seed": 1, **_settings(load_variant("published"), episodes=2, decisions=None)}
+    done = {
+        "variant": "published",
+        "seed": 1,
+        **_settings(load_variant("published"), episodes=2, decisions=None, recordings=()),
+    }
     assert (done["decisions"], done["episodes"]) == (4000, 2)
 
     def left(change: dict[str, Any], **arguments: Any) -> int:

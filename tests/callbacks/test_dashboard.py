@@ -61,7 +61,8 @@ def test_every_chart_is_filled_by_a_training(logged: Path) -> None:
     assert not any("Policy" in title for title in found)
     for title, patterns in found.items():
         matched = [tag for tag in scalars for pattern in patterns if re.match(pattern, tag)]
-        assert matched or title == "Alerts", f"{title} stays empty: {patterns}"
+        # Nothing is amiss, and these critics see pictures: there is no state to predict.
+        assert matched or title in ("Alerts", "Error of the predicted state"), f"{title} stays empty: {patterns}"
     assert set(scalars["limits/critic_grad_norm"].values) == {2.5}
     assert set(scalars["limits/actor_grad_norm"].values) == {1.0}
     for name in ("actor", "critic"):
