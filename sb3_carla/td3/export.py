@@ -13,7 +13,9 @@ import torch as th
 __all__ = ["export_model"]
 
 DATA, WEIGHTS = "data", "policy.pth"
-OF_THE_TRAINING = ("_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer", "ep_success_buffer")
+OF_THE_TRAINING = (
+    "_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer", "ep_success_buffer", "tensorboard_log",
+)  # fmt: skip
 """Attributes of a model that say where its training was."""
 
 
@@ -31,6 +33,8 @@ def export_model(source: Path, target: Path) -> None:
         zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as small,
     ):
         for name in archive.namelist():
+            if name == "system_info.txt":  # of whoever trained it
+                continue
             data = archive.read(name)
             if name == DATA:
                 data = json.dumps({**json.loads(data), **dict.fromkeys(OF_THE_TRAINING)}).encode()
