@@ -175,12 +175,9 @@ def test_named_files_exist(page: str) -> None:
 
 def table(text: str) -> dict[str, dict[str, str]]:
     """The first table with a row "success": row to column to cell."""
-    rows = [
-        [cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("| ")
-    ]
-    start = next(i for i, row in enumerate(rows) if row[0] == "success") - 2
-    lines = rows[start:]
-    return {row[0]: dict(zip(lines[0][1:], row[1:], strict=True)) for row in lines[2:] if len(row) == len(lines[0])}
+    blocks = (block for block in text.split("\n\n") if re.search(r"^\| success \|", block, re.MULTILINE))
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in next(blocks).splitlines()]
+    return {row[0]: dict(zip(rows[0][1:], row[1:], strict=True)) for row in rows[2:]}
 
 
 def test_readme_is_short_and_its_results_are_those_of_the_results_page() -> None:
