@@ -45,7 +45,7 @@ def test_untrained_model_and_scripted_driver(tmp_path: Path, monkeypatch: pytest
             grey, behind = np.ptp(picture[:, :168], axis=2), np.ptp(picture[:, 168:], axis=2)
             assert grey.mean() < 10.0 < behind.mean()  # left without colour, but for the palette's
             sky, road = picture[:20].mean(), picture[-20:].mean()
-            assert sky > road + 50.0
+            assert sky > road + 20.0  # the asphalt is lighter than it was: 116, not 70
     assert len(pictures) == 3, "the scripted driver drives"
 
 
