@@ -31,6 +31,8 @@ PIECE = 4.0
 """Length of a piece of wall in a bend, half of that on a straight [m]."""
 STRAIGHT = 0.07
 """Pieces whose directions differ by less are joined [rad]."""
+FOLD = 0.6 * math.pi
+"""A line that turns by more than this folds back: its pieces there are not neighbours [rad]."""
 SEAM = 0.03
 """Half the gap between the solids of neighbouring pieces of wall [m]."""
 
@@ -205,21 +207,27 @@ class Site:
                 pieces, scale = pieces[clears], scale[clears]
                 cells = self.grid.indices(_moved(scale * footprint, middle[pieces], yaw[pieces]))  # (k, q)
                 footprints.update(zip(pieces.tolist(), cells, strict=True))
-            kept = np.array(self._take_pieces(footprints), np.int64)
             turn = _turn(yaw)
-            tangent = np.tan(0.5 * np.minimum(np.maximum(turn, np.roll(turn, -1)), 0.6 * math.pi))
+            kept = np.array(self._take_pieces(footprints, turn < FOLD), np.int64)
+            tangent = np.tan(0.5 * np.minimum(np.maximum(turn, np.roll(turn, -1)), FOLD))
             for index in np.unique(number[kept]).tolist():
                 part = kept[number[kept] == index]
                 trim = SEAM + models[index].half_extents[1] * tangent[part]
                 yield Placed(models[index], middle[part], yaw[part], length[part], trim)
 
-    def _take_pieces(self, footprints: dict[int, NDArray[np.int64]]) -> list[int]:
-        """Take the cells of the pieces of a line, in order; only neighbours may touch. Returns those that fit."""
+    def _take_pieces(self, footprints: dict[int, NDArray[np.int64]], goes_on: NDArray[np.bool_]) -> list[int]:
+        """
+        Take the cells of the pieces of a line, in order; only neighbours may touch.
+
+        :param footprints: cells of each piece that keeps clear of the lanes
+        :param goes_on: whether each piece goes on from the one before, and does not fold back over it
+        :return: the pieces that fit
+        """
         kept: list[int] = []
         before = np.empty(0, np.int64)  # cells of the piece before, free until the next one has its own
         for piece in sorted(footprints):
             cells = footprints[piece]
-            if not kept or piece != kept[-1] + 1:
+            if not kept or piece != kept[-1] + 1 or not goes_on[piece]:
                 self._taken[before] = True
                 before = before[:0]
             if not self._taken[cells].any():
