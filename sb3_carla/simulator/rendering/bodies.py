@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.simulator.geometry import Pose, rotation_matrix
-from sb3_carla.simulator.rendering.mesh import Mesh, Pattern
+from sb3_carla.simulator.rendering.mesh import Mesh
 from sb3_carla.simulator.rendering.scene import BODY, FACE, records
 
 __all__ = ["Body", "ModelStore", "box_mesh"]
@@ -56,16 +56,8 @@ def box_mesh(half_extents: tuple[float, float, float], color: tuple[int, int, in
     ]
     roof = [(f * length, r * width, top) for f, r in ((-1, -1), (-1, 1), (1, 1), (1, -1))]
     corners = np.array([*walls, roof], np.float32)
-    faces, none = len(corners), np.zeros
     size = np.array([(2 * width, top), (2 * length, top)] * 2 + [(2 * width, 2 * length)], np.float32)
-    colors = np.tile(np.array(color, np.float32), (faces, 1))
-    return Mesh(
-        corners, none(faces, np.float32), size, np.full(faces, Pattern.PLAIN, np.int32), np.ones(faces, np.float32),
-        colors, colors, np.full(faces, tag, np.uint8), none(faces, np.float32),
-        none((0, 3), np.float32), none(0, np.float32), none((0, 2), np.float32), none(0, np.int32),
-        none(0, np.float32), none((0, 3), np.float32), none((0, 3), np.float32), none(0, np.uint8),
-        none(0, np.float32),
-    )  # fmt: skip
+    return Mesh.of_faces(corners, size, color, tag)
 
 
 class ModelStore:

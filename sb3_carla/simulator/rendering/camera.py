@@ -11,6 +11,7 @@ At these sizes OpenCV's threads only cost time: processes that render should cal
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -35,11 +36,13 @@ from sb3_carla.simulator.rendering.inverse_perspective import (
     build_ground_view,
     pose_over_plane,
 )
+from sb3_carla.simulator.rendering.light import read_weather
 from sb3_carla.simulator.rendering.look import Look
 from sb3_carla.simulator.rendering.picture import compose_picture
 from sb3_carla.simulator.rendering.raster import LEVELS, Raster
 from sb3_carla.simulator.rendering.scene import StaticScene, draw_scene
 from sb3_carla.simulator.rendering.sky import SkyView, sky_heading
+from sb3_carla.simulator.rendering.visibility import STOREY
 from sb3_carla.simulator.rendering.weather import Weather
 from sb3_carla.simulator.rendering.weather_effects import WeatherEffects, build_weather_effects
 
@@ -54,13 +57,10 @@ MAX_DEPTH = 1000.0
 SKY = int(carla.CityObjectLabel.Sky)
 SMALL = 128 * 128
 """In pictures of at most so many pixels, what stands is drawn with four samples a pixel, in larger ones with one."""
-STOREY = 4.0
-"""A body whose road is lower than the camera's road plane by more than this is hidden [m]."""
 BODY_REACH = 150.0
 """On hills, bodies farther away are left out [m]."""
 
-_SCALES = np.exp2(-np.arange(LEVELS))[:, None, None]  # (LEVELS, 1, 1): cells of level k are 2^k times as large
-_HALF = np.array((0.0, 0.0, 0.5))  # added to the shift: OpenCV gives the centre of a pixel whole coordinates
+_HALF = np.array((0.0, 0.0, 0.5))  # taken from the shift: OpenCV gives the centre of a pixel whole coordinates
 _NO_SHADOW = np.zeros((0, 0), np.uint8)
 
 Image = NDArray[np.uint8]
@@ -234,7 +234,7 @@ class Camera:
         plane_pose = pose_over_plane(pose, ground)
         view = self._view(plane_pose, raster).ground
         # (height, width, 2): column and row in level 0. Labels cannot be averaged, so there are no sub-rows.
-        cells = cv2.transform(view.points, _plane_to_cells(plane_pose, raster)[0])
+        cells = cv2.transform(view.points, _plane_to_cells(plane_pose, raster))
         labels: Image = np.empty((self.height, self.width), np.uint8)
         cv2.remap(  # type: ignore[call-overload]
             raster.labels,
@@ -278,10 +278,8 @@ class Camera:
     def _draw_plain(
         self, town: Terrain, pose: Pose, ground: Ground, bodies: Sequence[Body], hidden_layers: int
     ) -> tuple[NDArray[np.void], NDArray[np.int32]]:
-        """A canvas with one sample a pixel, for labels and depths. What was drawn before is taken away."""
-        self._canvases[1][0]["nearness"] = 0.0
-        lighting = build_appearance(Weather(), Look(), 0).lighting
-        return self._draw(town, pose, ground, bodies, lighting, 1, _NO_SHADOW, hidden_layers)
+        """A canvas with one sample a pixel, for labels and depths."""
+        return self._draw(town, pose, ground, bodies, _any_light(), 1, _NO_SHADOW, hidden_layers)
 
     def _view(self, plane_pose: PlanePose, raster: Raster) -> _View:
         geometry = plane_pose.height_pitch_roll
@@ -291,6 +289,12 @@ class Camera:
             return _View(ground, SkyView(ground), ground_shading.grain_levels(ground.depth, self.intrinsics.focal))
 
         return _cached(self._views, (geometry, raster.cell), build)
+
+
+@functools.lru_cache(maxsize=1)
+def _any_light() -> NDArray[np.void]:
+    """A record of type ``LIGHTING``: labels and depths do not depend on the light."""
+    return read_weather(Weather()).lighting()
 
 
 def _on_plane(town: Terrain, pose: Pose, ground: Ground, bodies: Sequence[Body]) -> list[Body]:
@@ -324,14 +328,14 @@ def _cached(cache: OrderedDict[Hashable, Entry], key: Hashable, build: Callable[
 
 def _plane_to_cells(plane_pose: PlanePose, raster: Raster) -> NDArray[np.float64]:
     """
-    Affine maps from points of the plane (ahead, right) [m] to pixels (column, row) of each level of the raster.
+    Affine map from points of the plane (ahead, right) [m] to cells (column, row) of the raster's finest level.
 
     World x, y = foot + ahead * ahead axis + right * right axis; cell = (x, y - origin) / cell size - 1/2.
 
-    :return: shape (LEVELS, 2, 3), float64
+    :return: shape (2, 3), float64
     """
     x, y = plane_pose.foot[0] - raster.origin[0], plane_pose.foot[1] - raster.origin[1]
     (ahead_x, ahead_y), (right_x, right_y) = plane_pose.ahead, plane_pose.right
     metres = np.array(((ahead_x, right_x, x), (ahead_y, right_y, y)))
-    cells: NDArray[np.float64] = metres * (_SCALES / raster.cell) - _HALF
+    cells: NDArray[np.float64] = metres / raster.cell - _HALF
     return cells

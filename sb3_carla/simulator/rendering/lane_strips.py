@@ -16,8 +16,10 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LaneStrip", "Marking", "lane_strips"]
+__all__ = ["PAVEMENTS", "LaneStrip", "Marking", "lane_strips"]
 
+PAVEMENTS = ("sidewalk", "walking")
+"""OpenDRIVE lane types that pedestrians walk on, behind a kerb."""
 STRAIGHT_STEP, CURVED_STEP = 2.0, 0.5
 """Distance between two cross-sections of a lane [m]; a chord of 0.5 m at 6 m radius is 5 mm off the arc."""
 END_GAP = 1e-3

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sb3_carla.simulator.rendering.scene import LIGHTING, TAGS
 from sb3_carla.simulator.rendering.weather import Weather
 
-__all__ = ["Light", "mixed", "read_weather", "share"]
+__all__ = ["SHADOW_DEPTH", "Light", "mixed", "read_weather", "share"]
 
 NIGHT = 0.13
 """Brightness with the sun far below the horizon, without lamps [-]."""

@@ -105,6 +105,37 @@ class Mesh:
     sprite_glow: NDArray[np.float32]
 
     @classmethod
+    def of_faces(
+        cls,
+        corners: NDArray[np.float32],
+        size: NDArray[np.float32],
+        color: tuple[float, float, float],
+        tag: int,
+        *,
+        base: NDArray[np.float32] | None = None,
+        pattern: Pattern = Pattern.PLAIN,
+    ) -> Mesh:
+        """
+        Faces of one colour, without sprites.
+
+        :param corners: as the field
+        :param size: as the field
+        :param color: of all faces
+        :param tag: of all faces
+        :param base: as the field; None: 0
+        :param pattern: of all faces, repeated every metre
+        """
+        faces = len(corners)
+        colors = np.tile(np.array(color, np.float32), (faces, 1))
+        none = np.zeros(0, np.float32)
+        return cls(
+            corners, np.zeros(faces, np.float32) if base is None else base, size, np.full(faces, pattern, np.int32),
+            np.ones(faces, np.float32), colors, colors, np.full(faces, tag, np.uint8), np.zeros(faces, np.float32),
+            none.reshape(0, 3), none, none.reshape(0, 2), none.astype(np.int32), none, none.reshape(0, 3),
+            none.reshape(0, 3), none.astype(np.uint8), none,
+        )  # fmt: skip
+
+    @classmethod
     def joined(cls, meshes: Sequence[Mesh]) -> Mesh:
         """
         :param meshes: at least one, all in the same axes

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.simulator.rendering.ground_polygons import MARKING_ORDER, ROADWAY_ORDER, GroundPolygon, Surface
-from sb3_carla.simulator.rendering.lane_strips import LaneStrip
+from sb3_carla.simulator.rendering.lane_strips import PAVEMENTS, LaneStrip
 
 __all__ = ["road_wear"]
 
 ROADWAY = ("driving", "bidirectional", "parking", "entry", "exit", "onRamp", "offRamp")
-PAVEMENTS = ("sidewalk", "walking")
 TRACK_OFFSET, TRACK_WIDTH = 0.8, 0.5
 """Distance of tyre tracks from the lane's middle, and their width [m]."""
 GUTTER = 0.25

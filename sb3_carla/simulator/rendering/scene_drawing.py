@@ -13,7 +13,7 @@ from sb3_carla.simulator.rendering.mesh import Pattern, Shape
 from sb3_carla.simulator.rendering.rasteriser import COLORS, MEAN, clip_near, darken, fill, is_coarse, project
 from sb3_carla.simulator.rendering.visibility import SEEN, SHADED, ground_height, in_view, see
 
-__all__ = ["darken_below", "draw_face", "draw_sprite"]
+__all__ = ["HEADLIGHT_REACH", "darken_below", "draw_face", "draw_sprite"]
 
 CONTACT = 0.15
 """How far the dark ground below a body reaches beyond it [m]."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_carla.simulator.rendering.inverse_perspective import GroundView
-from sb3_carla.simulator.rendering.light import Light
+from sb3_carla.simulator.rendering.light import SHADOW_DEPTH, Light
 
 __all__ = ["COLUMNS", "ROWS", "SkyView", "paint_sky", "sky_heading"]
 
@@ -75,7 +75,9 @@ def paint_sky(light: Light, seed: int) -> Image:
     x, y, z = light.to_sun.astype(np.float32)
     cosine = np.cos(elevation) * (np.cos(azimuth) * x + np.sin(azimuth) * y) + np.sin(elevation) * z
     angle = np.arccos(np.clip(cosine, -1.0, 1.0))
-    glare = 260.0 * (light.direct / 0.62) * np.exp(-angle / GLARE) + 400.0 * (angle < 0.02) * (light.direct > 0.0)
+    glare = 260.0 * (light.direct / SHADOW_DEPTH) * np.exp(-angle / GLARE) + 400.0 * (angle < 0.02) * (
+        light.direct > 0.0
+    )
     color += (glare * light.ambient)[..., None].astype(np.float32) * np.array((0.85, 0.95, 1.0), np.float32)
     # Hills and far houses stand before it, in the haze.
     haze = 0.35 + 0.4 * light.overcast

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from sb3_carla.simulator.geometry import Pose
 from sb3_carla.simulator.rendering.inverse_perspective import GroundView
 from sb3_carla.simulator.rendering.light import Light, share
+from sb3_carla.simulator.rendering.scene_drawing import HEADLIGHT_REACH
 from sb3_carla.simulator.rendering.weather import Weather
 
 __all__ = ["WeatherEffects", "build_weather_effects"]
 
-HEADLIGHT_REACH, HEADLIGHT_ANGLE = 30.0, 0.7
-"""Distance [m] and angle to the side [rad] at which a car's headlights have fallen to 1/e."""
+HEADLIGHT_ANGLE = 0.7
+"""Angle to the side at which a car's headlights have fallen to 1/e [rad]."""
 RAIN_PATTERNS = 8
 """Different pictures of falling rain."""
 

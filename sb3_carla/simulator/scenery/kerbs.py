@@ -8,7 +8,7 @@ import carla
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_carla.simulator.rendering.lane_strips import LaneStrip
+from sb3_carla.simulator.rendering.lane_strips import PAVEMENTS, LaneStrip
 from sb3_carla.simulator.rendering.mesh import Mesh, Pattern
 
 __all__ = ["kerbs"]
@@ -18,7 +18,6 @@ LONGEST = 6.0
 SAGITTA = 0.04
 """In a bend a face may be so far from the kerb's line [m]."""
 TAG = int(carla.CityObjectLabel.Sidewalks)
-PAVEMENTS = ("sidewalk", "walking")
 
 
 def kerbs(strips: Sequence[LaneStrip], rng: np.random.Generator) -> Mesh | None:
@@ -42,15 +41,9 @@ def kerbs(strips: Sequence[LaneStrip], rng: np.random.Generator) -> Mesh | None:
     corners[:, 1, :2] = corners[:, 2, :2] = ends[:, 1, :2]
     corners[:, 2:, 2] = height
     size = np.stack([np.linalg.norm(ends[:, 1, :2] - ends[:, 0, :2], axis=1), np.full(count, height)], axis=1)
-    color = np.tile(np.array((grey * 1.02, grey, grey * 0.98), np.float32), (count, 1))
-    none = np.zeros
-    return Mesh(
-        corners, ends[:, 0, 2].astype(np.float32), size.astype(np.float32),
-        np.full(count, Pattern.PLANKS, np.int32), np.ones(count, np.float32), color, color,
-        np.full(count, TAG, np.uint8), none(count, np.float32), none((0, 3), np.float32), none(0, np.float32),
-        none((0, 2), np.float32), none(0, np.int32), none(0, np.float32), none((0, 3), np.float32),
-        none((0, 3), np.float32), none(0, np.uint8), none(0, np.float32),
-    )  # fmt: skip
+    color = grey * 1.02, grey, grey * 0.98
+    base = ends[:, 0, 2].astype(np.float32)
+    return Mesh.of_faces(corners, size.astype(np.float32), color, TAG, base=base, pattern=Pattern.PLANKS)
 
 
 def _pieces(strip: LaneStrip) -> NDArray[np.float64]:

@@ -21,6 +21,22 @@ def _trunk(builder: MeshBuilder, width: float, height: float, bark: Color) -> No
     builder.sprite((0.0, 0.0, 0.0), width, height, Shape.RECTANGLE, Look(VEGETATION, bark))
 
 
+def _tree(height: float, bark: Color, trunk: tuple[float, float], crown: tuple[float, float, Shape, Look]) -> Mesh:
+    """
+    A trunk and one crown, which reaches up to the tree's top.
+
+    :param height: of the tree [m]
+    :param bark: of the trunk
+    :param trunk: its width [m], and its height as a share of the tree's
+    :param crown: its lower end as a share of the tree's height, its width [m], its shape and its look
+    """
+    low, width, shape, look = crown
+    builder = MeshBuilder()
+    _trunk(builder, trunk[0], trunk[1] * height, bark)
+    builder.sprite((0.0, 0.0, low * height), width, (1.0 - low) * height, shape, look)
+    return builder.build()
+
+
 def broadleaf(height: float, width: float, colors: tuple[Color, Color], bark: Color = BARK) -> Mesh:
     """
     A broad-leaved tree: trunk, and a crown in two parts.
@@ -48,10 +64,7 @@ def conifer(height: float, width: float, colors: tuple[Color, Color], bark: Colo
     :param bark: of the trunk
     :return: 2 sprites
     """
-    builder = MeshBuilder()
-    _trunk(builder, 0.04 * height, 0.2 * height, bark)
-    builder.sprite((0.0, 0.0, 0.1 * height), width, 0.9 * height, Shape.CONE, _leaves(*colors, 0.15 * width))
-    return builder.build()
+    return _tree(height, bark, (0.04 * height, 0.2), (0.1, width, Shape.CONE, _leaves(*colors, 0.15 * width)))
 
 
 def poplar(height: float, width: float, colors: tuple[Color, Color], bark: Color = BARK) -> Mesh:
@@ -64,10 +77,7 @@ def poplar(height: float, width: float, colors: tuple[Color, Color], bark: Color
     :param bark: of the trunk
     :return: 2 sprites
     """
-    builder = MeshBuilder()
-    _trunk(builder, 0.03 * height, 0.2 * height, bark)
-    builder.sprite((0.0, 0.0, 0.12 * height), width, 0.88 * height, Shape.CROWN, _leaves(*colors, 0.2 * width))
-    return builder.build()
+    return _tree(height, bark, (0.03 * height, 0.2), (0.12, width, Shape.CROWN, _leaves(*colors, 0.2 * width)))
 
 
 def palm(height: float, width: float, colors: tuple[Color, Color], bark: Color = BARK) -> Mesh:
@@ -80,10 +90,7 @@ def palm(height: float, width: float, colors: tuple[Color, Color], bark: Color =
     :param bark: of the trunk
     :return: 2 sprites
     """
-    builder = MeshBuilder()
-    _trunk(builder, 0.3, 0.88 * height, bark)
-    builder.sprite((0.0, 0.0, 0.72 * height), width, 0.28 * height, Shape.CROWN, _leaves(*colors, 0.15 * width))
-    return builder.build()
+    return _tree(height, bark, (0.3, 0.88), (0.72, width, Shape.CROWN, _leaves(*colors, 0.15 * width)))
 
 
 def bush(height: float, width: float, colors: tuple[Color, Color]) -> Mesh:
