@@ -134,31 +134,33 @@ class Physics:
     """
     Mass and tyre friction of a car, as multiples of what it was spawned with.
 
+    It does not keep the car: whoever keeps an actor keeps the client with its threads and sockets.
+
     :param vehicle: ``carla.Vehicle`` that was just spawned
     :raises RuntimeError: if the server does not answer
     """
 
     def __init__(self, vehicle: Any) -> None:
-        self._vehicle = vehicle
         physics = vehicle.get_physics_control()
         self.steering_scale = _steering_scale(physics)
         self._mass, self._friction = physics.mass, [wheel.tire_friction for wheel in physics.wheels]
         self._scales = 1.0, 1.0
 
-    def scale(self, mass: float, friction: float) -> None:
+    def scale(self, vehicle: Any, mass: float, friction: float) -> None:
         """
         Change the car; a car that is so already is left alone.
 
+        :param vehicle: the same one
         :param mass: multiple of the original mass [-]
         :param friction: multiple of the original tyre friction [-]
         :raises RuntimeError: if the server does not answer
         """
         if (mass, friction) == self._scales:
             return
-        physics = self._vehicle.get_physics_control()
+        physics = vehicle.get_physics_control()
         wheels = physics.wheels
         for wheel, original in zip(wheels, self._friction, strict=True):
             wheel.tire_friction = friction * original
         physics.mass, physics.wheels = mass * self._mass, wheels
-        self._vehicle.apply_physics_control(physics)
+        vehicle.apply_physics_control(physics)
         self._scales = mass, friction

@@ -131,7 +131,7 @@ class LaneSimulation:
         if randomness.look is not None:
             self._painter.apply(session, randomness.look)
         dynamics = randomness.dynamics or Dynamics()
-        session.physics.scale(dynamics.mass, dynamics.friction)
+        session.physics.scale(session.vehicle, dynamics.mass, dynamics.friction)
         self.route = self._choose_route(self.scenarios[session.town], setup, rng)
         x, y, z, heading, _ = self.route.pose(0.0)
         if randomness.cars is not None:
