@@ -63,6 +63,7 @@ def sample_td3(trial: optuna.Trial, from_file: Mapping[str, Any]) -> dict[str, A
         "exploration_noise": [start, trial.suggest_float("last_noise", 0.02, 0.2, log=True), steps],
         "policy_kwargs": policy_kwargs,
         "critic_state": state if encoder == "actor" else None,
+        "state_prediction": from_file.get("state_prediction", 0.0) if encoder == "actor" else 0.0,
     }
 
 
