@@ -347,19 +347,12 @@ class CarlaLaneEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def _info(self, terms: dict[str, float]) -> dict[str, Any]:
         simulation = self.simulation
-        episode, pose, car = simulation.episode, simulation.lane_pose, simulation.vehicle_state
+        episode = simulation.episode
         assert episode is not None
         info: dict[str, Any] = {
-            "speed_mps": car.speed,
-            "lateral_offset_m": pose.lateral_offset,
-            "heading_error_rad": pose.heading_error,
-            "wheel_angle_rad": simulation.controls.wheel_angle,
-            "route_completion": episode.route_completion,
-            "distance_m": episode.distance,
-            "reward_terms": terms,
+            **simulation.info(terms),
             "town": self._setup.town,
             "scenario": self._setup.scenario,
-            "privileged_state": simulation.privileged_state(),
         }
         if episode.end_reason:
             info.update(episode.summary(), randomized=self._setup.randomness.values())

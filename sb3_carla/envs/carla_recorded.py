@@ -238,22 +238,15 @@ class CarlaRecordedEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def _info(self, terms: dict[str, float]) -> dict[str, Any]:
         simulation = self.simulation
-        episode, pose, drive = simulation.episode, simulation.lane_pose, simulation.setup.drive
+        episode, drive = simulation.episode, simulation.setup.drive
         assert episode is not None
         info: dict[str, Any] = {
-            "speed_mps": simulation.vehicle_state.speed,
-            "lateral_offset_m": pose.lateral_offset,
-            "heading_error_rad": pose.heading_error,
-            "wheel_angle_rad": simulation.controls.wheel_angle,
-            "route_completion": episode.route_completion,
-            "distance_m": episode.distance,
-            "reward_terms": terms,
+            **simulation.info(terms),
             "town": drive.sequence.town,
             "scenario": drive.number,
             "weather": drive.sequence.weather,
             "sequence": drive.sequence.name,
             "station_m": simulation.station,
             "seen": self._seen,
-            "privileged_state": simulation.privileged_state(),
         }
         return {**info, **episode.summary()} if episode.end_reason else info

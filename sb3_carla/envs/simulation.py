@@ -6,31 +6,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sb3_carla.client.camera_stream import CameraMount
 from sb3_carla.client.server_connection import ServerConnection
 from sb3_carla.client.session import CarlaSession
-from sb3_carla.client.vehicle import VehicleState
 from sb3_carla.envs.controls import Controls
-from sb3_carla.envs.episode import Episode
 from sb3_carla.envs.episode_setup import EpisodeSetup, Weather
-from sb3_carla.envs.privileged_state import privileged_state
+from sb3_carla.envs.lane_driving import LaneDriving
 from sb3_carla.envs.random_look import TownPainter
 from sb3_carla.envs.randomization import Dynamics
-from sb3_carla.envs.rewards import STANDING_SPEED, Motion
-from sb3_carla.envs.route import LanePose, LaneRoute, Scenarios
-from sb3_carla.envs.traffic import CarAhead, IntelligentDriver, Traffic, find_car_ahead, recommended_speed
+from sb3_carla.envs.rewards import STANDING_SPEED
+from sb3_carla.envs.route import LaneRoute, Scenarios
+from sb3_carla.envs.traffic import IntelligentDriver, Traffic, find_car_ahead
 
 __all__ = ["LaneSimulation"]
 
-TIME_LIMIT_FACTOR = 3.0
-"""Time limit of an episode as a multiple of the time that its route takes at target speed."""
 TOWNS_KEPT = 64
 """Number of towns whose scenarios are kept in memory."""
 
 
-class LaneSimulation:
+class LaneSimulation(LaneDriving):
     """
     What an episode of ``CarlaLane-v0`` takes place in. It reads the map; the policy sees the camera alone.
 
@@ -52,31 +47,15 @@ class LaneSimulation:
         route_length: float,
         action_repeat: int,
     ) -> None:
-        self.connection, self.controls = connection, controls
-        self.target_speed = target_speed
+        super().__init__(controls, target_speed=target_speed, action_repeat=action_repeat)
+        self.connection = connection
         self._n_npcs, self._route_length = n_npcs, route_length
-        self._action_repeat = action_repeat
-        self.episode: Episode | None = None
-        """The present episode, or the one that ended last; None before the first and while one begins."""
         self.traffic: Traffic | None = None
         """The other cars; None without ``n_npcs``."""
         self.scenarios: dict[str, Scenarios] = {}
         """By town."""
         self._weather: Weather | None = None
         self._painter = TownPainter()
-        self.car_ahead = CarAhead()
-        """The next car on the route at the last tick."""
-        self.route: LaneRoute
-        """The route of the present episode."""
-        self.vehicle_state: VehicleState
-        """The car at the last tick."""
-        self.lane_pose: LanePose
-        """The car relative to the route at the last tick."""
-
-    @property
-    def decision_seconds(self) -> float:
-        """Simulated time of a decision [s]."""
-        return self.controls.delta_seconds * self._action_repeat
 
     @property
     def session(self) -> CarlaSession:
@@ -89,11 +68,6 @@ class LaneSimulation:
         """``carla.Map`` of the present town."""
         return self.session.world.get_map()
 
-    @property
-    def max_wheel_angle(self) -> float:
-        """Wheel angle of full steering at the present speed [rad]."""
-        return self.controls.full_steering(self.vehicle_state.speed)
-
     def safe_speed(self) -> float:
         """Speed that keeps the distance to the car ahead [m/s]; infinite without traffic."""
         if self.traffic is None:
@@ -103,14 +77,6 @@ class LaneSimulation:
             speed, self.target_speed, gap=self.car_ahead.gap, closing_speed=speed - self.car_ahead.speed
         )
         return max(0.0, speed + acceleration)
-
-    def privileged_state(self) -> NDArray[np.float32]:
-        """What only a critic may see, see :mod:`sb3_carla.envs.privileged_state`: shape (14,), float32."""
-        assert self.episode is not None
-        return privileged_state(
-            self.route, self.lane_pose, self.vehicle_state, car_ahead=self.car_ahead, target_speed=self.target_speed,
-            steering=self.controls.steering, stuck=self.episode.stuck,
-        )  # fmt: skip
 
     def begin(
         self, setup: EpisodeSetup, rng: np.random.Generator, cameras: Sequence[CameraMount] | None = None
@@ -141,45 +107,21 @@ class LaneSimulation:
             all_of_them = randomness.cars is None
             self.traffic.restart(self.scenarios[session.town], self.route, rng, all_of_them=all_of_them)
         session.place(x, y, z, heading)
-        time_limit = TIME_LIMIT_FACTOR * self.route.length / self.target_speed
-        self.episode = Episode(self.route.length, time_limit, session.half_width, session.delta_seconds)
+        self._begin_episode(session.half_width)
         self.controls.restart(steering_gain=dynamics.steering_gain, steering_delay=dynamics.steering_delay)
         self._observe_vehicle()
 
-    def advance(self, steering: float, drive: float) -> Motion:
-        """
-        Hold an action for all ticks of a decision, also if the episode ends before the last of them.
-
-        :param steering: first action, -1 (left) to 1 (right)
-        :param drive: second action, -1 to 1: pedal or speed
-        :return: what the reward depends on
-        :raises ServerError: if the server is lost
-        """
+    def _tick(self, steering: float, drive: float) -> None:
         assert self.episode is not None
-        station, steering_before = self.lane_pose.station, self.controls.steering
-        for _ in range(self._action_repeat):
-            if self.traffic is not None:
-                self.traffic.step(self.vehicle_state)
-            self.session.steer(*self.controls.act(steering, drive, self.vehicle_state.speed))
-            self.session.tick()
-            self._observe_vehicle()
-            blocked = IntelligentDriver().following_speed(self.car_ahead.gap) < STANDING_SPEED
-            collisions = self.session.collisions()
-            if not self.episode.end_reason:
-                self.episode.update(self.vehicle_state, self.lane_pose, collisions, blocked=blocked)
-        pose, speed = self.lane_pose, self.vehicle_state.speed
-        return Motion(
-            progress_speed=(pose.station - station) / self.decision_seconds,
-            speed=speed,
-            recommended_speed=recommended_speed(
-                self.route, pose.station, speed=speed, target_speed=self.target_speed, gap=self.car_ahead.gap
-            ),
-            lateral_offset=pose.lateral_offset,
-            half_width=pose.half_width,
-            heading_error=pose.heading_error,
-            steering_change=abs(self.controls.steering - steering_before),
-            failed=self.episode.failed,
-        )
+        if self.traffic is not None:
+            self.traffic.step(self.vehicle_state)
+        self.session.steer(*self.controls.act(steering, drive, self.vehicle_state.speed))
+        self.session.tick()
+        self._observe_vehicle()
+        blocked = IntelligentDriver().following_speed(self.car_ahead.gap) < STANDING_SPEED
+        collisions = self.session.collisions()
+        if not self.episode.end_reason:
+            self.episode.update(self.vehicle_state, self.lane_pose, collisions, blocked=blocked)
 
     def leave_lost_server(self) -> None:
         """Drop what was on a server that is lost; the next episode connects anew."""
